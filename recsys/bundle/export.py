@@ -1,0 +1,269 @@
+"""A trained two-tower model becomes a bundle: written beside its place, proven, sealed, renamed."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+from torch import Tensor, nn
+
+from recsys.bundle import format as part
+from recsys.bundle.card import model_card
+from recsys.bundle.format import Manifest, seal, written_beside
+from recsys.bundle.histories import (
+    ITEM_ROW,
+    NOTHING,
+    TIMESTAMP,
+    USER_ROW,
+    Fresh,
+    Histories,
+    stored_histories,
+)  # fmt: skip
+from recsys.bundle.index import build_index
+from recsys.bundle.parity import (
+    Inputs,
+    certificate,
+    compare,
+    export_program,
+    save_script,
+    script,
+    serving_copy,
+)  # fmt: skip
+from recsys.bundle.profile import data_profile
+from recsys.bundle.reader import CHUNK, Bundle
+from recsys.bundle.requests import ASOF, ASOF_COLUMN, ELIGIBLE, TowerInputs, item_table, microseconds
+from recsys.bundle.sample import golden_sample
+from recsys.columns import ITEM_ID, USER_ID
+from recsys.data.encode import Encoder
+from recsys.errors import BundleError
+
+LIBRARIES = ("torch", "numpy", "polars", "faiss-cpu")
+CASE_ROWS = 1024
+"""Rows of the large parity case."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a manifest says that the towers and tables do not show.
+
+    Attributes:
+        name: Of the model, for the card.
+        windows: Name -> ISO time.
+        fitted_on: ``train``, ``train_val`` or ``all``.
+        metrics: Metric key -> value.
+        data_fingerprint: Of the prepared data set.
+    """
+
+    name: str
+    windows: Mapping[str, str]
+    fitted_on: str
+    metrics: Mapping[str, float]
+    data_fingerprint: str
+
+
+def export_bundle(
+    folder: str | Path,
+    *,
+    user_tower: nn.Module,
+    item_tower: nn.Module,
+    encoder: Encoder,
+    users: pl.DataFrame,
+    items: pl.DataFrame,
+    events: pl.DataFrame,
+    cut: datetime,
+    item_asof: Mapping[str, Tensor],
+    eligible: Tensor,
+    history: int,
+    facts: Facts,
+    index: str = "hnsw",
+    min_index_recall: float = 0.99,
+) -> Manifest:
+    """Write a bundle and return its manifest; an existing folder is replaced at the end, or not at all.
+
+    Args:
+        folder: Where the bundle shall lie.
+        user_tower: Scriptable, ``Dict[str, Tensor] -> [B, D]``, on any device.
+        item_tower: Scriptable, ``Dict[str, Tensor] -> [B, D]``, on any device.
+        encoder: As fitted with the towers.
+        users: ``user_id`` and attributes, U rows, unique.
+        items: ``item_id`` and attributes, N rows, unique.
+        events: ``user_id, item_id, timestamp`` in time order within each user; those at or after the cut are
+            left out.
+        cut: Only events before it shape vectors and histories.
+        item_asof: ``popularity`` and ``age`` as the item tower reads them, float32 ``[N]``, as of the cut.
+        eligible: Items that may be recommended, bool ``[N]``.
+        history: L, the last events that the user tower reads.
+        facts: For the manifest and the card.
+        index: ``hnsw`` or ``flat``.
+        min_index_recall: Least recall@100 of the index against exact search.
+
+    Raises:
+        BundleError: A compiled tower differs from the eager one, the index finds too little, or the folder cannot
+            be written.
+    """
+    target = Path(folder)
+    towers = {"user": serving_copy(user_tower), "item": serving_copy(item_tower)}
+    scripted = {side: script(tower) for side, tower in towers.items()}
+    past = _stored(events.filter(pl.col("timestamp") < cut), users, items, history)
+    with written_beside(target) as beside:
+        users.write_parquet(beside / part.USERS)
+        _catalogue(items, item_asof, eligible).write_parquet(beside / part.CATALOGUE)
+        past.write_parquet(beside / part.HISTORIES)
+        encoder.save(beside / part.VOCABULARIES)
+        save_script(scripted["user"], beside / part.USER_TOWER)
+        save_script(scripted["item"], beside / part.ITEM_TOWER)
+
+        histories = Histories.load(beside / part.HISTORIES, len(users))
+        table = item_table(encoder, items)
+        kinds = {"user": _id_type(users[USER_ID]), "item": _id_type(items[ITEM_ID])}
+        inputs = TowerInputs(encoder, users, table, histories, history, kinds["user"])
+        now = microseconds(cut, "cut")
+
+        item_inputs = {name: column[1:-1] for name, column in table.items()}
+        item_inputs |= {name: item_asof[name].detach().cpu().float() for name in ASOF}
+        item_vectors = _in_chunks(towers["item"], lambda rows: _take(item_inputs, rows), len(items))
+        user_vectors = _in_chunks(towers["user"], lambda rows: _known(inputs, rows, now), len(users))
+        _write_vectors(user_vectors, users[USER_ID], beside / part.USER_EMBEDDINGS)
+        _write_vectors(item_vectors, items[ITEM_ID], beside / part.ITEM_EMBEDDINGS)
+
+        may = eligible.cpu().numpy()
+        built, measured = build_index(
+            item_vectors[may], np.flatnonzero(may).astype(np.int64), user_vectors, index, min_index_recall
+        )
+        built.save(beside / part.INDEX)
+
+        cases = {"user": _user_cases(inputs, now), "item": _item_cases(item_inputs, table)}
+        parity = _prove(towers, scripted, cases, beside)
+        _write_json(parity, beside / part.PARITY)
+        _write_json(data_profile(encoder, inputs, item_inputs), beside / part.PROFILE)
+
+        content: dict[str, Any] = {
+            "similarity": "dot",
+            "width": item_vectors.shape[1],
+            "history_length": history,
+            "n_users": len(users),
+            "n_items": len(items),
+            "user_id_type": kinds["user"],
+            "item_id_type": kinds["item"],
+            "cut": cut.isoformat(),
+            "windows": dict(facts.windows),
+            "fitted_on": facts.fitted_on,
+            "features": encoder.spec.to_list(),
+            "signatures": {side: _signature(cases[side]["odd"]) for side in ("user", "item")},
+            "index": measured,
+            "metrics": {key: float(value) for key, value in facts.metrics.items()},
+            "libraries": {name: version(name) for name in LIBRARIES},
+            "data_fingerprint": facts.data_fingerprint,
+        }
+        draft = seal(beside, **content)
+        (beside / part.CARD).write_text(model_card(draft, parity, facts.name), encoding="utf-8")
+        _write_json(golden_sample(Bundle(beside, draft)), beside / part.SAMPLE)
+        manifest = seal(beside, **content)
+        manifest.verify(beside)
+    return manifest
+
+
+def _stored(events: pl.DataFrame, users: pl.DataFrame, items: pl.DataFrame, history: int) -> pl.DataFrame:
+    """Replace ids by rows and keep what a reader needs of the past."""
+    rows = events.select(USER_ID, ITEM_ID, pl.col("timestamp").alias(TIMESTAMP))
+    for frame, key, row in ((users, USER_ID, USER_ROW), (items, ITEM_ID, ITEM_ROW)):
+        numbered = frame.select(key).with_row_index(row)
+        rows = rows.join(numbered, on=key, how="inner", maintain_order="left")
+    if len(rows) < len(events):
+        raise BundleError(f"events: {len(events) - len(rows)} rows have a user or item that its table does not have.")
+    return stored_histories(rows, history)
+
+
+def _catalogue(items: pl.DataFrame, item_asof: Mapping[str, Tensor], eligible: Tensor) -> pl.DataFrame:
+    columns = [pl.Series(ASOF_COLUMN[name], item_asof[name].detach().cpu().float().numpy()) for name in ASOF]
+    return items.with_columns(*columns, pl.Series(ELIGIBLE, eligible.cpu().numpy()))
+
+
+def _id_type(ids: pl.Series) -> str:
+    return "int" if ids.dtype.is_integer() else "str"
+
+
+def _take(inputs: Inputs, rows: Tensor) -> Inputs:
+    return {name: column[rows] for name, column in inputs.items()}
+
+
+def _known(inputs: TowerInputs, rows: Tensor, now: int) -> Inputs:
+    """Return the user tower's input for known users as of ``now``, without fresh events."""
+    some = rows.tolist()
+    ids = inputs.users[USER_ID].gather(some).to_list()
+    return inputs.build(ids, some, [NOTHING] * len(some), [now] * len(some), None)
+
+
+def _in_chunks(tower: nn.Module, inputs_of: Any, n: int) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """Run a tower over rows 0 to n - 1; float32 ``[n, D]``."""
+    with torch.inference_mode():
+        vectors = [tower(inputs_of(torch.arange(s, min(s + CHUNK, n)))) for s in range(0, n, CHUNK)]
+    return torch.cat(vectors).numpy()
+
+
+def _user_cases(inputs: TowerInputs, now: int) -> dict[str, Inputs]:
+    """Return inputs that a serving team will send sooner or later."""
+    n, kind = len(inputs.users), inputs.user_type
+    counts = np.diff(inputs.histories.offsets)
+    longest = torch.from_numpy(np.argsort(-counts, kind="stable")[:7].copy())
+    stranger = -(2**40) if kind == "int" else "\x00 nobody"
+    few = np.arange(min(3, inputs.n_items))
+    past = Fresh(few, np.full(len(few), now))
+    unseen_item = Fresh(np.array([inputs.n_items]), np.array([now]))
+    return {
+        "one": _known(inputs, torch.tensor([0]), now),
+        "odd": _known(inputs, torch.arange(7) % n, now),
+        "large": _known(inputs, torch.arange(CASE_ROWS) % n, now),
+        "longest history": _known(inputs, longest, now),
+        "missing user": inputs.build([None] * 3, [-1] * 3, [past] * 3, [now] * 3, None),
+        "unseen user and item": inputs.build([stranger] * 3, [-1] * 3, [unseen_item] * 3, [now] * 3, None),
+        "empty history": inputs.build([None, stranger], [-1] * 2, [NOTHING] * 2, [now] * 2, None),
+    }
+
+
+def _item_cases(item_inputs: Inputs, table: Inputs) -> dict[str, Inputs]:
+    n = len(item_inputs[ASOF[0]])
+    cold = {name: torch.zeros(3) for name in ASOF}
+    return {
+        "one": _take(item_inputs, torch.tensor([0])),
+        "odd": _take(item_inputs, torch.arange(7) % n),
+        "large": _take(item_inputs, torch.arange(CASE_ROWS) % n),
+        "missing": {name: column[:1].expand(3, *column.shape[1:]) for name, column in table.items()} | cold,
+        "unseen item": {name: column[-1:].expand(3, *column.shape[1:]) for name, column in table.items()} | cold,
+    }
+
+
+def _prove(
+    towers: Mapping[str, nn.Module], scripted: Mapping[str, Any], cases: Mapping[str, dict[str, Inputs]], folder: Path
+) -> dict[str, Any]:
+    rows = []
+    for side, tower in towers.items():
+        rows += compare(side, "torchscript", tower, scripted[side], cases[side])
+        program = export_program(tower, cases[side]["odd"], folder / f"{side}_tower.pt2")
+        if program is not None:
+            rows += compare(side, "torch.export", tower, program, cases[side])
+    return certificate(rows)
+
+
+def _signature(example: Inputs) -> dict[str, dict[str, Any]]:
+    """Return name -> dtype and shape; ``B`` and ``L`` are free."""
+    out = {}
+    for name, column in sorted(example.items()):
+        free = ["B", "L"] if name.startswith("history/") else ["B"]
+        out[name] = {"dtype": str(column.dtype).removeprefix("torch."), "shape": [*free, *column.shape[len(free) :]]}
+    return out
+
+
+def _write_vectors(vectors: np.ndarray[Any, Any], ids: pl.Series, path: Path) -> None:
+    column = pl.Series("vector", vectors, dtype=pl.Array(pl.Float32, vectors.shape[1]))
+    pl.DataFrame([ids.rename("id"), column]).write_parquet(path)
+
+
+def _write_json(value: Mapping[str, Any], path: Path) -> None:
+    path.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")

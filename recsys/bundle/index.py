@@ -1,0 +1,181 @@
+"""Nearest neighbours by inner product (faiss): built, measured against exact search, searched.
+
+Graphs and clusters are made for distances. The items get one more component that makes them equally long,
+``sqrt(longest^2 - |x|^2)``, and the queries a zero in its place; the order by distance is then the order by inner
+product (Bachrach et al. 2014).
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recsys.errors import BundleError, did_you_mean
+
+Matrix = NDArray[np.float32]
+KINDS = ("ivf", "hnsw", "flat")
+LINKS, BUILD_WIDTH = 32, 200
+"""Of the HNSW graph (Malkov and Yashunin 2018): neighbours of a node, candidates while building."""
+ROUNDS, ITEMS_A_CLUSTER = 10, 39
+"""Of the k-means behind ``ivf``."""
+MEASURED_K, MEASURED_QUERIES = 100, 1000
+MARGIN = 1.2
+"""A reader rescores exactly, so the index is asked for a few more than the answer has."""
+
+
+@dataclass(frozen=True)
+class ItemIndex:
+    """A searchable set of item vectors with their row numbers as payload.
+
+    Attributes:
+        index: The faiss index.
+        search_width: Candidates that a search of the graph keeps, or clusters that are looked into.
+    """
+
+    index: Any
+    search_width: int
+
+    def __len__(self) -> int:
+        return int(self.index.ntotal)
+
+    def search(self, vectors: Matrix, k: int) -> NDArray[np.int64]:
+        """Return the rows ``[B, k]`` of the nearest items, -1 where nothing was found."""
+        rows = np.full((len(vectors), k), -1, dtype=np.int64)
+        take = min(k, len(self))
+        if take and len(vectors):
+            queries = np.zeros((len(vectors), self.index.d), dtype=np.float32)
+            queries[:, : vectors.shape[1]] = vectors
+            rows[:, :take] = self.index.search(queries, take)[1]
+        return rows
+
+    def save(self, path: Path) -> None:
+        """Write the index in faiss' own format."""
+        import faiss
+
+        faiss.write_index(self.index, str(path))
+
+    @classmethod
+    def load(cls, path: Path, search_width: int) -> "ItemIndex":
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            BundleError: faiss cannot read the file.
+        """
+        import faiss
+
+        try:
+            index = faiss.read_index(str(path))
+        except RuntimeError as error:
+            raise BundleError(f"part '{path.name}': faiss cannot read it; export the bundle again.") from error
+        _set_width(index, search_width)
+        return cls(index, search_width)
+
+
+def build_index(
+    vectors: Matrix, rows: NDArray[np.int64], queries: Matrix, kind: str, min_recall: float
+) -> tuple[ItemIndex, dict[str, Any]]:
+    """Build an index and widen its search until real queries find what exact search finds.
+
+    Args:
+        vectors: ``[N, D]``, of the items that may be recommended.
+        rows: ``[N]``, their row numbers, ascending.
+        queries: ``[U, D]``, user vectors; at most 1,000 of them are asked.
+        kind: ``ivf`` (clusters), ``hnsw`` (graph: faster to search, slower to build) or ``flat`` (exact).
+        min_recall: Least recall@100 against exact search.
+
+    Returns:
+        The index, and what the manifest says about it.
+
+    Raises:
+        BundleError: Unknown kind, no items, or the recall stays below ``min_recall``.
+    """
+    import faiss
+
+    if kind not in KINDS:
+        raise BundleError(f"bundle.index '{kind}' is not one of {', '.join(KINDS)}." + did_you_mean(kind, KINDS))
+    if not len(vectors):
+        raise BundleError("bundle: no item is eligible, so there is nothing to index.")
+    core, widths = _empty(kind, len(vectors), vectors.shape[1])
+    lengths = np.einsum("nd,nd->n", vectors, vectors)
+    level = np.sqrt(lengths.max() - lengths).astype(np.float32)
+    points = np.ascontiguousarray(np.column_stack([vectors, level]), dtype=np.float32)
+    core.train(points)
+    index = faiss.IndexIDMap2(core)
+    index.add_with_ids(points, rows)
+
+    asked = queries[np.linspace(0, len(queries) - 1, min(len(queries), MEASURED_QUERIES)).astype(int)]
+    k = min(MEASURED_K, len(vectors))
+    kth = _kth_scores(vectors, asked, k)
+    recall, search_width = 0.0, 0
+    for search_width in widths:
+        _set_width(index, search_width)
+        recall = _recall(ItemIndex(index, search_width), vectors, rows, asked, kth, k)
+        if recall >= min_recall:
+            break
+    if recall < min_recall:
+        raise BundleError(
+            f"bundle.min_index_recall {min_recall}: the index finds {recall:.4f} of the exact top {k} even at "
+            f"search width {search_width}; take bundle.index=flat (exact) or lower the limit."
+        )
+    facts = {
+        "kind": kind,
+        "library": "faiss",
+        "items": len(vectors),
+        "measured_k": k,
+        "measured_queries": len(asked),
+        "recall": round(recall, 6),
+        "search_width": search_width,
+    }
+    return ItemIndex(index, search_width), facts
+
+
+def _empty(kind: str, n: int, width: int) -> tuple[Any, list[int]]:
+    """Return an index without items, and the search widths to try, the cheapest first."""
+    import faiss
+
+    if kind == "flat":
+        return faiss.IndexFlatL2(width + 1), [0]
+    if kind == "hnsw":
+        core: Any = faiss.IndexHNSWFlat(width + 1, LINKS)
+        core.hnsw.efConstruction = BUILD_WIDTH
+        return core, [128, 256, 512, 1024, 2048]
+    clusters = max(1, min(round(2 * n**0.5), n // ITEMS_A_CLUSTER))
+    core = faiss.IndexIVFFlat(faiss.IndexFlatL2(width + 1), width + 1, clusters)
+    core.cp.niter = ROUNDS
+    core.cp.min_points_per_centroid = 1  # a small catalogue is no reason for a warning
+    return core, sorted({min(8 * 2**i, clusters) for i in range(20)})  # all of them is exact
+
+
+def _recall(index: ItemIndex, vectors: Matrix, rows: NDArray[np.int64], queries: Matrix, kth: Matrix, k: int) -> float:
+    """Return the mean share of the exact best ``k`` that the index finds among its best ``MARGIN * k``.
+
+    Items with equal vectors tie, so an item counts when its score reaches the exact k-th.
+    """
+    if not len(queries):
+        return 1.0
+    found = 0
+    for query, limit, best in zip(queries, kth, index.search(queries, round(MARGIN * k)), strict=True):
+        scores = vectors[np.searchsorted(rows, best[best >= 0])] @ query
+        found += min(int((scores >= limit - 1e-6 * abs(limit)).sum()), k)
+    return found / (k * len(queries))
+
+
+def _kth_scores(vectors: Matrix, queries: Matrix, k: int) -> Matrix:
+    """Return each query's k-th best score ``[U]`` by exact search, 64 queries at a time."""
+    best = [np.empty(0, dtype=np.float32)]
+    for start in range(0, len(queries), 64):
+        scores = queries[start : start + 64] @ vectors.T
+        best.append(-np.partition(-scores, k - 1, axis=1)[:, k - 1])
+    return np.concatenate(best)
+
+
+def _set_width(index: Any, search_width: int) -> None:
+    import faiss
+
+    core = faiss.downcast_index(index.index)
+    if hasattr(core, "hnsw"):
+        core.hnsw.efSearch = search_width
+    elif hasattr(core, "nprobe"):
+        core.nprobe = search_width

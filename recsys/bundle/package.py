@@ -1,0 +1,24 @@
+"""The reader's code as a small ``recsys`` package that travels with a registered model."""
+
+import shutil
+from pathlib import Path
+
+import recsys
+
+MODULES = (
+    "__init__.py", "errors.py", "columns.py", "features.py",
+    "data/__init__.py", "data/encode.py",
+    "bundle/__init__.py", "bundle/format.py", "bundle/histories.py", "bundle/index.py", "bundle/parts.py",
+    "bundle/pyfunc.py", "bundle/reader.py", "bundle/requests.py", "bundle/sample.py",
+)  # fmt: skip
+"""All that ``recsys.bundle.reader`` and ``recsys.bundle.pyfunc`` import; a test holds the list to that."""
+
+
+def write_reader_package(folder: Path) -> Path:
+    """Copy the reader's modules to ``folder/recsys`` and return that path."""
+    root = Path(recsys.__file__).parent
+    target = folder / "recsys"
+    for module in MODULES:
+        (target / module).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(root / module, target / module)
+    return target

@@ -1,0 +1,278 @@
+"""The reading half of a bundle: all that the serving team needs, on torch, numpy, polars and the index library."""
+
+from collections.abc import Collection, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from recsys.bundle import format as part
+from recsys.bundle.format import Manifest, read_manifest
+from recsys.bundle.histories import Fresh, Histories
+from recsys.bundle.index import MARGIN, ItemIndex
+from recsys.bundle.parts import local_folder, read_tower, read_vectors, run_tower
+from recsys.bundle.requests import (
+    ASOF_COLUMN,
+    DTYPES,
+    ELIGIBLE,
+    Event,
+    Id,
+    TowerInputs,
+    checked_ids,
+    fresh_events,
+    item_table,
+    microseconds,
+    request_time,
+)
+from recsys.bundle.sample import check_sample
+from recsys.columns import ITEM_ID, RANK, SCORE, USER_ID
+from recsys.data.encode import Encoder
+from recsys.errors import BundleError
+
+CHUNK = 512
+"""Requests, or items, that go through a tower at a time."""
+_NO_ROWS = np.empty(0, np.int64)
+
+
+class Bundle:
+    """A verified bundle in memory; nothing in it changes, so threads may share it.
+
+    Attributes:
+        folder: Where it lies.
+        manifest: What the bundle says about itself.
+        user_ids: Raw ids in the order of the users' tables, ``[U]``.
+        item_ids: Raw ids in the order of the items' tables, ``[N]``.
+        items: The catalogue: ``item_id``, attributes, ``asof/`` features and ``asof/eligible``.
+        user_vectors: ``[U, D]`` float32, as of the cut.
+        item_vectors: ``[N, D]`` float32, as of the cut.
+        eligible: ``[N]`` bool, items that may be recommended.
+    """
+
+    def __init__(self, folder: Path, manifest: Manifest) -> None:
+        """Load a folder that :meth:`load` has verified."""
+        self.manifest, self.folder = manifest, folder
+        self.items = pl.read_parquet(folder / part.CATALOGUE)
+        users = pl.read_parquet(folder / part.USERS)
+        self.item_ids, self.user_ids = self.items[ITEM_ID], users[USER_ID]
+        self.user_vectors = read_vectors(folder / part.USER_EMBEDDINGS, self.user_ids)
+        self.item_vectors = read_vectors(folder / part.ITEM_EMBEDDINGS, self.item_ids)
+        self.eligible = torch.from_numpy(self.items[ELIGIBLE].to_numpy().copy())
+        self._user_tower = read_tower(folder / part.USER_TOWER)
+        self._item_tower = read_tower(folder / part.ITEM_TOWER)
+        self._index = ItemIndex.load(folder / part.INDEX, manifest.index["search_width"])
+        self._user_rows: dict[Id, int] = {user: row for row, user in enumerate(self.user_ids.to_list())}
+        self._item_rows: dict[Id, int] = {item: row for row, item in enumerate(self.item_ids.to_list())}
+        self._cut = microseconds(datetime.fromisoformat(manifest.cut), "cut")
+        encoder = Encoder.load(folder / part.VOCABULARIES)
+        table = item_table(encoder, self.items)
+        histories = Histories.load(folder / part.HISTORIES, manifest.n_users)
+        self._inputs = TowerInputs(encoder, users, table, histories, manifest.history_length, manifest.user_id_type)
+
+    @classmethod
+    def load(cls, uri: str | Path) -> "Bundle":
+        """Verify and load a bundle: a folder, ``models:/NAME/VERSION``, ``models:/NAME@ALIAS`` or ``runs:/ID/bundle``.
+
+        Raises:
+            BundleError: Not found, incomplete, changed, mixed, or of an unknown format; the message names the part.
+        """
+        folder = local_folder(uri)
+        manifest = read_manifest(folder)
+        manifest.verify(folder)
+        return cls(folder, manifest)
+
+    def embed_users(
+        self,
+        user_ids: Sequence[Id | None] | pl.Series,
+        histories: Sequence[Sequence[Event] | None] | None = None,
+        as_of: datetime | None = None,
+        context: pl.DataFrame | None = None,
+    ) -> Tensor:
+        """Run the user tower; returns ``[B, D]`` float32.
+
+        A user that the bundle does not know, or None, is answered from attributes that are missing and from
+        the fresh history; without one the answer is what the model gives to a visitor it knows nothing of.
+
+        Args:
+            user_ids: Raw ids, B of them.
+            histories: For each user the events since the cut, oldest first: item ids or ``(item id, time)``;
+                they are appended to what the bundle knows.
+            as_of: Time of the request, at or after the cut; by default that of the latest event, or the cut.
+            context: B rows of context columns, which may be none but the time of the request; None for a batch
+                job, which has no hour and no store.
+
+        Raises:
+            BundleError: An id of the wrong type, a wrong number of rows, or a time that cannot be.
+        """
+        ids = checked_ids(user_ids, self.manifest.user_id_type, USER_ID)
+        now, fresh = self._fresh(histories, len(ids), as_of)
+        return self._embed(ids, fresh, now, context)
+
+    def embed_items(self, item_ids: Sequence[Id] | pl.Series) -> Tensor:
+        """Run the item tower on items of the catalogue as of the cut; returns ``[B, D]`` float32.
+
+        Raises:
+            BundleError: An item that the bundle does not know.
+        """
+        rows = self._rows_of_items(item_ids)
+        out = torch.empty(len(rows), self.manifest.width)
+        for start in range(0, len(rows), CHUNK):
+            out[start : start + CHUNK] = run_tower(self._item_tower, self._item_inputs(rows[start : start + CHUNK]))
+        return out
+
+    def check_sample(self) -> int:
+        """Reproduce the golden sample; returns the number of answers, all of which agreed.
+
+        Raises:
+            BundleError: Names the first request that is answered differently on this machine.
+        """
+        return check_sample(self, self.folder / part.SAMPLE)
+
+    def scores(self, users: Tensor) -> Tensor:
+        """Return exact scores ``[B, N]`` of all items for user rows ``[B]``, from the stored vectors."""
+        return self.user_vectors[users] @ self.item_vectors.T
+
+    def retrieve(
+        self, vectors: Tensor, k: int, exclude: Sequence[Collection[int]] | None = None
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Return the best eligible items for user vectors: found by the index, scored and ordered exactly.
+
+        Args:
+            vectors: ``[B, D]``.
+            k: Items a user, at least 1.
+            exclude: For each user the item rows to leave out.
+
+        Returns:
+            Item rows ``[B, k]``, best first, and their scores; where there are fewer than ``k`` items the rows
+            end in -1 and the scores in -inf.
+        """
+        _check_k(k)
+        left_out = [_NO_ROWS] * len(vectors) if exclude is None else [np.fromiter(set(r), np.int64) for r in exclude]
+        extra = max((len(rows) for rows in left_out), default=0)
+        near = self._index.search(vectors.numpy(), min(round(MARGIN * k) + extra, len(self._index)))
+        found = np.full((len(vectors), k), -1, dtype=np.int64)
+        scores = np.full((len(vectors), k), -np.inf, dtype=np.float32)
+        for b, dropped in enumerate(left_out):
+            rows = near[b][(near[b] >= 0) & ~np.isin(near[b], dropped)]
+            available = len(self._index) - int(self.eligible[torch.from_numpy(dropped)].sum())
+            if len(rows) < min(k, available):  # the index did not reach enough of what is left
+                rows = np.setdiff1d(np.flatnonzero(self.eligible.numpy()), dropped)
+            exact = self.item_vectors[torch.from_numpy(rows)] @ vectors[b]
+            best = torch.topk(exact, min(k, len(rows)))
+            found[b, : len(best.values)] = rows[best.indices.numpy()]
+            scores[b, : len(best.values)] = best.values.numpy()
+        return found, scores
+
+    def recommend(
+        self,
+        users: Sequence[Id | None] | pl.Series | None = None,
+        k: int | Sequence[int] = 20,
+        histories: Sequence[Sequence[Event] | None] | None = None,
+        exclude_seen: bool = False,
+        exclude: Sequence[Id] = (),
+        as_of: datetime | None = None,
+        context: pl.DataFrame | None = None,
+    ) -> pl.DataFrame:
+        """Return the best items for each user: ``user_id, item_id, rank, score``, rank 1 first.
+
+        Users come in the order asked for. One who asks for more items than there are gets all there are.
+
+        Args:
+            users: Raw ids; None takes every user of the bundle.
+            k: Items a user, or one number for each user.
+            histories: As in :meth:`embed_users`.
+            exclude_seen: Leave out what the user has had, fresh events included.
+            exclude: Items to leave out for everybody; unknown ones do no harm.
+            as_of: As in :meth:`embed_users`.
+            context: As in :meth:`embed_users`.
+
+        Raises:
+            BundleError: As in :meth:`embed_users`, or a ``k`` below 1.
+        """
+        asked = self.user_ids.to_list() if users is None else users
+        ids = checked_ids(asked, self.manifest.user_id_type, USER_ID)
+        ks = [k] * len(ids) if isinstance(k, int) else list(k)
+        if len(ks) != len(ids):
+            raise BundleError(f"k: {len(ks)} numbers given for {len(ids)} users; give one for each, or one number.")
+        for asked_k in ks:
+            _check_k(asked_k)
+        now, fresh = self._fresh(histories, len(ids), as_of)
+        banned = {self._item_rows[i] for i in checked_ids(exclude, self.manifest.item_id_type, "exclude")
+                  if i in self._item_rows}  # fmt: skip
+        answers = [self._answer([], [], np.empty((0, 1), np.int64), np.empty((0, 1), np.float32))]
+        for start in range(0, len(ids), CHUNK):
+            chunk = slice(start, start + CHUNK)
+            rows = self._rows_of_users(ids[chunk])
+            if as_of is None and histories is None and context is None and min(rows) >= 0:
+                vectors = self.user_vectors[rows]
+            else:
+                vectors = self._embed(ids[chunk], fresh[chunk], now, None if context is None else context[chunk])
+            dropped: list[Collection[int]] = [banned] * len(rows)
+            if exclude_seen:
+                past = self._inputs.histories
+                dropped = [banned.union(past.seen(u, f).tolist()) for u, f in zip(rows, fresh[chunk], strict=True)]
+            answers.append(self._answer(ids[chunk], ks[chunk], *self.retrieve(vectors, max(ks[chunk]), dropped)))
+        return pl.concat(answers)
+
+    def _answer(
+        self, ids: list[Id | None], ks: Sequence[int], rows: NDArray[np.int64], scores: NDArray[np.float32]
+    ) -> pl.DataFrame:
+        """Turn found rows ``[B, k]`` into the answer's frame."""
+        rank = np.broadcast_to(np.arange(1, rows.shape[1] + 1), rows.shape)
+        keep = (rows >= 0) & (rank <= np.asarray(ks, dtype=np.int64).reshape(-1, 1))
+        request = np.nonzero(keep)[0]
+        users = pl.Series(USER_ID, ids, dtype=DTYPES[self.manifest.user_id_type])
+        return pl.DataFrame(
+            [
+                users.gather(request),
+                self.item_ids.gather(rows[keep]),
+                pl.Series(RANK, rank[keep], dtype=pl.Int64),
+                pl.Series(SCORE, scores[keep], dtype=pl.Float32),
+            ]
+        )
+
+    def _embed(self, ids: list[Id | None], fresh: list[Fresh], now: int, context: pl.DataFrame | None) -> Tensor:
+        if context is not None and len(context) != len(ids):
+            raise BundleError(f"context: {len(context)} rows given for {len(ids)} users; give one for each.")
+        out = torch.empty(len(ids), self.manifest.width)
+        for start in range(0, len(ids), CHUNK):
+            chunk = slice(start, start + CHUNK)
+            rows = self._rows_of_users(ids[chunk])
+            some = None if context is None else context[chunk]
+            inputs = self._inputs.build(ids[chunk], rows, fresh[chunk], [now] * len(rows), some)
+            out[chunk] = run_tower(self._user_tower, inputs)
+        return out
+
+    def _rows_of_users(self, ids: list[Id | None]) -> list[int]:
+        return [-1 if user is None else self._user_rows.get(user, -1) for user in ids]
+
+    def _fresh(
+        self, histories: Sequence[Sequence[Event] | None] | None, n_users: int, as_of: datetime | None
+    ) -> tuple[int, list[Fresh]]:
+        now = request_time(as_of, self._cut, histories)
+        return now, fresh_events(histories, n_users, self._item_rows, self.manifest.item_id_type, now)
+
+    def _item_inputs(self, rows: list[int]) -> dict[str, Tensor]:
+        places = torch.tensor(rows)
+        inputs = {name: column[places + 1] for name, column in self._inputs.table.items()}
+        return inputs | {
+            name: torch.from_numpy(self.items[column].to_numpy().copy())[places] for name, column in ASOF_COLUMN.items()
+        }
+
+    def _rows_of_items(self, item_ids: Sequence[Id] | pl.Series) -> list[int]:
+        ids = checked_ids(item_ids, self.manifest.item_id_type, "item_ids")
+        rows = [-1 if item is None else self._item_rows.get(item, -1) for item in ids]
+        if -1 in rows:
+            raise BundleError(
+                f"item_ids: {rows.count(-1)} of {len(rows)} are not in the catalogue, such as {ids[rows.index(-1)]!r}."
+            )
+        return rows
+
+
+def _check_k(k: Any) -> None:
+    if isinstance(k, bool) or not isinstance(k, int) or k < 1:
+        raise BundleError(f"k: {k!r} is not a whole number of at least 1.")

@@ -1,0 +1,190 @@
+"""From raw ids, histories and times to the tensors that the towers read."""
+
+import operator
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import numpy as np
+import polars as pl
+import torch
+from torch import Tensor
+
+from recsys.bundle.histories import NOTHING, Fresh, Histories
+from recsys.columns import ITEM_ID, TIMESTAMP, USER_ID
+from recsys.data.encode import Encoder
+from recsys.errors import BundleError
+from recsys.features import OOV_ID
+
+Id = int | str
+Event = Id | tuple[Id, datetime]
+"""An item, or an item and when; without a time it happened just before the request."""
+
+ASOF = ("popularity", "age")
+"""Item features as of the cut, made by the data side and stored with the catalogue as the item tower reads them."""
+ASOF_COLUMN = {name: f"asof/{name}" for name in ASOF}
+"""Their columns in the catalogue, beside attributes of any name."""
+ELIGIBLE = "asof/eligible"
+"""Whether the item may be recommended."""
+DTYPES = {"int": pl.Int64, "str": pl.String}
+
+
+@dataclass(frozen=True)
+class TowerInputs:
+    """Everything that stands between a raw request and the user tower.
+
+    Attributes:
+        encoder: Vocabularies and statistics.
+        users: ``user_id`` and attributes, U rows.
+        table: Item feature -> ``[N + 2, ...]``: row 0 is padding, row ``i + 1`` item ``i``, the last one an
+            item that the bundle does not know.
+        histories: The stored past.
+        length: L of the model.
+        user_type: ``int`` or ``str``.
+    """
+
+    encoder: Encoder
+    users: pl.DataFrame
+    table: dict[str, Tensor]
+    histories: Histories
+    length: int
+    user_type: str
+
+    @property
+    def n_items(self) -> int:
+        """N; as an item row it stands for an item that the bundle does not know."""
+        return len(next(iter(self.table.values()))) - 2
+
+    def build(
+        self,
+        user_ids: Sequence[Id | None],
+        rows: Sequence[int],
+        fresh: Sequence[Fresh],
+        now: Sequence[int],
+        context: pl.DataFrame | None,
+    ) -> dict[str, Tensor]:
+        """Return the user tower's input for B requests.
+
+        Args:
+            user_ids: Raw ids; None is a visitor without one.
+            rows: User rows, -1 where unknown.
+            fresh: Events to append to each history.
+            now: Time of each request, microseconds since 1970 UTC.
+            context: B rows of context columns; missing columns are missing values, but ``timestamp`` is then
+                ``now``. None: a batch job, which has no hour and no store.
+        """
+        asked = pl.DataFrame({USER_ID: pl.Series(list(user_ids), dtype=DTYPES[self.user_type])})
+        people = asked.join(self.users, on=USER_ID, how="left", maintain_order="left")
+        inputs = self.encoder.encode(people, "user")
+
+        # Without a context it is a batch job: its own hour of the day says nothing about the customers'.
+        moment = pl.DataFrame({"asof/row": range(len(user_ids))})
+        if context is not None:
+            asked_at = pl.Series(TIMESTAMP, list(now), dtype=pl.Int64).cast(pl.Datetime("us", "UTC"))
+            moment = moment.with_columns(asked_at).with_columns(context.get_columns())
+        absent = {f.column for f in self.encoder.spec.side("context")} - set(moment.columns)
+        inputs |= self.encoder.encode(moment.with_columns(pl.lit(None).alias(c) for c in sorted(absent)), "context")
+
+        past = self.histories.gather(rows, fresh, now, self.length)
+        places = torch.from_numpy(past.items + 1)
+        inputs |= {f"history/{name}": column[places] for name, column in self.table.items()}
+        inputs["history/age"] = torch.from_numpy(past.age)
+        inputs["history/repeats"] = torch.from_numpy(past.repeats)
+        return inputs
+
+
+def item_table(encoder: Encoder, items: pl.DataFrame) -> dict[str, Tensor]:
+    """Encode the catalogue once, with a padding row in front and a row for unknown items at the end."""
+    encoded = encoder.encode(items, "item")
+    nothing = encoder.encode(items.clear(n=1), "item")
+    table = {name: torch.cat([nothing[name], column, nothing[name]]) for name, column in encoded.items()}
+    for feature in encoder.spec.side("item"):
+        if feature.column == ITEM_ID:
+            table[feature.name][-1] = OOV_ID
+    return table
+
+
+def checked_ids(values: Sequence[Id | None] | Sequence[Id] | pl.Series, kind: str, what: str) -> list[Id | None]:
+    """Return plain ids of the bundle's type; None stays None.
+
+    Raises:
+        BundleError: A value has another type.
+    """
+    out: list[Id | None] = []
+    for value in values:
+        if value is None or (kind == "str" and isinstance(value, str)):
+            out.append(value)
+        elif kind == "int" and not isinstance(value, bool | np.bool_) and hasattr(value, "__index__"):
+            out.append(operator.index(value))
+        else:
+            raise BundleError(
+                f"{what}: {value!r} is a {type(value).__name__}; this bundle's ids are {kind}. Convert the column."
+            )
+    return out
+
+
+def request_time(as_of: datetime | None, cut: int, histories: Sequence[Sequence[Event] | None] | None) -> int:
+    """Return the time of a request in microseconds since 1970 UTC: ``as_of``, or the latest event, or the cut.
+
+    Raises:
+        BundleError: ``as_of`` lies before the cut, whose vectors know events after it; or has no time zone.
+    """
+    if as_of is not None:
+        now = microseconds(as_of, "as_of")
+        if now < cut:
+            raise BundleError(f"as_of {as_of} lies before the bundle's cut {as_time(cut)}; take an earlier bundle.")
+        return now
+    timed = [event[1] for history in histories or () for event in history or () if isinstance(event, tuple)]
+    return max([cut, *(microseconds(when, "histories") for when in timed)])
+
+
+def fresh_events(
+    histories: Sequence[Sequence[Event] | None] | None,
+    n_requests: int,
+    item_rows: Mapping[Id, int],
+    item_type: str,
+    now: int,
+) -> list[Fresh]:
+    """Turn the raw fresh history of each of B requests into item rows and times.
+
+    Args:
+        histories: For each request its events, oldest first; None for none.
+        n_requests: B.
+        item_rows: Raw item id -> row.
+        item_type: ``int`` or ``str``.
+        now: Time of the request, which events without a time get.
+
+    Raises:
+        BundleError: The number of histories is not B, an id has the wrong type, or an event is later than ``now``.
+    """
+    if histories is None:
+        return [NOTHING] * n_requests
+    if len(histories) != n_requests:
+        raise BundleError(f"histories: {len(histories)} given for {n_requests} users; give one (or None) for each.")
+    parsed = []
+    for history in histories:
+        pairs = [event if isinstance(event, tuple) else (event, None) for event in history or ()]
+        ids = checked_ids([item for item, _ in pairs], item_type, "histories")
+        times = [now if when is None else microseconds(when, "histories") for _, when in pairs]
+        if times and max(times) > now:
+            raise BundleError(f"histories: an event at {as_time(max(times))} is later than as_of {as_time(now)}.")
+        # an item that is not in the catalogue is an event all the same
+        rows = [len(item_rows) if item is None else item_rows.get(item, len(item_rows)) for item in ids]
+        parsed.append(Fresh(np.array(rows, dtype=np.int64), np.array(times, dtype=np.int64)))
+    return parsed
+
+
+def microseconds(when: datetime, what: str) -> int:
+    """Return microseconds since 1970 UTC.
+
+    Raises:
+        BundleError: The time has no zone.
+    """
+    if when.tzinfo is None:
+        raise BundleError(f"{what}: {when} has no time zone; give an aware datetime, such as UTC.")
+    return round((when - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds() * 1e6)
+
+
+def as_time(time: int) -> datetime:
+    """Return microseconds since 1970 UTC as a datetime."""
+    return datetime.fromtimestamp(time / 1e6, tz=UTC)

@@ -1,0 +1,151 @@
+"""The console: ``recsys VERB [overrides and flags]``; each verb is a Hydra application."""
+
+import argparse
+import errno
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from recsys.errors import RecsysError, did_you_mean
+
+VERBS = {
+    "prepare": "tables -> prepared data set (cached by content) and a data report",
+    "train": "the main job: prepare, fit the two-tower model, evaluate, bundle, register",
+    "evaluate": "a bundle beside the baselines on the test window, with intervals",
+    "recommend": "a bundle -> the k best items for all or given users, as parquet",
+}
+HELP = f"""usage: recsys VERB [group=option] [key=value] [flags]
+
+verbs:
+{chr(10).join(f"  {verb:<10} {meaning}" for verb, meaning in VERBS.items())}
+
+examples:
+  recsys train                                         the embedded year of shopping baskets, on the CPU
+  recsys train data=tables data.events=sales.parquet trainer=gpu       your own events, on a GPU
+  recsys recommend bundle=models:/recsys-tables/1 k=20 output=recs.parquet
+
+where things are written:
+  runs/VERB/TIME/   everything of one run: table, plots, checkpoints, bundle, resolved configuration
+  prepared/         prepared data sets, reused while data and settings are the same
+  mlflow.db         runs, metrics and registered models, unless tracking.uri names a server
+
+to find your way:
+  recsys VERB --help            groups, options and every key with its value
+  recsys VERB --cfg job         the configuration as composed, without running
+  recsys train -m seed=1,2,3    several runs, one after the other
+  recsys train debug=does_it_run   every stage once, on a few batches
+"""
+NO_WRITE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR}
+"""The disk is full, read-only or not ours: for the user to put right, so no traceback."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one verb and return the exit code: 0, 2 for what the user can put right, 130 when interrupted.
+
+    Args:
+        arguments: Verb, overrides and flags; by default those of the command line.
+    """
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(HELP, end="")
+        return 0
+    verb, *rest = arguments
+    if verb not in VERBS:
+        return _fail(f"unknown verb '{verb}'.{did_you_mean(verb, VERBS)} Legal: {', '.join(VERBS)}.")
+    try:
+        _hydra_app(verb, rest)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except SystemExit as stop:  # of the job, or of Hydra's own --help
+        return stop.code if isinstance(stop.code, int) else 0
+    except Exception as error:
+        message = _message(error)
+        if message is None:
+            raise
+        return _fail(message)
+    return 0
+
+
+def _hydra_app(verb: str, arguments: list[str]) -> None:
+    """Hand ``arguments`` to Hydra, which composes the configuration and calls the entry, once or many times."""
+    import hydra
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+    from omegaconf import DictConfig
+
+    from recsys.config import conf_dir
+    from recsys.config.compose import VERSION_BASE, register_schemas
+
+    _check_first(verb, arguments)
+    command_line = sys.argv
+
+    def task(cfg: DictConfig) -> None:
+        sys.argv = command_line  # Lightning starts its other processes with it
+        try:
+            _run_entry(verb, cfg)
+        except Exception as error:
+            message = _message(error)
+            if message is None or HydraConfig.get().mode == RunMode.MULTIRUN:
+                raise  # the jobs after this one still run; Hydra reports
+            raise SystemExit(_fail(message)) from error
+
+    register_schemas()
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach `main` instead of being printed and turned into an exit
+    sys.argv = [f"recsys {verb}", *arguments]
+    try:
+        hydra.main(version_base=VERSION_BASE, config_path=str(conf_dir()), config_name=verb)(task)()
+    finally:
+        sys.argv = command_line
+
+
+def _check_first(verb: str, arguments: list[str]) -> None:
+    """Compose and check a plain run before Hydra makes its folder, so that a typo leaves nothing behind."""
+    from recsys.config.compose import compose
+
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--config-dir", "-cd")
+    known, overrides = parser.parse_known_args(arguments)
+    if not any(override.startswith("-") for override in overrides):
+        compose(verb, overrides, known.config_dir)
+
+
+def _run_entry(verb: str, cfg: Any) -> None:
+    from recsys.config.compose import to_typed
+
+    typed = to_typed(cfg)
+    importlib.import_module(f"recsys.entries.{verb}").run(typed)
+
+
+def _message(error: Exception) -> str | None:
+    """Return what to tell the user, or None where the error is ours and a traceback is due."""
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
+
+    from recsys.config.explain import explain
+
+    if isinstance(error, RecsysError):
+        return str(error)
+    if isinstance(error, HydraException | OmegaConfBaseException):
+        return explain(error)
+    if isinstance(error, YAMLError):
+        return f"a configuration file is not valid YAML: {error}"
+    if isinstance(error, OSError) and error.errno in NO_WRITE:
+        place = f"'{error.filename}': " if error.filename else ""
+        return (
+            f"{place}{error.strerror}. Free space or choose other folders: "
+            "hydra.run.dir=DIR for the run, data.cache_dir=DIR for prepared data."
+        )
+    return None
+
+
+def _fail(message: str) -> int:
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(stderr=True)
+    console.print(Text.assemble(("error: ", "bold red"), message), soft_wrap=True)
+    return 2

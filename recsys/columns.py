@@ -1,0 +1,15 @@
+"""The names of the columns in every prepared table; a data config maps the shop's names to these."""
+
+USER_ID = "user_id"
+ITEM_ID = "item_id"
+TIMESTAMP = "timestamp"
+EVENT_TYPE = "event_type"
+BASKET_ID = "basket_id"
+QUANTITY = "quantity"
+VALUE = "value"
+MOMENT = "moment"
+RANK = "rank"
+SCORE = "score"
+
+REQUIRED_EVENT_COLUMNS = (USER_ID, ITEM_ID, TIMESTAMP)
+OPTIONAL_EVENT_COLUMNS = (EVENT_TYPE, BASKET_ID, QUANTITY, VALUE)

@@ -1,0 +1,193 @@
+"""The rules that types cannot say, across all groups, before any data is read."""
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
+from itertools import pairwise
+from operator import attrgetter
+from typing import Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
+
+from recsys.columns import OPTIONAL_EVENT_COLUMNS, REQUIRED_EVENT_COLUMNS
+from recsys.config.schema import (
+    BASELINES,
+    INDEXES,
+    METRICS,
+    MODES,
+    REFIT_WINDOWS,
+    SLICES,
+    SOURCES,
+    TIMESTAMP_UNITS,
+    VARIANTS,
+    Config,
+    DataConfig,
+    EvaluateConfig,
+    ModelConfig,
+    ObjectiveConfig,
+    RecommendConfig,
+    SplitConfig,
+)
+from recsys.errors import ConfigError, did_you_mean
+
+Rule = tuple[Callable[[Any], bool], str]
+POSITIVE: Rule = (lambda v: v > 0, "must be above 0")
+NOT_NEGATIVE: Rule = (lambda v: v >= 0, "must be 0 or more")
+AT_LEAST_1: Rule = (lambda v: v >= 1, "must be 1 or more")
+SHARE: Rule = (lambda v: 0 <= v <= 1, "must be a share from 0 to 1")
+OPEN_SHARE: Rule = (lambda v: 0 < v < 1, "must be a share above 0 and below 1")
+LOSSY_SHARE: Rule = (lambda v: 0 <= v < 1, "must be a share from 0 to below 1")
+
+CONFIG_RULES: dict[str, Rule] = {
+    "data.max_reject_share": SHARE,
+    "data.split.val": OPEN_SHARE,
+    "data.split.test": OPEN_SHARE,
+    "model.width": AT_LEAST_1,
+    "model.heads": AT_LEAST_1,
+    "model.history": AT_LEAST_1,
+    "model.dropout": LOSSY_SHARE,
+    "model.id_dropout": LOSSY_SHARE,
+    "training.batch_moments": AT_LEAST_1,
+    "training.negatives": NOT_NEGATIVE,
+    "training.max_epochs": AT_LEAST_1,
+    "training.patience": NOT_NEGATIVE,
+    "training.learning_rate": POSITIVE,
+    "training.embedding_learning_rate": POSITIVE,
+    "training.weight_decay": NOT_NEGATIVE,
+    "evaluation.bootstrap": AT_LEAST_1,
+    "evaluation.chunk_users": AT_LEAST_1,
+    "bundle.min_index_recall": SHARE,
+    "seed": (lambda v: 0 <= v < 2**32, "must be from 0 to 4294967295"),
+}
+RECOMMEND_RULES: dict[str, Rule] = {"k": AT_LEAST_1, "batch_size": AT_LEAST_1}
+CHOICES: dict[str, tuple[str, ...]] = {
+    "data.source": SOURCES,
+    "data.timestamp_unit": TIMESTAMP_UNITS,
+    "objective.mode": MODES,
+    "evaluation.baselines": BASELINES,
+    "evaluation.variants": VARIANTS,
+    "bundle.index": INDEXES,
+    "bundle.refit_on": REFIT_WINDOWS,
+}
+"""Legal values of a key, or of each element of a list."""
+
+
+def check(cfg: Config | EvaluateConfig | RecommendConfig) -> None:
+    """Check everything that can be checked before data is read.
+
+    Raises:
+        ConfigError: One or more rules are broken; each line names the key, its value and what is legal.
+    """
+    if isinstance(cfg, RecommendConfig):
+        problems = list(_ranges(cfg, RECOMMEND_RULES))
+    else:
+        problems = [
+            *_ranges(cfg, CONFIG_RULES),
+            *_choices(cfg),
+            *_data(cfg.data),
+            *_split(cfg.data.split),
+            *_model(cfg.model),
+            *_cutoffs(cfg.evaluation.ks),
+            *_objective(cfg.objective, cfg.evaluation.ks),
+        ]
+    if problems:
+        raise ConfigError("\n".join(problems))
+
+
+def _ranges(cfg: Any, rules: dict[str, Rule]) -> Iterator[str]:
+    for key, (holds, legal) in rules.items():
+        value = attrgetter(key)(cfg)
+        if not holds(value):
+            yield f"{key}={value}: {legal}."
+
+
+def _choices(cfg: Config) -> Iterator[str]:
+    for key, legal in CHOICES.items():
+        value = attrgetter(key)(cfg)
+        for found in [value] if isinstance(value, str) else value:
+            if found not in legal:
+                yield f"{key}: '{found}' is not one of {', '.join(legal)}.{did_you_mean(found, legal)}"
+
+
+def _data(data: DataConfig) -> Iterator[str]:
+    if data.source == "tables" and not data.events:
+        yield "data.events has no value; with data=tables give the file: data.events=PATH"
+    if data.source == "completejourney" and (data.events or data.items or data.users):
+        yield "data.source=completejourney brings its own tables; for your files use data=tables data.events=PATH"
+    attributes = data.item_attributes or []
+    declared = [str(feature.get("column") or feature.get("name")) for feature in data.features or ()]
+    columns = [*REQUIRED_EVENT_COLUMNS, *OPTIONAL_EVENT_COLUMNS, *data.context, *attributes, *declared]
+    for name in data.columns:
+        if name not in columns:
+            yield (
+                f"data.columns.{name}: not a column of the events table.{did_you_mean(name, columns)} "
+                f"Legal: {', '.join(columns)}; others go to data.context or data.item_attributes first."
+            )
+    # A machine without any time zone database is left to the library that reads the data.
+    if data.timezone != "UTC" and available_timezones():
+        try:
+            ZoneInfo(data.timezone)
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            zones = available_timezones()
+            yield f"data.timezone: '{data.timezone}' is not a time zone.{did_you_mean(data.timezone, zones)}"
+
+
+def _split(split: SplitConfig) -> Iterator[str]:
+    if split.val + split.test >= 1:
+        yield (
+            f"data.split.val={split.val} and data.split.test={split.test}: "
+            "together they must be below 1, so that something is left to train on."
+        )
+    if (split.val_start is None) != (split.test_start is None):
+        yield "data.split.val_start and data.split.test_start: give both or neither."
+    times: list[tuple[str, datetime]] = []
+    for key in ("val_start", "test_start", "end"):
+        text = getattr(split, key)
+        if text is not None:
+            try:
+                time = datetime.fromisoformat(text)
+            except ValueError:
+                yield f"data.split.{key}: '{text}' is not an ISO time such as 2024-05-01 or 2024-05-01T06:00:00Z."
+                continue
+            times.append((key, time if time.tzinfo else time.replace(tzinfo=UTC)))
+    for (early, first), (late, second) in pairwise(times):
+        if first >= second:
+            yield f"data.split.{early}={first.isoformat()} must be before data.split.{late}={second.isoformat()}."
+
+
+def _model(model: ModelConfig) -> Iterator[str]:
+    if not (model.use_ids or model.use_content):
+        yield "model.use_ids=false and model.use_content=false: nothing is left to learn from; one must be true."
+    if model.hidden < 1:
+        yield f"model.hidden={model.hidden}: the hidden layer needs 1 unit or more."
+    bounds = model.temperature_bounds
+    if len(bounds) != 2 or not 0 < bounds[0] <= model.temperature <= bounds[1]:
+        yield (
+            f"model.temperature_bounds={bounds}: must be two numbers with "
+            f"0 < low <= model.temperature={model.temperature} <= high."
+        )
+
+
+def _cutoffs(ks: Sequence[int]) -> Iterator[str]:
+    if not ks or any(k < 1 for k in ks) or len(set(ks)) < len(ks):
+        yield f"evaluation.ks={list(ks)}: must be one or more different cut-offs of 1 or more."
+
+
+def _objective(objective: ObjectiveConfig, ks: Sequence[int]) -> Iterator[str]:
+    metric = objective.metric
+    if metric.startswith("test/"):
+        yield (
+            f"objective.metric={metric}: choices made on the test window spoil it as evidence; "
+            f"use a validation metric, such as val/{metric.removeprefix('test/')}."
+        )
+        return
+    found = re.fullmatch(rf"val/(?:(?:{'|'.join(SLICES)})/)?(?:{'|'.join(METRICS)})_at_(\d+)", metric)
+    if not found:
+        legal = [
+            f"val/{part}{name}_at_{k}" for part in ("", *(f"{s}/" for s in SLICES)) for name in METRICS for k in ks
+        ]
+        yield (
+            f"objective.metric={metric}: must be val/METRIC_at_K or val/SLICE/METRIC_at_K with METRIC one of "
+            f"{', '.join(METRICS)} and SLICE one of {', '.join(SLICES)}.{did_you_mean(metric, legal)}"
+        )
+    elif ks and int(found[1]) not in ks:
+        yield f"objective.metric={metric}: its cut-off must be one of evaluation.ks={list(ks)}."

@@ -1,0 +1,164 @@
+"""Every key of the configuration, typed and closed; Hydra composes the YAML files of ``conf/`` against it."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+MISSING: Any = "???"  # what OmegaConf takes for a value that must be given; the training core does without OmegaConf
+
+SOURCES = ("tables", "completejourney")
+TIMESTAMP_UNITS = ("auto", "s", "ms", "us", "ns")
+METRICS = ("ndcg", "recall", "hit_rate", "mrr")
+SLICES = ("warm", "cold", "repeat", "new", "head", "torso", "tail", "cold_items", "cold_items_full")
+BASELINES = ("popular", "recent_popular", "personal_frequency", "item_knn", "als", "ease", "content_knn")
+VARIANTS = ("content_only", "id_only")
+INDEXES = ("hnsw", "flat")
+REFIT_WINDOWS = ("train_val", "all")
+MODES = ("max", "min")
+
+
+@dataclass
+class SplitConfig:
+    """Three half-open UTC windows: ``start <= train < val_start <= val < test_start <= test < end``."""
+
+    val: float = 0.15  # share of events in the validation window
+    test: float = 0.15  # share of events in the test window
+    val_start: str | None = None  # ISO time; given, it replaces the share (needs test_start too)
+    test_start: str | None = None  # ISO time
+    end: str | None = None  # ISO time; events at or after it are not used
+
+
+@dataclass
+class DataConfig:
+    """Where the tables lie and what their columns mean."""
+
+    name: str = MISSING
+    source: str = "tables"  # tables | completejourney
+    events: str | None = None  # file, glob, directory or URI: Parquet, CSV or Arrow
+    items: str | None = None
+    users: str | None = None
+    columns: dict[str, str] = field(default_factory=dict)  # standard name -> column of the events table
+    item_columns: dict[str, str] = field(default_factory=dict)  # the same for the items table
+    user_columns: dict[str, str] = field(default_factory=dict)  # the same for the users table
+    timestamp_unit: str = "auto"  # auto | s | ms | us | ns, for epoch numbers
+    timestamp_format: str | None = None  # strptime format for text; null: ISO 8601 and common variants
+    timezone: str = "UTC"  # of timestamps that carry none
+    relevant: list[str] = field(default_factory=list)  # event types that count as positives; empty: all
+    item_attributes: list[str] | None = None  # null: all; event columns that describe the item when items is null
+    user_attributes: list[str] | None = None  # null: all columns of the users table
+    context: list[str] = field(default_factory=list)  # event columns that describe the moment (store, device ...)
+    features: list[dict[str, Any]] | None = None  # null: inferred from the tables
+    max_reject_share: float = 0.05  # more unusable rows than this stop the run
+    split: SplitConfig = field(default_factory=SplitConfig)
+    cache_dir: str = "prepared"  # prepared data sets, one folder per content hash
+
+
+@dataclass
+class ModelConfig:
+    """The two-tower retriever."""
+
+    width: int = 64  # D, of the embeddings that are compared
+    hidden: int = 128  # width of the hidden layer of both towers
+    history: int = 256  # L, the last interactions that the user tower reads
+    heads: int = 4  # attention heads over the history
+    dropout: float = 0.1
+    id_dropout: float = 0.1  # share of user and item ids hidden in training, so that content carries the unseen
+    context_dropout: float = 0.5  # share of moments whose hour, store ... are hidden in training: batch jobs have none
+    use_ids: bool = True  # false: content-only variant
+    use_content: bool = True  # false: id-only variant
+    temperature: float = 0.07  # where the learnable temperature starts
+    temperature_bounds: list[float] = field(default_factory=lambda: [0.02, 1.0])
+
+
+@dataclass
+class TrainingConfig:
+    """How the retriever is fitted."""
+
+    batch_moments: int = 512  # B, moments in a batch
+    negatives: int = 2048  # uniform negatives of a batch, beside the in-batch ones
+    max_epochs: int = 8
+    patience: int = 1  # epochs without a better objective before it stops
+    learning_rate: float = 1e-3  # of the dense parameters (AdamW)
+    embedding_learning_rate: float = 0.05  # of the embedding tables (row-wise Adagrad)
+    weight_decay: float = 1e-4
+    refit: bool = True  # fit again on train + validation with the chosen number of epochs before the test
+
+
+@dataclass
+class ObjectiveConfig:
+    """The one quantity that choices are made by; a validation metric."""
+
+    metric: str = "val/ndcg_at_20"
+    mode: str = "max"
+
+
+@dataclass
+class EvaluationConfig:
+    """What the table shows."""
+
+    ks: list[int] = field(default_factory=lambda: [10, 20, 50, 100])
+    baselines: list[str] = field(
+        default_factory=lambda: ["popular", "recent_popular", "personal_frequency", "item_knn", "als", "content_knn"]
+    )
+    variants: list[str] = field(default_factory=list)  # content_only, id_only: extra two-tower rows
+    bootstrap: int = 1000  # resamples of the paired intervals
+    chunk_users: int = 64  # users scored at a time; bounds memory at chunk x items x 4 bytes
+
+
+@dataclass
+class BundleConfig:
+    """What the serving team receives."""
+
+    index: str = "hnsw"  # hnsw | flat
+    min_index_recall: float = 0.99  # of the index against exact search; below it the export fails
+    refit_on: str = "train_val"  # train_val | all: the window that the served model is fitted on
+
+
+@dataclass
+class TrackingConfig:
+    """MLflow. A null URI takes MLflow's own embedded default store."""
+
+    enabled: bool = True
+    uri: str | None = None
+    experiment: str = "recsys"
+    run_name: str | None = None
+    model_name: str = "recsys-${data.name}"
+    tags: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class Config:
+    """The configuration of ``prepare``, ``train`` and ``evaluate``."""
+
+    data: DataConfig = MISSING
+    model: ModelConfig = field(default_factory=ModelConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    bundle: BundleConfig = field(default_factory=BundleConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    trainer: dict[str, Any] = field(default_factory=dict)  # pytorch_lightning.Trainer, by _target_
+    callbacks: dict[str, Any] = field(default_factory=dict)  # extra Lightning callbacks, by _target_
+    tags: list[str] = field(default_factory=list)  # words to find the run by; each becomes an MLflow tag
+    seed: int = 42
+    ckpt_path: str | None = None
+    run_dir: str = "${hydra:runtime.output_dir}"  # everything a run writes
+
+
+@dataclass
+class EvaluateConfig(Config):
+    """``evaluate``: a bundle beside the baselines on the test window."""
+
+    bundle_uri: str = MISSING  # folder, models:/NAME/VERSION or runs:/ID/bundle
+
+
+@dataclass
+class RecommendConfig:
+    """``recommend``: top-k for users, from a bundle alone."""
+
+    bundle: str = MISSING  # folder, models:/NAME/VERSION or runs:/ID/bundle
+    output: str = "recs.parquet"
+    k: int = 20
+    users: str | None = None  # null: all; a comma-separated list, or a file with a user_id column
+    exclude_seen: bool = False
+    batch_size: int = 256
+    tracking_uri: str | None = None

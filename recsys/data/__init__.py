@@ -1,0 +1,1 @@
+"""Tables to batches: sources, validation, cleaning, split, encoding, the interaction log."""

@@ -1,0 +1,254 @@
+"""Moments, and the batches of them that the two-tower model trains on.
+
+A *moment* is one user's basket, session or timestamp: one query whose positives are all its relevant
+items. Consecutive moments of a user share nearly all of their history, so a batch is made of *blocks*
+of up to S consecutive moments, and a block's history is gathered once::
+
+    log of user 7    a b | c | a d | e f g | ...       | marks the baskets
+    block, S = 2         [ c ] [ a d ]                  two moments
+    window, W = 4    a b   c                            what the last of them may see
+    visible[0]       x x                                history of c      ends before c
+    visible[1]       x x   x                            history of (a d)  ends before it
+
+Items appear in a batch once, however many histories and positives they are in: ``items`` lists the
+distinct rows, everything else points into it.
+
+A batch's moments are near each other in time, so that one cut, before all of them, serves for the item
+state (popularity, age), and what was sold then is what its negatives are drawn from.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, replace
+
+import torch
+from torch import Tensor
+
+from recsys.data.asof import ItemClock
+from recsys.data.log import DAY, InteractionLog, first_after
+
+PERIOD_DAYS = 28
+"""Moments of a batch begin within so many days, but for batches on the edge of two periods."""
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Training queries, sorted by user and time.
+
+    Attributes:
+        user: User row, int64 ``[M]``.
+        time: Time of the moment's first event, microseconds, int64 ``[M]``.
+        event: Position in the log of that first event, int64 ``[M]``.
+        history_end: End of the history in the log, int64 ``[M]``; it starts at ``log.offsets[user]``.
+            Every event of the history is earlier than ``time``.
+        items: Distinct relevant item rows, moment after moment, int64 ``[P]``.
+        offsets: Where each moment's items begin in ``items``, int64 ``[M + 1]``.
+    """
+
+    user: Tensor
+    time: Tensor
+    event: Tensor
+    history_end: Tensor
+    items: Tensor
+    offsets: Tensor
+
+    def __len__(self) -> int:
+        return len(self.user)
+
+
+def moments_of(log: InteractionLog) -> Moments:
+    """Group the relevant events of a log by basket; a basket's history ends before its first event."""
+    n_baskets = int(log.basket.max()) + 1 if len(log) else 0
+    position = torch.arange(len(log), device=log.user.device)
+    # The log is in time order within a user, and a basket has one user: its first position is its start.
+    first = torch.full((n_baskets,), len(log), device=position.device).scatter_reduce(0, log.basket, position, "amin")
+    pairs = (log.basket * log.n_items + log.item)[log.relevant].unique()
+    basket, item = pairs // log.n_items, pairs % log.n_items
+    baskets, count = basket.unique_consecutive(return_counts=True)
+    order = torch.argsort(first[baskets])
+    rank = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
+    by_moment = torch.argsort(torch.repeat_interleave(rank, count), stable=True)
+    event = first[baskets[order]]
+    user, time = log.user[event], log.time[event]
+    offsets = torch.zeros(len(order) + 1, dtype=torch.int64, device=order.device)
+    offsets[1:] = count[order].cumsum(0)
+    return Moments(user, time, event, first_after(log, user, time), item[by_moment], offsets)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B moments in G blocks of at most S, with windows of W events.
+
+    Attributes:
+        items: Distinct item rows that occur in the batch, ascending, int64 ``[n]``.
+        candidates: Positives and uniform negatives, positions in ``items``, int64 ``[C]``.
+        user: User row of each moment, int64 ``[B]``.
+        event: Log position of each moment's first event, int64 ``[B]``.
+        slot: Which of the ``G * S`` block slots each moment stands in, int64 ``[B]``.
+        window: Events of each block, positions in ``items``, int64 ``[G, W]``.
+        repeats: How often the user had met the item before that event, int64 ``[G, W]``.
+        age: Days from the event to the moment, float32 ``[G, S, W]``; only meaningful where visible.
+        visible: Whether the event is in the moment's history, bool ``[G, S, W]``.
+        positive_query: Row in ``[B]`` of each positive, int64 ``[P]``, ascending.
+        positive_candidate: Position in ``candidates`` of each positive, int64 ``[P]``.
+        share: Share of each candidate in the events of the batch's time, float32 ``[C]``: what in-batch negatives
+            are drawn by.
+        as_of: Time of the earliest moment, microseconds: the cut for item state, scalar int64.
+    """
+
+    items: Tensor
+    candidates: Tensor
+    user: Tensor
+    event: Tensor
+    slot: Tensor
+    window: Tensor
+    repeats: Tensor
+    age: Tensor
+    visible: Tensor
+    positive_query: Tensor
+    positive_candidate: Tensor
+    share: Tensor
+    as_of: Tensor
+
+    def to(self, device: torch.device | str) -> "Batch":
+        """Return the batch on another device."""
+        return replace(self, **{f.name: getattr(self, f.name).to(device) for f in fields(self)})
+
+
+@dataclass(frozen=True)
+class Block:
+    """Consecutive moments of one user: ``start <= moment < start + size``; both int64 ``[G]``."""
+
+    start: Tensor
+    size: Tensor
+
+
+class MomentBatches:
+    """Iterates over all moments once an epoch, in shuffled blocks; batches have about ``batch_moments``.
+
+    The order depends on ``seed`` and the epoch alone. Under several processes each takes every
+    ``world_size``-th batch, and all take the same number.
+    """
+
+    def __init__(
+        self,
+        log: InteractionLog,
+        *,
+        history: int,
+        batch_moments: int,
+        negatives: int,
+        moments_per_block: int = 8,
+        min_history: int = 0,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        """Prepare batches over ``log``.
+
+        Args:
+            log: The window to train on, and nothing later.
+            history: L, the most events that a moment's history may hold.
+            batch_moments: B, about how many moments a batch has.
+            negatives: Items drawn uniformly from those in the log, beside the in-batch positives.
+            moments_per_block: S; 1 shuffles single moments, more gathers a shared history once.
+            min_history: Moments with fewer events before them are not trained on.
+            seed: Of the order and of the negatives.
+            rank: Of this process.
+            world_size: Number of processes.
+        """
+        self.log = log
+        self.clock = ItemClock(log)
+        self.moments = moments_of(log)
+        self.history = history
+        self.batch_moments = batch_moments
+        self.negatives = negatives
+        self.moments_per_block = moments_per_block
+        self.seed, self.rank, self.world_size = seed, rank, world_size
+        self.epoch = 0
+        self.catalogue = log.item.unique()
+        length = self.moments.history_end - log.offsets[self.moments.user]
+        self._usable = (length >= min_history).nonzero().squeeze(1)
+        self._row_of_item = torch.zeros(log.n_items, dtype=torch.int64, device=log.item.device)
+
+    def __len__(self) -> int:
+        return max(len(self._usable) // (self.batch_moments * self.world_size), 1)
+
+    def __iter__(self) -> Iterator[Batch]:
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+        blocks = self._blocks(generator)
+        time = self.moments.time.cpu()[blocks.start]
+        period = (time - time.min()) // (PERIOD_DAYS * DAY)
+        order = torch.argsort(period + torch.rand(len(time), generator=generator, dtype=torch.float64))
+        blocks = Block(blocks.start[order], blocks.size[order])
+        total = blocks.size.cumsum(0)
+        n_batches = len(self) * self.world_size
+        edges = [0, *(torch.searchsorted(total, torch.arange(1, n_batches + 1) * total[-1] // n_batches) + 1).tolist()]
+        turns = torch.randperm(n_batches, generator=generator).tolist()
+        self.epoch += 1
+        for step in range(len(self)):
+            i = turns[step * self.world_size + self.rank]
+            draw = torch.Generator().manual_seed((self.seed * 1_000_003 + self.epoch) * 1_000_003 + i)
+            yield self._batch(Block(blocks.start[edges[i] : edges[i + 1]], blocks.size[edges[i] : edges[i + 1]]), draw)
+
+    def _blocks(self, generator: torch.Generator) -> Block:
+        """Cut each user's moments into runs; a random phase a user moves the cuts from epoch to epoch."""
+        usable = self._usable.cpu()
+        user = self.moments.user.cpu()[usable]
+        if self.moments_per_block == 1:
+            return Block(usable, torch.ones_like(usable))
+        nth = torch.arange(len(usable)) - torch.searchsorted(user, user)
+        phase = torch.randint(self.moments_per_block, (self.log.n_users,), generator=generator)
+        label = user * len(usable) + (nth + phase[user]) // self.moments_per_block
+        _, size = label.unique_consecutive(return_counts=True)
+        return Block(usable[size.cumsum(0) - size], size)
+
+    def _batch(self, blocks: Block, generator: torch.Generator) -> Batch:
+        log, moments = self.log, self.moments
+        device = log.user.device
+        start, size = blocks.start.to(device), blocks.size.to(device)
+        slots = torch.arange(int(size.max()), device=device)
+        real = slots < size[:, None]  # [G, S]
+        moment = start[:, None] + torch.minimum(slots, size[:, None] - 1)  # [G, S]; the last one repeated as padding
+        member = moment[real]  # [B]
+
+        end = moments.history_end[moment]  # [G, S]
+        user = moments.user[start]  # [G]
+        begin = torch.maximum(moments.history_end[start] - self.history, log.offsets[user])  # [G]
+        width = max(int((end[:, -1] - begin).max()), 1)
+        event = begin[:, None] + torch.arange(width, device=device)  # [G, W]
+        in_window = event < end[:, -1:]
+        event = event.clamp(max=len(log) - 1)
+        visible = (event[:, None] < end[..., None]) & (event[:, None] >= end[..., None] - self.history)
+        visible &= (event >= log.offsets[user][:, None])[:, None] & real[..., None]
+        age = (moments.time[moment][..., None] - log.time[event][:, None]).float() / DAY
+
+        first, count = moments.offsets[member], moments.offsets[member + 1] - moments.offsets[member]
+        query = torch.repeat_interleave(torch.arange(len(member), device=device), count)
+        within = torch.arange(len(query), device=device) - (count.cumsum(0) - count)[query]
+        positive = moments.items[first[query] + within]
+        drawn = torch.randint(len(self.catalogue), (self.negatives,), generator=generator).to(device)
+        candidate = torch.cat([positive, self.catalogue[drawn]]).unique()
+
+        window_item = log.item[event]
+        present = torch.zeros(log.n_items, dtype=torch.bool, device=device)
+        present[candidate] = True
+        present[window_item[in_window]] = True
+        items = present.nonzero().squeeze(1)
+        self._row_of_item[items] = torch.arange(len(items), device=device)
+        time = moments.time[member]
+        as_of, until = int(time.min()), int(time.max()) + 1
+        sold = self.clock.count(candidate, as_of, until).float()
+        return Batch(
+            items=items,
+            candidates=self._row_of_item[candidate],
+            user=moments.user[member],
+            event=moments.event[member],
+            slot=real.flatten().nonzero().squeeze(1),
+            window=self._row_of_item[window_item] * in_window,
+            repeats=log.repeats[event],
+            age=age,
+            visible=visible,
+            positive_query=query,
+            positive_candidate=torch.searchsorted(candidate, positive),
+            share=sold / max(self.clock.total(as_of, until), 1),
+            as_of=time.min(),
+        )

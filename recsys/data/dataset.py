@@ -1,0 +1,95 @@
+"""From the prepared tables to what models train on: the log, and features encoded by one window's vocabularies."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+import polars as pl
+import torch
+from torch import Tensor
+
+from recsys.columns import BASKET_ID, EVENT_TYPE, ITEM_ID, TIMESTAMP, USER_ID
+from recsys.data.encode import Encoder
+from recsys.data.log import InteractionLog
+from recsys.data.prepared import Prepared
+from recsys.data.tables import FeatureTables
+
+
+@dataclass(frozen=True)
+class FittedData:
+    """Everything that is known as of a cut, and nothing later.
+
+    Attributes:
+        cut: Microseconds since 1970 UTC; fitted on the events before it.
+        log: Those events.
+        encoder: Vocabularies and scales fitted on them.
+        tables: Features of all items and users, and of the log's events, encoded by it.
+        eligible: Items that may be recommended as of the cut, bool ``[N]``.
+    """
+
+    cut: int
+    log: InteractionLog
+    encoder: Encoder
+    tables: FeatureTables
+    eligible: Tensor
+
+
+def microseconds(when: datetime) -> int:
+    """Return a UTC time as microseconds since 1970, without going through a float."""
+    return int(pl.Series([when]).dt.cast_time_unit("us").dt.epoch("us")[0])
+
+
+def interaction_log(prepared: Prepared) -> InteractionLog:
+    """Return all events as rows of the prepared user and item tables."""
+    rows = (
+        prepared.events.lazy()
+        .join(prepared.users.lazy().select(USER_ID).with_row_index("user"), on=USER_ID, maintain_order="left")
+        .join(prepared.items.lazy().select(ITEM_ID).with_row_index("item"), on=ITEM_ID, maintain_order="left")
+        .with_columns(pl.col("user", "item").cast(pl.Int64), pl.col(TIMESTAMP).dt.epoch("us").alias("time"))
+        .collect()
+    )
+    moment = ["user", "time"]
+    if BASKET_ID in rows.columns:  # an event without a basket number is a moment of its own time
+        moment = ["user", BASKET_ID, "alone"]
+        rows = rows.with_columns(alone=pl.when(pl.col(BASKET_ID).is_null()).then("time"))
+    number = pl.struct(moment)
+    basket = rows.select(number.rank("dense").cast(pl.Int64) - 1).to_series()
+    relevant = pl.Series([True]).new_from_index(0, len(rows))
+    if prepared.relevant and EVENT_TYPE in rows.columns:
+        relevant = rows[EVENT_TYPE].is_in(list(prepared.relevant)).fill_null(False)
+    return InteractionLog(
+        user=_tensor(rows["user"]),
+        item=_tensor(rows["item"]),
+        time=_tensor(rows["time"]),
+        basket=_tensor(basket),
+        relevant=_tensor(relevant),
+        n_users=len(prepared.users),
+        n_items=len(prepared.items),
+    )
+
+
+def fit_data(prepared: Prepared, log: InteractionLog, until: datetime) -> FittedData:
+    """Fit vocabularies and scales on the events before ``until`` and encode with them.
+
+    Args:
+        prepared: The data set.
+        log: All its events, from :func:`interaction_log`.
+        until: The cut.
+    """
+    cut = microseconds(until)
+    events = prepared.events.filter(pl.col(TIMESTAMP) < until)
+    encoder = Encoder.fit(prepared.spec, events, prepared.items, prepared.users)
+    tables = FeatureTables(
+        item=encoder.encode(prepared.items, "item"),
+        user=encoder.encode(prepared.users, "user"),
+        context=encoder.encode(events, "context"),
+    )
+    past = log.between(None, cut)
+    eligible = torch.ones(log.n_items, dtype=torch.bool)
+    if not prepared.has_item_table:
+        eligible = torch.zeros(log.n_items, dtype=torch.bool)
+        eligible[past.item] = True
+    return FittedData(cut, past, encoder, tables, eligible)
+
+
+def _tensor(series: pl.Series) -> Tensor:
+    return torch.from_numpy(series.to_numpy().copy())

@@ -1,0 +1,126 @@
+"""Column types: whatever a table brings becomes Int64, Float64 or String, and ids Int64 or String."""
+
+from collections.abc import Sequence
+
+import polars as pl
+
+from recsys.errors import DataError
+
+LIST_SEPARATOR = "|"
+"""Joins the values of a list column into one text, read again as a ``multi_id`` feature."""
+
+_EXACT_FLOAT = 2**53
+
+
+def narrow_text(frame: pl.DataFrame) -> pl.DataFrame:
+    """Give the text columns of a CSV table the narrowest type that loses nothing.
+
+    Int64 where every value reads back as the same text (so ``007`` stays text), else Float64 where every value
+    is a number without leading zeros, else String. Decided over all rows, whatever their order.
+    """
+    return frame.with_columns(_narrow(column) for column in frame if column.dtype == pl.String)
+
+
+def _narrow(text: pl.Series) -> pl.Series:
+    missing = text.null_count()
+    if missing == len(text):
+        return text
+    whole = text.cast(pl.Int64, strict=False)
+    if whole.null_count() == missing and (whole.cast(pl.String) == text).all():
+        return whole
+    number = text.cast(pl.Float64, strict=False)
+    if number.null_count() == missing and not text.str.contains(r"^[+-]?0\d").any():
+        return number
+    return text
+
+
+def plain_attributes(
+    frame: pl.DataFrame, columns: Sequence[str], asked: Sequence[str], place: str
+) -> tuple[pl.DataFrame, dict[str, str]]:
+    """Bring attribute columns to Int64, Float64 or String.
+
+    Booleans, categories and lists become text, dates days since 1970, decimals floats, blank text and NaN null.
+    Columns of other types are left out and named in the second result, with the reason.
+
+    Raises:
+        DataError: A column of another type that ``asked`` names.
+    """
+    plain, skipped = [], {}
+    for name in columns:
+        expression = _plain(name, frame.schema[name])
+        if expression is not None:
+            plain.append(expression)
+            continue
+        reason = f"type {frame.schema[name]} is not legal for an attribute"
+        if name in asked:
+            raise DataError(
+                f"{place}, column '{name}': {reason}; legal: text, numbers, booleans, dates, lists of them."
+            )
+        skipped[name] = reason
+    return frame.with_columns(plain).drop(list(skipped)), skipped
+
+
+def _plain(name: str, dtype: pl.DataType) -> pl.Expr | None:
+    column = pl.col(name)
+    if dtype.is_integer() and dtype not in (pl.UInt64, pl.Int128, pl.UInt128):
+        return column.cast(pl.Int64)
+    if dtype.is_numeric():
+        return column.cast(pl.Float64).fill_nan(None)
+    if dtype == pl.Date or dtype == pl.Datetime:
+        return column.cast(pl.Datetime("us")).cast(pl.Int64) / 86_400_000_000
+    if isinstance(dtype, pl.List):
+        if dtype.inner.is_nested():
+            return None
+        return _blank_to_null(column.cast(pl.List(pl.String)).list.join(LIST_SEPARATOR, ignore_nulls=True))
+    if dtype in (pl.String, pl.Boolean, pl.Categorical, pl.Enum, pl.Null):
+        return _blank_to_null(column.cast(pl.String))
+    return None
+
+
+def _blank_to_null(text: pl.Expr) -> pl.Expr:
+    return pl.when(text.str.strip_chars() != "").then(text)
+
+
+def plain_id(column: pl.Series, place: str) -> pl.Series:
+    """Return an id column as Int64 or String; blank text becomes null, any other character is kept.
+
+    Whole numbers that came as floats (a CSV or pandas column with gaps) are integers again.
+
+    Raises:
+        DataError: A type that is no id (boolean, list, date ...), fractions, or floats too large to be exact.
+    """
+    dtype = column.dtype
+    legal = f"{place}, column '{column.name}': found type {dtype}"
+    if dtype in (pl.String, pl.Categorical, pl.Enum, pl.Null):
+        return column.to_frame().select(_blank_to_null(pl.col(column.name).cast(pl.String))).to_series()
+    if dtype.is_integer():
+        narrow = column.cast(pl.Int64, strict=False)
+        return narrow if narrow.null_count() == column.null_count() else column.cast(pl.String)
+    if dtype.is_float():
+        known = column.fill_nan(None).drop_nulls()
+        if (known.abs() >= _EXACT_FLOAT).any():
+            raise DataError(
+                f"{legal} with values above 2^53, whose last digits are lost; store ids as integer or text."
+            )
+        if (known != known.round()).any():
+            fraction = known.filter(known != known.round())[0]
+            raise DataError(f"{legal} with fractions such as {fraction}; legal for an id: integer or text.")
+        return column.fill_nan(None).cast(pl.Int64)
+    raise DataError(f"{legal}; legal for an id: integer or text. Cast the column, or map another one.")
+
+
+def same_type(column: pl.Series, dtype: pl.DataType, place: str) -> pl.Series:
+    """Bring the ids of a side table to the type that they have in the events table, where nothing is lost by it.
+
+    Raises:
+        DataError: Text ids that are not the integers of the events table.
+    """
+    if column.dtype == dtype:
+        return column
+    cast = column.cast(dtype, strict=False)
+    if cast.null_count() > column.null_count() or not (cast.cast(column.dtype) == column).all():
+        raise DataError(
+            f"{place}, column '{column.name}': type {column.dtype}, but {dtype} in the events table, and not every"
+            " value is the same in both; store both as integer or both as text."
+        )
+    return cast

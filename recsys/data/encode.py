@@ -1,0 +1,194 @@
+"""Raw tables to model input: vocabularies and numeric statistics, fit on one window, applied everywhere.
+
+Ids are the same for every vocabulary, for ever: 0 padding or missing, 1 unseen, known values from 2.
+"""
+
+import json
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import torch
+from torch import Tensor
+
+from recsys.errors import DataError, did_you_mean
+from recsys.features import CLOCK_SLOTS, FIRST_ID, OOV_ID, PAD_ID, Feature, FeatureSpec
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The known values of one feature; the value at position p has the id ``FIRST_ID + p``."""
+
+    values: pl.Series
+
+    @classmethod
+    def fit(cls, values: pl.Series, min_count: int = 1) -> "Vocabulary":
+        """Keep the non-null values that occur at least ``min_count`` times, in ascending order."""
+        counts = values.drop_nulls().rename("value").to_frame().group_by("value").len()
+        return cls(counts.filter(pl.col("len") >= min_count)["value"].sort())
+
+    @property
+    def size(self) -> int:
+        """Rows that an embedding table for this vocabulary needs."""
+        return FIRST_ID + len(self.values)
+
+    def encode(self, values: pl.Series) -> pl.Series:
+        """Map values to ids, int64 ``[n]``; null becomes PAD_ID, an unseen value OOV_ID."""
+        table = pl.DataFrame({"value": self.values, "id": np.arange(FIRST_ID, self.size, dtype=np.int64)})
+        asked = pl.DataFrame({"value": values.cast(self.values.dtype, strict=False)})
+        ids = asked.join(table, on="value", how="left", maintain_order="left")["id"].fill_null(OOV_ID)
+        return ids.set(values.is_null(), PAD_ID).rename(values.name)
+
+
+def hash_ids(values: pl.Series, buckets: int) -> pl.Series:
+    """Map values to ``FIRST_ID + crc32(utf-8 text) % buckets``, int64 ``[n]``; null becomes PAD_ID.
+
+    CRC-32 is slow but the same in every language that a reader may be written in; each distinct
+    value is hashed once.
+    """
+    distinct = values.drop_nulls().unique()
+    ids = [FIRST_ID + zlib.crc32(str(v).encode()) % buckets for v in distinct]
+    table = pl.DataFrame({"value": distinct, "id": pl.Series(ids, dtype=pl.Int64)})
+    asked = pl.DataFrame({"value": values})
+    return asked.join(table, on="value", how="left", maintain_order="left")["id"].fill_null(PAD_ID).rename(values.name)
+
+
+@dataclass(frozen=True)
+class NumericScale:
+    """Robust location and spread of a numeric feature: median, and half the 10-90 % range."""
+
+    center: float
+    spread: float
+
+    @classmethod
+    def fit(cls, values: pl.Series) -> "NumericScale":
+        """Fit on the finite values; without any, the scale is the identity."""
+        clean = values.cast(pl.Float64, strict=False).drop_nulls().drop_nans()
+        clean = clean.filter(clean.is_finite())
+        if clean.is_empty():
+            return cls(0.0, 1.0)
+        low, high = (float(np.quantile(clean.to_numpy(), q)) for q in (0.1, 0.9))
+        spread = (high - low) / 2
+        if spread <= 0:
+            spread = float(np.std(clean.to_numpy())) or 1.0
+        return cls(float(np.median(clean.to_numpy())), spread)
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """Everything fitted that raw tables need to become tensors."""
+
+    spec: FeatureSpec
+    vocabularies: dict[str, Vocabulary]
+    scales: dict[str, NumericScale]
+
+    @classmethod
+    def fit(cls, spec: FeatureSpec, events: pl.DataFrame, items: pl.DataFrame, users: pl.DataFrame) -> "Encoder":
+        """Fit on the events of one window; of items and users only those that have an event count.
+
+        Ids and context values are counted by events, attributes by distinct items or users.
+        """
+        seen = {
+            "item": items.join(events, on="item_id", how="semi"),
+            "user": users.join(events, on="user_id", how="semi"),
+            "context": events,
+        }
+        vocabularies, scales = {}, {}
+        for feature in spec:
+            is_key = feature.column in ("user_id", "item_id")
+            values = (events if is_key else seen[feature.side])[feature.column]
+            if feature.kind == "numeric":
+                scales[feature.name] = NumericScale.fit(values)
+            elif feature.kind != "timestamp" and feature.buckets == 0:
+                flat = _split(feature, values).explode() if feature.is_list else values
+                vocabularies[feature.name] = Vocabulary.fit(flat, feature.min_count)
+        return cls(spec, vocabularies, scales)
+
+    def size(self, feature: Feature) -> int:
+        """Rows of the embedding table of a categorical feature."""
+        if feature.kind == "timestamp":
+            return FIRST_ID + sum(CLOCK_SLOTS)
+        return FIRST_ID + feature.buckets if feature.buckets else self.vocabularies[feature.name].size
+
+    def encode(self, frame: pl.DataFrame, *sides: str) -> dict[str, Tensor]:
+        """Encode the features of ``sides`` whose columns are in ``frame`` (n rows).
+
+        Returns:
+            Feature name -> int64 ``[n]`` for ``id``, int64 ``[n, slots]`` for lists and times, float32 ``[n]`` for
+            numeric (raw values, NaN where missing; the towers scale them).
+
+        Raises:
+            DataError: A column of a declared feature is not in the frame.
+        """
+        return {f.name: self.encode_column(f, self._column(frame, f)) for f in self.spec.side(*sides)}
+
+    def encode_column(self, feature: Feature, values: pl.Series) -> Tensor:
+        """Encode one column; shapes as in :meth:`encode`."""
+        if feature.kind == "numeric":
+            return torch.from_numpy(values.cast(pl.Float32, strict=False).fill_null(float("nan")).to_numpy().copy())
+        if feature.kind == "timestamp":
+            return _clock_ids(values)
+        if not feature.is_list:
+            return torch.from_numpy(self._ids(feature, values).to_numpy().copy())
+        n, slots = len(values), feature.slots
+        parts = pl.DataFrame({"row": np.arange(n), "value": _split(feature, values)})
+        parts = parts.explode("value").drop_nulls("value")
+        parts = parts.with_columns(slot=pl.int_range(pl.len()).over("row")).filter(pl.col("slot") < slots)
+        out = torch.full((n, slots), PAD_ID, dtype=torch.int64)
+        row, slot = (torch.from_numpy(parts[c].cast(pl.Int64).to_numpy().copy()) for c in ("row", "slot"))
+        out[row, slot] = torch.from_numpy(self._ids(feature, parts["value"]).to_numpy().copy())
+        return out
+
+    def _ids(self, feature: Feature, values: pl.Series) -> pl.Series:
+        return hash_ids(values, feature.buckets) if feature.buckets else self.vocabularies[feature.name].encode(values)
+
+    @staticmethod
+    def _column(frame: pl.DataFrame, feature: Feature) -> pl.Series:
+        if feature.column not in frame.columns:
+            raise DataError(
+                f"feature '{feature.name}' ({feature.side}) reads column '{feature.column}', which the table does not"
+                f" have; columns: {', '.join(frame.columns)}." + did_you_mean(feature.column, frame.columns)
+            )
+        return frame[feature.column]
+
+    def save(self, folder: Path) -> None:
+        """Write ``features.json``, ``scales.json`` and one Parquet file a vocabulary into ``folder``."""
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "features.json").write_text(json.dumps(self.spec.to_list(), indent=1))
+        scales = {name: [s.center, s.spread] for name, s in self.scales.items()}
+        (folder / "scales.json").write_text(json.dumps(scales, indent=1))
+        for name, vocabulary in self.vocabularies.items():
+            vocabulary.values.rename("value").to_frame().write_parquet(folder / f"{name}.parquet")
+
+    @classmethod
+    def load(cls, folder: Path) -> "Encoder":
+        """Read what :meth:`save` wrote."""
+        spec = FeatureSpec.from_list(json.loads((folder / "features.json").read_text()))
+        scales: Mapping[str, list[float]] = json.loads((folder / "scales.json").read_text())
+        names = [f.name for f in spec if f.kind in ("id", "multi_id") and f.buckets == 0]
+        vocabularies = {n: Vocabulary(pl.read_parquet(folder / f"{n}.parquet")["value"]) for n in names}
+        return cls(spec, vocabularies, {n: NumericScale(*s) for n, s in scales.items()})
+
+
+def _clock_ids(values: pl.Series) -> Tensor:
+    """Map UTC times to the ids of hour, weekday and month, each in a range of its own, int64 ``[n, 3]``."""
+    time = values.cast(pl.Datetime("us", "UTC")).dt
+    parts = (time.hour(), time.weekday() - 1, time.month() - 1)
+    ids, first = [], FIRST_ID
+    for part, size in zip(parts, CLOCK_SLOTS, strict=True):
+        ids.append((part.cast(pl.Int64) + first).fill_null(PAD_ID).to_numpy())
+        first += size
+    return torch.from_numpy(np.stack(ids, axis=1))
+
+
+def _split(feature: Feature, values: pl.Series) -> pl.Series:
+    """Return the parts of each value as a list column: words of a text, or what the separator divides."""
+    if isinstance(values.dtype, pl.List):
+        return values.cast(pl.List(pl.String))
+    text = values.cast(pl.String)
+    if feature.kind == "text":
+        return text.str.to_lowercase().str.extract_all(r"[\p{L}\p{N}]+")
+    return text.str.split(feature.separator).list.eval(pl.element().filter(pl.element() != ""))

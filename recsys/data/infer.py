@@ -1,0 +1,164 @@
+"""Declare features from the tables where the user declares none, and check a declaration against the tables."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from recsys.columns import ITEM_ID, TIMESTAMP, USER_ID
+from recsys.data.split import Windows
+from recsys.errors import DataError, did_you_mean
+from recsys.features import Feature, FeatureSpec
+
+# Thresholds of the inference; whoever wants another outcome edits features.yaml.
+_NUMBERS = 50  # an integer attribute with more distinct values is a quantity, with fewer a category
+_RARE = 100  # a category with more distinct values pools those seen once
+_MAX_SLOTS = 16
+_SEPARATORS = ("|", "; ", ";", " > ", ">", ", ", ",", " ")
+
+RESERVED = {"item": ("popularity", "age", "repeats"), "user": (), "context": ()}
+"""Names that the towers add themselves as of a cut; a column called so gets its side in front."""
+
+
+def infer_spec(
+    events: pl.DataFrame,
+    items: pl.DataFrame,
+    users: pl.DataFrame,
+    context: Sequence[str],
+    windows: Windows,
+    has_item_table: bool,
+) -> tuple[FeatureSpec, dict[str, str]]:
+    """Return the inferred features, and the columns left out with the reason.
+
+    Ids and the time of the moment are always features. Of the events only the training window is looked at, and of
+    items known from events only those seen in it; an item or user table is looked at as a whole.
+    """
+    known = events.filter(pl.col(TIMESTAMP) < windows.val_start)
+    if not has_item_table:
+        items = items.join(known.select(pl.col(ITEM_ID).unique()), on=ITEM_ID, how="semi")
+    features, skipped = [Feature(USER_ID, "user", "id"), Feature(ITEM_ID, "item", "id")], {}
+    names = {USER_ID, ITEM_ID}
+    for side, frame, key in (("user", users, USER_ID), ("item", items, ITEM_ID), ("context", known, "")):
+        columns = context if side == "context" else [c for c in frame.columns if c != key]
+        for column in columns:
+            taken = column in names or column in RESERVED[side]
+            name = f"{side}_{column}" if taken else column
+            feature = infer_feature(frame[column], name, side)
+            if isinstance(feature, str):
+                skipped[name] = feature
+            else:
+                features.append(feature)
+                names.add(name)
+    features.append(Feature("context_time" if "time" in names else "time", "context", "timestamp", TIMESTAMP))
+    return FeatureSpec(tuple(features)), skipped
+
+
+def infer_feature(column: pl.Series, name: str, side: str) -> Feature | str:
+    """Return the feature that a column of Int64, Float64 or String makes, or why it makes none."""
+    values = column.drop_nulls()
+    distinct = values.n_unique()
+    if distinct == 0:
+        return "every value is missing"
+    if distinct == 1 and len(values) == len(column):
+        return f"every row has the same value ({values[0]!r})"
+    min_count = 2 if distinct > _RARE else 1
+    as_id = Feature(name, side, "id", column.name, min_count=min_count)
+    is_key = column.name.endswith("_id")
+    if column.dtype != pl.String:
+        is_quantity = column.dtype == pl.Float64 or distinct > _NUMBERS
+        return as_id if is_key or not is_quantity else Feature(name, side, "numeric", column.name)
+    if is_key:
+        return as_id
+    unique = values.unique(maintain_order=False)
+    separator = _separator(values, unique)
+    if separator is not None:
+        lists = values.str.split(separator)
+        rare = 2 if lists.explode().n_unique() > _RARE else 1
+        slots = _slots(lists, share=1.0)
+        return Feature(name, side, "multi_id", column.name, min_count=rare, slots=slots, separator=separator)
+    words = values.str.split(" ")
+    if distinct > 20 and distinct > len(values) / 2:
+        if words.list.len().sum() > 1.5 * len(words):
+            return Feature(name, side, "text", column.name, slots=_slots(words, share=0.95))
+        if distinct == len(values):
+            return "every row has another value, which says no more than the row's id"
+    return as_id
+
+
+def _separator(values: pl.Series, unique: pl.Series) -> str | None:
+    """Return what separates the values of a list, or None when the column holds no lists.
+
+    In lists few words make many combinations (19 genres, 216 combinations). In titles, sizes and category names
+    there are about as many words as names, or more.
+    """
+    for separator in _SEPARATORS:
+        if values.str.contains(separator, literal=True).sum() < len(values) / 10:
+            continue
+        words = unique.str.split(separator).explode().n_unique()
+        few = words <= 64 or (separator != " " and 2 * words <= len(unique))
+        if few and words < len(unique):
+            return separator
+    return None
+
+
+def _slots(lists: pl.Series, share: float) -> int:
+    """Return the slots that suffice for this share of the lists, within bounds."""
+    longest = lists.list.len().quantile(share, interpolation="higher")
+    return max(1, min(_MAX_SLOTS, int(longest or 1)))
+
+
+def declared_spec(
+    rows: Sequence[dict[str, Any]], events: pl.DataFrame, items: pl.DataFrame, users: pl.DataFrame
+) -> FeatureSpec:
+    """Return the features that the user declared; ``user_id`` and ``item_id`` are added where they are missing.
+
+    Raises:
+        ConfigError: An unknown key, side or kind, or a name declared twice.
+        DataError: A column that the side's table does not have, or text declared as numeric.
+    """
+    spec = FeatureSpec.from_list([dict(row) for row in rows])
+    names = [f.name for f in spec]
+    missing = [Feature(key, side, "id") for key, side in ((USER_ID, "user"), (ITEM_ID, "item")) if key not in names]
+    tables = {"user": users, "item": items, "context": events}
+    for feature in spec:
+        frame = tables[feature.side]
+        place = f"data.features, feature '{feature.name}' (side {feature.side})"
+        if feature.column not in frame.columns:
+            raise DataError(
+                f"{place}: no column '{feature.column}'; columns: {', '.join(frame.columns)}."
+                f"{did_you_mean(feature.column, frame.columns)}"
+            )
+        if feature.name in RESERVED[feature.side]:
+            raise DataError(f"{place}: the name is taken; call it '{feature.side}_{feature.name}' and set its column.")
+        dtype = frame.schema[feature.column]
+        if feature.kind == "numeric" and not dtype.is_numeric():
+            raise DataError(f"{place}: kind numeric needs numbers, found type {dtype}; legal here: id, multi_id, text.")
+        if feature.kind == "timestamp":
+            if not isinstance(dtype, pl.Datetime):
+                raise DataError(f"{place}: kind timestamp needs times, found type {dtype}; legal here: id, numeric.")
+        elif feature.is_list and dtype != pl.String:
+            raise DataError(f"{place}: kind {feature.kind} needs text, found type {dtype}; legal here: id, numeric.")
+    return FeatureSpec((*missing, *spec))
+
+
+def write_features(spec: FeatureSpec, skipped: dict[str, str], path: Path) -> None:
+    """Write the declaration as YAML that can be edited and used as ``data.features``; defaults are left out."""
+    lines = [
+        "# The features of this data set. To change them, copy the list below into your data config:",
+        "# `features:` stands beside `events:`, and what it declares is used instead of what was inferred.",
+        *(f"# Left out: {name}: {reason}." for name, reason in skipped.items()),
+        "features:",
+    ]
+    for feature in spec:
+        bare = Feature(feature.name, feature.side, feature.kind)
+        row = {k: v for k, v in _plain(feature).items() if k in ("name", "side", "kind") or v != _plain(bare)[k]}
+        # A JSON value is a YAML value.
+        pairs = ", ".join(f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in row.items())
+        lines.append(f"  - {{{pairs}}}")
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _plain(feature: Feature) -> dict[str, Any]:
+    return FeatureSpec((feature,)).to_list()[0]

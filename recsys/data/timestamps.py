@@ -1,0 +1,123 @@
+"""Timestamps to UTC microseconds, from text, epoch numbers, dates or datetimes."""
+
+import math
+from zoneinfo import available_timezones
+
+import polars as pl
+
+from recsys.config.schema import DataConfig
+from recsys.errors import ConfigError, DataError, did_you_mean
+
+UTC = pl.Datetime("us", "UTC")
+
+_UNITS = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}  # per second
+_EARLIEST, _LATEST = -2_208_988_800, 7_258_118_400  # 1900-01-01 and 2200-01-01, in seconds
+_OFFSET = r"([+-]\d{2}):?(\d{2})?$"
+_AWARE = "%Y-%m-%dT%H:%M:%S%.f%:z"
+_NAIVE = ("%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%dT%H:%M", "%Y-%m-%d")
+
+
+def to_utc(column: pl.Series, cfg: DataConfig, place: str) -> pl.Series:
+    """Return the column as ``Datetime('us', 'UTC')``, null where a value is missing or unreadable.
+
+    Text is ISO 8601 (``T`` or a space, seconds optional, fractions, ``Z``, ``UTC`` or an offset at the end) or
+    ``data.timestamp_format``; numbers count from 1970 in ``data.timestamp_unit``, by their magnitude when ``auto``;
+    what carries no zone is in ``data.timezone`` (the earlier of two readings where clocks go back, null in the gap
+    where they go forward). A time outside the years 1900 to 2199 is unreadable.
+
+    Raises:
+        ConfigError: Unknown unit or time zone.
+        DataError: A type that is no time, or numbers that look like 20171108.
+    """
+    if cfg.timezone not in available_timezones():
+        near = did_you_mean(cfg.timezone, available_timezones())
+        raise ConfigError(f"data.timezone={cfg.timezone!r} is not a name of the IANA time zone database.{near}")
+    if cfg.timestamp_unit not in ("auto", *_UNITS):
+        raise ConfigError(f"data.timestamp_unit={cfg.timestamp_unit!r} is not one of auto, {', '.join(_UNITS)}.")
+    dtype = column.dtype
+    if dtype in (pl.String, pl.Categorical, pl.Enum, pl.Null):
+        times = _from_text(column.cast(pl.String).str.strip_chars(), cfg)
+    elif dtype.is_numeric():
+        _refuse_calendar_numbers(column, cfg, place)
+        times = _from_text(column.cast(pl.String), cfg) if cfg.timestamp_format else _from_epoch(column, cfg)
+    elif dtype == pl.Date:
+        times = _localize(column.cast(pl.Datetime("us")), cfg)
+    elif isinstance(dtype, pl.Datetime):
+        aware = dtype.time_zone is not None
+        times = column.dt.convert_time_zone("UTC") if aware else _localize(column, cfg)
+        times = times.dt.cast_time_unit("us")
+    else:
+        raise DataError(
+            f"{place}, column '{column.name}': found type {dtype}; legal for a time: text, integer or float"
+            " (epoch), date, datetime. Cast the column, or map another one."
+        )
+    seconds = times.cast(pl.Int64)
+    legal = (seconds >= _EARLIEST * 1_000_000) & (seconds < _LATEST * 1_000_000)
+    return pl.select(pl.when(legal).then(times)).to_series().cast(UTC).alias(column.name)
+
+
+def _refuse_calendar_numbers(column: pl.Series, cfg: DataConfig, place: str) -> None:
+    """20171108 read as epoch seconds would be a day in August 1970, in silence."""
+    known = column.drop_nulls()
+    if cfg.timestamp_format or cfg.timestamp_unit != "auto" or known.is_empty():
+        return
+    if known.is_between(19_000_101, 21_991_231).all():
+        raise DataError(
+            f"{place}, column '{column.name}': the numbers look like calendar dates (first: {known[0]});"
+            " set data.timestamp_format=%Y%m%d, or data.timestamp_unit=s if they are epoch seconds of 1970."
+        )
+
+
+def _from_epoch(column: pl.Series, cfg: DataConfig) -> pl.Series:
+    unit = cfg.timestamp_unit if cfg.timestamp_unit != "auto" else _unit_by_magnitude(column)
+    scale = _UNITS[unit]
+    # Bounds first: a wild number times 10^6 would wrap around and come back as a legal time.
+    legal = column.is_between(int(_EARLIEST * scale), int(_LATEST * scale))
+    known = pl.select(pl.when(legal).then(column)).to_series()
+    if unit == "ns":
+        known = known // 1000
+    elif known.dtype.is_float():
+        known = (known * (1e6 / scale)).round()
+    else:
+        known = known.cast(pl.Int64) * int(1e6 / scale)
+    return known.cast(pl.Int64).cast(UTC)
+
+
+def _unit_by_magnitude(column: pl.Series) -> str:
+    """Seconds of this century have 10 digits, milliseconds 13, microseconds 16, nanoseconds 19."""
+    middle = column.cast(pl.Float64).abs().median()
+    digits = math.log10(middle) if isinstance(middle, float) and middle >= 1 else 0.0
+    return next((unit for unit, bound in (("s", 11), ("ms", 14), ("us", 17)) if digits < bound), "ns")
+
+
+def _from_text(text: pl.Series, cfg: DataConfig) -> pl.Series:
+    if cfg.timestamp_format is not None:
+        if any(z in cfg.timestamp_format for z in ("%z", "%:z", "%#z")):
+            return text.str.to_datetime(cfg.timestamp_format, strict=False, time_unit="us", time_zone="UTC")
+        return _localize(text.str.to_datetime(cfg.timestamp_format, strict=False, time_unit="us"), cfg)
+    whole = text.cast(pl.Int64, strict=False)
+    if whole.null_count() == text.null_count() < len(text):
+        return _from_epoch(whole, cfg)
+    iso = text.str.replace(r"^(\S+)[ T]+", "${1}T").str.replace(r" ?(UTC|GMT|Z|z)$", "+00:00")
+    is_aware = iso.str.contains(r"T.*[+-]\d{2}:?(\d{2})?$")
+    with_zone = iso.filter(is_aware.fill_null(False))
+    minutes = with_zone.str.extract(_OFFSET, 2).fill_null("00")
+    iso_zone = with_zone.str.replace(" ?" + _OFFSET, "") + with_zone.str.extract(_OFFSET, 1) + ":" + minutes
+    without_seconds = iso_zone.str.replace(r"T(\d{2}:\d{2})([+-])", "T${1}:00${2}")
+    aware = without_seconds.str.to_datetime(_AWARE, strict=False, time_unit="us", time_zone="UTC")
+    if len(aware) == len(text):
+        return aware
+    naive = iso.str.to_datetime(_NAIVE[0], strict=False, time_unit="us")
+    for form in _NAIVE[1:]:
+        if naive.null_count() > text.null_count():
+            other = iso.str.to_datetime(form, strict=False, time_unit="us")
+            naive = naive.to_frame("t").select(pl.col("t").fill_null(other)).to_series()
+    times = _localize(naive, cfg)
+    if len(aware) == 0:
+        return times
+    return times.scatter(is_aware.fill_null(False).arg_true(), aware.cast(times.dtype))
+
+
+def _localize(naive: pl.Series, cfg: DataConfig) -> pl.Series:
+    zoned = naive.dt.replace_time_zone(cfg.timezone, ambiguous="earliest", non_existent="null")
+    return zoned.dt.convert_time_zone("UTC")

@@ -1,0 +1,142 @@
+"""Decide which events can be used; every other row is counted by reason and kept for the rejects file."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import dataframely as dy
+import polars as pl
+
+from recsys.columns import BASKET_ID, EVENT_TYPE, ITEM_ID, QUANTITY, TIMESTAMP, USER_ID, VALUE
+from recsys.config.schema import DataConfig
+from recsys.data.dtypes import plain_id
+from recsys.data.sources import REJECT_REASON, ROW_NUMBER
+from recsys.data.timestamps import to_utc
+from recsys.errors import DataError, did_you_mean
+
+
+class EventRules(dy.Schema):
+    """What an event must have to be used; the name of the first broken rule is the reason for the reject."""
+
+    row_number = dy.Integer()
+    user_id = dy.Any()  # Int64 or String, checked by plain_id
+    item_id = dy.Any()
+    timestamp = dy.Datetime(nullable=True, time_unit="us", time_zone="UTC")
+    timestamp_given = dy.Bool()  # whether the source has a value, readable or not
+
+    @dy.rule()
+    def user_id_missing(self) -> pl.Expr:
+        """Violated by a row without a user."""
+        return pl.col(USER_ID).is_not_null()
+
+    @dy.rule()
+    def item_id_missing(self) -> pl.Expr:
+        """Violated by a row without an item."""
+        return pl.col(ITEM_ID).is_not_null()
+
+    @dy.rule()
+    def timestamp_missing(self) -> pl.Expr:
+        """Violated by a row without a time."""
+        return pl.col("timestamp_given")
+
+    @dy.rule()
+    def timestamp_unreadable(self) -> pl.Expr:
+        """Violated by a row whose time does not parse or lies outside the years 1900 to 2199."""
+        return pl.col(TIMESTAMP).is_not_null() | ~pl.col("timestamp_given")
+
+
+REASONS = ("user_id_missing", "item_id_missing", "timestamp_missing", "timestamp_unreadable")
+
+
+@dataclass(frozen=True)
+class Checked:
+    """Events that can be used, and those that cannot.
+
+    Attributes:
+        events: Usable rows; ids Int64 or String, ``timestamp`` UTC microseconds, ``quantity`` and ``value`` Float64.
+        rejects: The other rows with the values of the source, ``row_number`` and ``reject_reason`` in front.
+        reasons: Rejects by reason, most frequent first; a row with several faults counts for the first of them.
+        read: Rows of the source.
+    """
+
+    events: pl.DataFrame
+    rejects: pl.DataFrame
+    reasons: dict[str, int]
+    read: int
+
+
+def check_events(source: pl.DataFrame, cfg: DataConfig) -> Checked:
+    """Bring the standard columns to their types and part usable rows from the others.
+
+    Raises:
+        DataError: A column of a type that cannot be what it is mapped to, or a relevant event type that never occurs.
+    """
+    place = f"data.events={cfg.events}"
+    events = source.with_columns(
+        *(plain_id(source[name], place) for name in (USER_ID, ITEM_ID, BASKET_ID) if name in source.columns),
+        *(_number(source[name], place) for name in (QUANTITY, VALUE) if name in source.columns),
+        to_utc(source[TIMESTAMP], cfg, place),
+    )
+    if EVENT_TYPE in source.columns:
+        events = events.with_columns(pl.col(EVENT_TYPE).cast(pl.String))
+        _check_relevant(events[EVENT_TYPE], cfg, place)
+    slim = events.select(ROW_NUMBER, USER_ID, ITEM_ID, TIMESTAMP, timestamp_given=_given(source[TIMESTAMP]))
+    usable, failure = EventRules.filter(slim)
+    if len(failure) == 0:
+        return Checked(
+            events, source.clear().insert_column(1, pl.Series(REJECT_REASON, [], pl.String)), {}, len(source)
+        )
+    broken = failure.details()
+    rejects = broken.select(
+        ROW_NUMBER, pl.coalesce(pl.when(pl.col(r) == "invalid").then(pl.lit(r)) for r in REASONS).alias(REJECT_REASON)
+    ).join(source, on=ROW_NUMBER, how="left", maintain_order="left")
+    counts = rejects[REJECT_REASON].value_counts().sort(["count", REJECT_REASON], descending=[True, False])
+    kept = events[(usable[ROW_NUMBER] - 1).to_numpy()]
+    return Checked(kept, rejects, dict(counts.iter_rows()), len(source))
+
+
+def refuse_rejects(checked: Checked, cfg: DataConfig, rejects_file: Path) -> None:
+    """Stop when the share of rejects is above ``data.max_reject_share``.
+
+    Raises:
+        DataError: With the reasons and their counts, the first such rows, the rejects file and what to do.
+    """
+    rejected = len(checked.rejects)
+    if rejected <= cfg.max_reject_share * checked.read:
+        return
+    reasons = ", ".join(f"{reason} {count:,}" for reason, count in checked.reasons.items())
+    shown = []
+    for reason in checked.reasons:
+        for row in checked.rejects.filter(pl.col(REJECT_REASON) == reason).head(3).iter_rows(named=True):
+            values = ", ".join(f"{name}={row[name]!r}" for name in (USER_ID, ITEM_ID, TIMESTAMP))
+            shown.append(f"row {row[ROW_NUMBER]:,} ({reason}): {values}")
+    raise DataError(
+        f"data.events={cfg.events}: {rejected:,} of {checked.read:,} rows ({rejected / checked.read:.1%}) cannot be"
+        f" used, and data.max_reject_share={cfg.max_reject_share} allows {cfg.max_reject_share:.1%}. Reasons:"
+        f" {reasons}. First rows: {'; '.join(shown)}. All of them: {rejects_file}. Correct the table or its mapping"
+        " (data.columns, data.timestamp_format, data.timestamp_unit), or raise data.max_reject_share."
+    )
+
+
+def _given(column: pl.Series) -> pl.Series:
+    if column.dtype == pl.String:
+        return (column.str.strip_chars() != "").fill_null(False)
+    return column.is_not_null()
+
+
+def _number(column: pl.Series, place: str) -> pl.Series:
+    if column.dtype.is_numeric() or column.dtype == pl.Null:
+        return column.cast(pl.Float64).fill_nan(None)
+    raise DataError(
+        f"{place}, column '{column.name}': found type {column.dtype}; legal: integer, float or decimal."
+        " Cast the column, or map another one."
+    )
+
+
+def _check_relevant(kinds: pl.Series, cfg: DataConfig, place: str) -> None:
+    present = kinds.drop_nulls().unique().sort().to_list()
+    for kind in cfg.relevant:
+        if kind not in present:
+            raise DataError(
+                f"{place}, column '{EVENT_TYPE}': data.relevant names '{kind}', which never occurs; found:"
+                f" {', '.join(present[:20])}.{did_you_mean(kind, present)}"
+            )

@@ -1,0 +1,1 @@
+"""What each verb of the console does; they read like tables of contents."""

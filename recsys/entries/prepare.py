@@ -1,0 +1,30 @@
+"""``recsys prepare``: tables in; a prepared data set and a report about it out."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from recsys.config.schema import Config
+
+if TYPE_CHECKING:
+    from recsys.data.prepared import Prepared
+
+
+def run(cfg: Config) -> "Prepared":
+    """Prepare the data (or reuse it), print the report and write ``data_report.html`` into the run folder.
+
+    Raises:
+        DataError: The tables cannot be used, or an output folder cannot be written.
+    """
+    from rich.console import Console
+
+    from recsys.data.prepared import prepare
+    from recsys.data.report import data_report, print_summary
+    from recsys.data.report_page import write_html
+
+    console = Console()
+    prepared = prepare(cfg.data)
+    report = data_report(prepared)
+    print_summary(report, console)
+    page = write_html(report, Path(cfg.run_dir, "data_report.html"))
+    console.print(f"prepared data  {prepared.path}\ndata report    {page}", markup=False, soft_wrap=True)
+    return prepared

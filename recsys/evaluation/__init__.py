@@ -1,0 +1,1 @@
+"""Metrics, baselines, significance, the comparison table."""

@@ -1,0 +1,114 @@
+"""The one declaration of a feature: it drives encoding, towers, export signature and reports."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from recsys.errors import ConfigError, did_you_mean
+
+PAD_ID = 0
+"""Padding and missing values; its embedding is zero."""
+OOV_ID = 1
+"""A value that the vocabulary has not seen."""
+FIRST_ID = 2
+"""The first known value of every vocabulary."""
+
+SIDES = ("user", "item", "context")
+KINDS = ("id", "multi_id", "numeric", "text", "timestamp")
+CLOCK_SLOTS = (24, 7, 12)
+"""Hours of the day, days of the week and months of the year (UTC): the three ids of a ``timestamp`` feature."""
+
+
+@dataclass(frozen=True)
+class Feature:
+    """How one column becomes model input.
+
+    Attributes:
+        name: Key of the encoded tensor; also the column, unless ``column`` says otherwise.
+        side: ``user`` and ``context`` feed the user tower, ``item`` feeds both through the item encoder.
+        kind: ``id`` one categorical value -> int64 ``[B]``; ``multi_id`` a separated list and ``text``
+            the words of a text, hashed -> int64 ``[B, slots]``; ``timestamp`` the hour, weekday and month of
+            a UTC time -> int64 ``[B, 3]``; ``numeric`` -> float32 ``[B]``, NaN where missing.
+        column: Source column in the prepared table; empty means ``name``.
+        min_count: Values rarer than this in the fit window have no id of their own.
+        buckets: More than 0 hashes values into this many ids instead of keeping a vocabulary.
+        width: Embedding width; 0 takes the model's default.
+        slots: Values kept of a ``multi_id`` or words of a ``text``.
+        separator: What separates the values of a ``multi_id``.
+    """
+
+    name: str
+    side: str
+    kind: str
+    column: str = ""
+    min_count: int = 1
+    buckets: int = 0
+    width: int = 0
+    slots: int = 8
+    separator: str = " "
+
+    def __post_init__(self) -> None:
+        for key, legal in (("side", SIDES), ("kind", KINDS)):
+            value = getattr(self, key)
+            if value not in legal:
+                raise ConfigError(
+                    f"feature '{self.name}': {key} '{value}' is not one of {', '.join(legal)}."
+                    + did_you_mean(str(value), legal)
+                )
+        if not self.column:
+            object.__setattr__(self, "column", self.name)
+        if self.kind == "text" and self.buckets == 0:
+            object.__setattr__(self, "buckets", 2**14)
+
+    @property
+    def is_categorical(self) -> bool:
+        """Whether the encoded tensor holds ids rather than numbers."""
+        return self.kind != "numeric"
+
+    @property
+    def is_list(self) -> bool:
+        """Whether one row has several ids."""
+        return self.kind in ("multi_id", "text", "timestamp")
+
+
+@dataclass(frozen=True)
+class FeatureSpec:
+    """All declared features of a data set, in a fixed order; names are unique."""
+
+    features: tuple[Feature, ...]
+
+    def __post_init__(self) -> None:
+        names = [f.name for f in self.features]
+        twice = sorted({n for n in names if names.count(n) > 1})
+        if twice:
+            raise ConfigError(f"features declared twice: {', '.join(twice)}; give each its own name.")
+
+    def __iter__(self) -> Iterator[Feature]:
+        return iter(self.features)
+
+    def side(self, *sides: str) -> tuple[Feature, ...]:
+        """Return the features of the given sides, in declared order."""
+        return tuple(f for f in self.features if f.side in sides)
+
+    def to_list(self) -> list[dict[str, Any]]:
+        """Return plain data for YAML or JSON; :meth:`from_list` reverses it."""
+        return [asdict(f) for f in self.features]
+
+    @classmethod
+    def from_list(cls, rows: Iterable[dict[str, Any]]) -> "FeatureSpec":
+        """Build a spec from plain data, refusing unknown keys.
+
+        Raises:
+            ConfigError: A row has a key that no feature has, or an illegal side or kind.
+        """
+        known = [f.name for f in fields(Feature)]
+        features = []
+        for row in rows:
+            for key in row:
+                if key not in known:
+                    raise ConfigError(
+                        f"feature '{row.get('name', '?')}': unknown key '{key}'; legal: {', '.join(known)}."
+                        + did_you_mean(key, known)
+                    )
+            features.append(Feature(**row))
+        return cls(tuple(features))

@@ -1,0 +1,1 @@
+"""Plain modules: embeddings, the two towers, losses."""

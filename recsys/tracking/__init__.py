@@ -1,0 +1,1 @@
+"""Everything that knows MLflow: runs, epoch metrics, the model registry."""

@@ -1,0 +1,47 @@
+"""What a run needs to be understood later: libraries, devices, the state of the code."""
+
+import platform
+import subprocess
+import sys
+from importlib.metadata import distributions
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+def environment() -> dict[str, Any]:
+    """Return Python, platform, CPU threads, CUDA devices and every installed package with its version."""
+    cuda = torch.cuda.is_available()
+    packages = {d.metadata["Name"]: d.version for d in distributions() if d.metadata["Name"]}
+    return {
+        "python": sys.version.split()[0],
+        "platform": platform.platform(),
+        "torch": torch.__version__,
+        "cuda": torch.version.cuda if cuda else None,
+        "devices": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if cuda else [],
+        "threads": torch.get_num_threads(),
+        "packages": dict(sorted(packages.items(), key=lambda row: row[0].lower())),
+    }
+
+
+def git_state(folder: str | Path | None = None) -> dict[str, Any]:
+    """Return commit, branch and whether files differ from the commit; ``{}`` where there is no git or no commit.
+
+    Args:
+        folder: Any folder of the checkout; by default the one that holds this package.
+    """
+    place = str(folder or Path(__file__).resolve().parent)
+
+    def git(*words: str) -> str:
+        done = subprocess.run(["git", "-C", place, *words], capture_output=True, text=True, timeout=10, check=True)
+        return done.stdout.strip()
+
+    try:
+        return {
+            "commit": git("rev-parse", "HEAD"),
+            "branch": git("rev-parse", "--abbrev-ref", "HEAD"),
+            "dirty": bool(git("status", "--porcelain")),
+        }
+    except (OSError, subprocess.SubprocessError):
+        return {}

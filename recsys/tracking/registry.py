@@ -1,0 +1,87 @@
+"""A bundle becomes a version of a registered model that ``mlflow.pyfunc`` can load anywhere."""
+
+import json
+from importlib.metadata import version
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from recsys.bundle.format import SAMPLE, Manifest, read_manifest
+from recsys.bundle.package import write_reader_package
+from recsys.errors import TrackingError
+from recsys.tracking.run import bounded_http, first_line, quiet
+
+REQUIREMENTS = ("torch", "numpy", "polars", "faiss-cpu", "mlflow")
+"""All that the registered model needs beside the code it carries."""
+
+
+def register_bundle(folder: str | Path, model_name: str) -> tuple[int, str]:
+    """Log the bundle to the open run and register it.
+
+    The model carries the bundle, the code of its reader and a signature, and is loaded by
+    ``mlflow.pyfunc.load_model(uri)`` or ``Bundle.load(uri)``. Nothing in it is pickled.
+
+    Returns:
+        Version and URI, ``models:/NAME/VERSION``.
+
+    Raises:
+        BundleError: The folder is not a whole bundle.
+        TrackingError: The registry refused or could not be reached.
+    """
+    import mlflow
+
+    manifest = read_manifest(Path(folder))
+    manifest.verify(Path(folder))
+    with TemporaryDirectory() as scratch, quiet(), bounded_http(retries=3, timeout=120):  # an upload takes its time
+        code = write_reader_package(Path(scratch))
+        try:
+            info = mlflow.pyfunc.log_model(
+                name="bundle",
+                loader_module="recsys.bundle.pyfunc",
+                data_path=str(folder),
+                code_paths=[str(code)],
+                signature=_signature(manifest),
+                input_example=_example(Path(folder)),
+                registered_model_name=model_name,
+                pip_requirements=[f"{name}=={version(name).split('+')[0]}" for name in REQUIREMENTS],
+                metadata={"bundle_fingerprint": manifest.fingerprint, "bundle_format": manifest.format_version},
+            )
+        except Exception as error:
+            raise TrackingError(
+                f"model '{model_name}' could not be registered at '{mlflow.get_tracking_uri()}' ({first_line(error)}). "
+                f"The bundle itself is whole and lies in {folder}."
+            ) from error
+    number = int(info.registered_model_version)
+    return number, f"models:/{model_name}/{number}"
+
+
+def _example(folder: Path) -> Any:
+    """Return two requests of the golden sample as the frame that the model takes."""
+    import pandas as pd
+
+    requests = json.loads((folder / SAMPLE).read_text(encoding="utf-8"))["requests"]
+    known = [request for request in requests if request["user_id"] is not None]
+    some = [known[0], known[-1]]
+    return pd.DataFrame({key: [request[key] for request in some] for key in ("user_id", "history", "k")})
+
+
+def _signature(manifest: Manifest) -> Any:
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema, TensorSpec
+    from mlflow.types.schema import Array, DataType
+
+    legal = {"int": DataType.long, "str": DataType.string}
+    user, item = legal[manifest.user_id_type], legal[manifest.item_id_type]
+    inputs: list[ColSpec | TensorSpec] = [
+        ColSpec(user, "user_id"),
+        ColSpec(Array(item), "history", required=False),
+        ColSpec(DataType.long, "k", required=False),
+    ]
+    outputs: list[ColSpec | TensorSpec] = [
+        ColSpec(user, "user_id"),
+        ColSpec(item, "item_id"),
+        ColSpec(DataType.long, "rank"),
+        ColSpec(DataType.float, "score"),
+    ]
+    params = [ParamSpec("k", DataType.long, 20), ParamSpec("exclude_seen", DataType.boolean, False)]
+    return ModelSignature(Schema(inputs), Schema(outputs), ParamSchema(params))

@@ -1,0 +1,1 @@
+"""Lightning around the models: tasks, optimizers, the fit."""

@@ -1,0 +1,156 @@
+"""Fits a retriever: chooses the number of epochs on validation, or fits for a number that was chosen."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as lightning
+import torch
+from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
+
+from recsys.config.schema import ModelConfig, ObjectiveConfig, TrainingConfig
+from recsys.data.batches import MomentBatches
+from recsys.data.log import InteractionLog
+from recsys.data.tables import FeatureTables
+from recsys.models.two_tower import TowerInputs, TowerShape, TwoTower
+from recsys.training.task import LearningRates, RetrieverTask, Validate
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """A fitted retriever, on the CPU and in evaluation mode.
+
+    Attributes:
+        model: With the parameters of the best epoch.
+        epochs: Number of epochs that gave them.
+        best: The objective there; NaN without validation.
+        history: Objective after each epoch.
+        seconds: Spent fitting, validation included.
+        positives_per_second: Positive examples trained on per second of fitting.
+    """
+
+    model: TwoTower
+    epochs: int
+    best: float
+    history: tuple[float, ...]
+    seconds: float
+    positives_per_second: float
+
+
+def make_model(inputs: TowerInputs, context: Sequence[str], config: ModelConfig, sparse: bool) -> TwoTower:
+    """Build an unfitted retriever.
+
+    Args:
+        inputs: Features and table sizes, from the encoder of the window to fit on.
+        context: Names of the context features among ``inputs.user``.
+        config: Sizes and switches.
+        sparse: Whether large tables take sparse gradients; DDP cannot reduce them on every backend.
+    """
+    shape = TowerShape(
+        width=config.width,
+        hidden=config.hidden,
+        heads=config.heads,
+        dropout=config.dropout,
+        id_dropout=config.id_dropout,
+        context_dropout=config.context_dropout,
+        use_ids=config.use_ids,
+        use_content=config.use_content,
+        sparse_rows=16384 if sparse else 2**62,
+    )
+    return TwoTower(inputs, shape, context, config.temperature, config.temperature_bounds)
+
+
+def fit_retriever(
+    log: InteractionLog,
+    tables: FeatureTables,
+    inputs: TowerInputs,
+    model_config: ModelConfig,
+    training: TrainingConfig,
+    *,
+    trainer_of: Any,
+    folder: Path,
+    seed: int,
+    objective: ObjectiveConfig | None = None,
+    validate: Validate | None = None,
+    epochs: int | None = None,
+    logger: Any = False,
+    callbacks: Sequence[Callback] = (),
+    ckpt_path: str | None = None,
+) -> FitResult:
+    """Fit a two-tower retriever on a window.
+
+    With ``validate`` the best epoch by ``objective`` is kept and fitting stops when it no longer improves; without,
+    the model is fitted for exactly ``epochs``, along the same learning-rate schedule.
+
+    Args:
+        log: Events of the window to fit on, and nothing later.
+        tables: Features encoded as of the end of the window.
+        inputs: What the towers read.
+        model_config: Sizes and switches of the model.
+        training: Batches, epochs, learning rates.
+        trainer_of: Called with further keyword arguments of Lightning's Trainer; returns the Trainer.
+        folder: Where checkpoints go.
+        seed: Of parameters, batch order, negatives and dropout.
+        objective: What ``validate`` is judged by.
+        validate: Measures the model after every epoch.
+        epochs: Number of epochs, when it has been chosen already.
+        logger: Lightning logger, or False.
+        callbacks: Further Lightning callbacks.
+        ckpt_path: Checkpoint to go on from, or ``last``.
+    """
+    lightning.seed_everything(seed, verbose=False)
+    watch: list[Callback] = [*callbacks]
+    checkpoint = ModelCheckpoint(
+        folder,
+        filename="best",
+        monitor=objective.metric if objective and validate else None,
+        mode=objective.mode if objective else "max",
+        save_last=True,
+        save_on_train_epoch_end=True,
+        enable_version_counter=False,
+    )
+    watch.append(checkpoint)
+    if objective and validate:
+        watch.append(
+            EarlyStopping(
+                objective.metric, patience=training.patience, mode=objective.mode, check_on_train_epoch_end=True
+            )
+        )
+    trainer = trainer_of(max_epochs=epochs or training.max_epochs, logger=logger, callbacks=watch)
+    context = list(tables.context)
+    model = make_model(inputs, context, model_config, sparse=trainer.world_size == 1)
+    device = trainer.strategy.root_device
+    batches = MomentBatches(
+        log.to(device),
+        history=model_config.history,
+        batch_moments=training.batch_moments,
+        negatives=training.negatives,
+        seed=seed,
+        rank=trainer.global_rank,
+        world_size=trainer.world_size,
+    )
+    rates = LearningRates(
+        training.learning_rate,
+        training.embedding_learning_rate,
+        training.weight_decay,
+        total_steps=training.max_epochs * len(batches),
+    )
+    task = RetrieverTask(model, batches, tables.to(device), rates, validate)
+    start = time.perf_counter()
+    trainer.fit(task, train_dataloaders=batches, ckpt_path=ckpt_path)
+    seconds = time.perf_counter() - start
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    epochs_run = trainer.current_epoch
+    history = tuple(metrics[objective.metric] for metrics in task.validations) if objective else ()
+    best, chosen = float("nan"), epochs_run
+    if objective and history:
+        best = max(history) if objective.mode == "max" else min(history)
+        chosen = epochs_run - len(history) + history.index(best) + 1
+        state = torch.load(checkpoint.best_model_path, weights_only=True, map_location="cpu")["state_dict"]
+        task.load_state_dict(state)
+    model = task.model.cpu().eval()
+    positives = len(batches.moments.items) * epochs_run
+    return FitResult(model, chosen, best, history, seconds, positives / max(seconds, 1e-9))

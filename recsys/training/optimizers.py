@@ -1,0 +1,91 @@
+"""One optimizer for two kinds of parameters: huge tables of which a step touches few rows, and small dense matrices.
+
+Dense Adam moves and reads every row of every table at every step. Row-wise Adagrad keeps one number a row
+and touches only the rows of the batch; it takes sparse gradients (one process) and dense ones (small tables,
+DDP, which cannot reduce sparse gradients everywhere) alike.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class RowwiseAdagrad(torch.optim.Optimizer):
+    """Adagrad with one accumulator a row: the mean of the row's squared gradients, summed over steps.
+
+    Duchi et al. 2011; the row-wise form is that of DLRM (Naumov et al. 2019). A row without gradient does not move.
+    """
+
+    def __init__(self, params: Iterable[nn.Parameter], lr: float = 0.05, eps: float = 1e-8) -> None:
+        super().__init__(params, {"lr": lr, "eps": eps})
+        for group in self.param_groups:
+            for p in group["params"]:
+                self.state[p]["sum"] = torch.zeros(p.shape[0], device=p.device)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """Take one step; returns the closure's loss, if one is given."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.grad is not None:
+                    self._update(p, self.state[p]["sum"], group["lr"], group["eps"])
+        return loss
+
+    @staticmethod
+    def _update(p: nn.Parameter, total: Tensor, lr: float, eps: float) -> None:
+        assert p.grad is not None
+        if p.grad.is_sparse:
+            grad = p.grad.coalesce()
+            rows, values = grad.indices()[0], grad.values()
+            seen = total[rows] + values.square().mean(1)
+            total[rows] = seen
+            p.index_add_(0, rows, values * (-lr / (seen.sqrt() + eps)).unsqueeze(1))
+        else:
+            total += p.grad.square().mean(1)
+            p.add_(p.grad * (-lr / (total.sqrt() + eps)).unsqueeze(1))
+
+
+class TwoPartOptimizer(torch.optim.Optimizer):
+    """Row-wise Adagrad for embedding tables and AdamW for everything else, stepped and saved as one.
+
+    One optimizer keeps Lightning's automatic optimization, its step count and its checkpoints simple.
+    """
+
+    def __init__(self, model: nn.Module, *, lr: float, embedding_lr: float, weight_decay: float) -> None:
+        tables = [m.weight for m in model.modules() if isinstance(m, nn.Embedding)]
+        is_table = {id(t) for t in tables}
+        dense = [p for p in model.parameters() if id(p) not in is_table]
+        self.parts: list[torch.optim.Optimizer] = []
+        super().__init__([{"params": [*tables, *dense]}], {})
+        self.parts = [
+            RowwiseAdagrad(tables, lr=embedding_lr),
+            torch.optim.AdamW(dense, lr=lr, weight_decay=weight_decay),
+        ]
+        self.param_groups = [group for part in self.parts for group in part.param_groups]
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """Run the closure once, then step both parts."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for part in self.parts:
+            part.step()
+        return loss
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state of both parts: tensors and plain types only."""
+        return {"parts": [part.state_dict() for part in self.parts]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore what :meth:`state_dict` returned."""
+        for part, state in zip(self.parts, state_dict["parts"], strict=True):
+            part.load_state_dict(state)
+        self.param_groups = [group for part in self.parts for group in part.param_groups]

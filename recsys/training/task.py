@@ -1,0 +1,117 @@
+"""The LightningModule of the retriever: the only place of this stage that logs."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytorch_lightning as lightning
+import torch
+from torch import Tensor
+
+from recsys.data.asof import ItemClock
+from recsys.data.batches import Batch, MomentBatches
+from recsys.data.tables import FeatureTables
+from recsys.models.losses import inclusion_log_probability, sampled_softmax
+from recsys.models.two_tower import TwoTower
+from recsys.training.optimizers import TwoPartOptimizer
+
+Validate = Callable[[TwoTower], dict[str, float]]
+"""Measures a model on the validation window; returns metric keys such as ``val/ndcg_at_20``."""
+
+
+@dataclass(frozen=True)
+class LearningRates:
+    """Of the two kinds of parameters; both fall linearly to a twentieth over ``total_steps``."""
+
+    dense: float
+    embedding: float
+    weight_decay: float
+    total_steps: int
+
+
+class RetrieverTask(lightning.LightningModule):
+    """Trains a two-tower model on batches of moments.
+
+    Args:
+        model: The plain module that is trained.
+        batches: Of the window to fit on.
+        tables: Encoded features, on the device of the batches' log.
+        rates: Learning rates.
+        validate: Called after every epoch, on all processes; None for a fit without validation.
+
+    Attributes:
+        validations: What ``validate`` returned after each epoch.
+    """
+
+    def __init__(
+        self,
+        model: TwoTower,
+        batches: MomentBatches,
+        tables: FeatureTables,
+        rates: LearningRates,
+        validate: Validate | None = None,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self._batches, self._tables, self._rates, self._validate = batches, tables, rates, validate
+        self.validations: list[dict[str, float]] = []
+
+    def training_step(self, batch: Batch, _: int) -> Tensor:
+        """Return the loss of one batch."""
+        loss = retrieval_loss(self.model, batch, self._tables, self._batches)
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.user))
+        self.log("train/temperature", self.model.temperature, batch_size=len(batch.user))
+        return loss
+
+    def on_train_epoch_end(self) -> None:
+        """Measure the validation window."""
+        if self._validate is None:
+            return
+        self.model.eval()
+        with torch.no_grad():
+            metrics = self._validate(self.model)
+        self.model.train()
+        self.validations.append(metrics)
+        self.log_dict(metrics)
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """Row-wise Adagrad for tables, AdamW for the rest, both with linear decay."""
+        rates = self._rates
+        optimizer = TwoPartOptimizer(
+            self.model, lr=rates.dense, embedding_lr=rates.embedding, weight_decay=rates.weight_decay
+        )
+        scheduler = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: max(1 - step / max(rates.total_steps, 1), 0.05)
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+def retrieval_loss(model: TwoTower, batch: Batch, tables: FeatureTables, batches: MomentBatches) -> Tensor:
+    """Run both towers once over a batch and return the sampled softmax loss, scalar.
+
+    Every distinct item is encoded once; histories and candidates index into the result.
+    """
+    encoded = model.encoder(tables.items(batch.items), "")  # [n, D]
+    window = torch.nn.functional.embedding(batch.window, encoded)  # [G, W, D]
+    pools = model.user_tower.attention(window, batch.age, batch.repeats, batch.visible)
+    pools = pools.flatten(0, 1)[batch.slot]  # [B, H, D]
+    length = batch.visible.sum(2).flatten()[batch.slot]
+    query = model.user_tower.query(tables.moments(batch.user, batch.event), pools, length)
+
+    rows = batch.items[batch.candidates]
+    state = batches.clock.state(rows, int(batch.as_of))
+    candidate = model.item_tower.candidates(
+        torch.nn.functional.embedding(batch.candidates, encoded), state["popularity"], state["age"]
+    )
+    log_q = inclusion_log_probability(batch.share, len(batch.positive_query), batches.negatives, len(batches.catalogue))
+    weight = torch.ones_like(batch.positive_query, dtype=torch.float32)
+    return sampled_softmax(
+        query, candidate, model.temperature, log_q, batch.positive_query, batch.positive_candidate, weight
+    )
+
+
+@torch.no_grad()
+def embed_items(model: TwoTower, tables: FeatureTables, clock: ItemClock, cut: int, chunk: int = 8192) -> Tensor:
+    """Embed the whole catalogue as of a cut, ``[N, D]``."""
+    rows = torch.arange(len(tables.item["item_id"]), device=tables.item["item_id"].device)
+    return torch.cat([model.item_tower(tables.items(c) | clock.state(c, cut)) for c in rows.split(chunk)])

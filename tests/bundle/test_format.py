@@ -1,0 +1,146 @@
+"""A reader refuses whatever is not, byte for byte, the bundle that was written, and names the part."""
+
+import json
+import shutil
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+
+from recsys.bundle.export import export_bundle
+from recsys.bundle.format import MANIFEST, REQUIRED, Manifest, read_manifest, written_beside
+from recsys.bundle.reader import Bundle
+from recsys.errors import BundleError
+
+
+@pytest.fixture
+def copy(exported: tuple[Path, Manifest], tmp_path: Path) -> Path:
+    """A copy to spoil."""
+    return Path(shutil.copytree(exported[0], tmp_path / "copy"))
+
+
+def all_parts(folder: Path) -> list[str]:
+    return [*read_manifest(folder).parts, MANIFEST]
+
+
+def write(folder: Path, manifest: Manifest) -> None:
+    """Write a manifest whose own fingerprint is right, as a forger would."""
+    sealed = replace(manifest, fingerprint=replace(manifest, fingerprint="").digest())
+    (folder / MANIFEST).write_text(json.dumps(asdict(sealed)))
+
+
+def test_manifest_lists_every_file(exported: tuple[Path, Manifest]) -> None:
+    folder, manifest = exported
+    on_disk = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()} - {MANIFEST}
+    assert set(manifest.parts) == on_disk
+    assert set(REQUIRED) <= on_disk
+    assert any(part.startswith("vocabularies/") for part in on_disk)
+    assert read_manifest(folder) == manifest
+
+
+def test_a_flipped_byte_in_any_part_is_refused_by_name(copy: Path) -> None:
+    for part in all_parts(copy):
+        path = copy / part
+        whole = path.read_bytes()
+        spoilt = bytearray(whole)
+        spoilt[len(spoilt) // 2] ^= 1
+        path.write_bytes(bytes(spoilt))
+        with pytest.raises(BundleError, match=part.replace(".", r"\.")):
+            Bundle.load(copy)
+        path.write_bytes(whole)
+    Bundle.load(copy)
+
+
+def test_a_missing_or_truncated_part_is_refused_by_name(copy: Path) -> None:
+    for part in all_parts(copy):
+        path = copy / part
+        whole = path.read_bytes()
+        path.unlink()
+        with pytest.raises(BundleError, match=f"'{part}' is missing"):
+            Bundle.load(copy)
+        path.write_bytes(whole[: len(whole) // 2])
+        with pytest.raises(BundleError, match=part.replace(".", r"\.")):
+            Bundle.load(copy)
+        path.write_bytes(whole)
+
+
+def test_a_part_that_the_manifest_forgot_is_refused(copy: Path) -> None:
+    manifest = read_manifest(copy)
+    write(copy, replace(manifest, parts={k: v for k, v in manifest.parts.items() if k != "item.index"}))
+    with pytest.raises(BundleError, match=r"part 'item\.index' is missing"):
+        Bundle.load(copy)
+
+
+def test_halves_of_two_bundles_are_refused(copy: Path, shop_maker, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    export_bundle(other, **shop_maker(1, str).arguments(index="flat"))
+    for part in ("user_tower.pt", "item_embeddings.parquet", "item.index", "vocabularies/item_id.parquet"):
+        whole = (copy / part).read_bytes()
+        shutil.copyfile(other / part, copy / part)
+        with pytest.raises(BundleError, match=f"'{part}' was changed, cut short or taken from another bundle"):
+            Bundle.load(copy)
+        (copy / part).write_bytes(whole)
+
+
+def test_unknown_format_version(copy: Path) -> None:
+    content = json.loads((copy / MANIFEST).read_text())
+    (copy / MANIFEST).write_text(json.dumps(content | {"format_version": 99}))
+    with pytest.raises(BundleError, match="format version 99; this reader knows 1"):
+        Bundle.load(copy)
+
+
+@pytest.mark.parametrize("path", ["../outside.txt", "/etc/hostname", "vocabularies/../../outside.txt", "a\\..\\b"])
+def test_a_path_outside_the_folder_is_not_opened(copy: Path, path: str) -> None:
+    (copy.parent / "outside.txt").write_text("x")
+    manifest = read_manifest(copy)
+    write(copy, replace(manifest, parts=manifest.parts | {path: "0"}))
+    with pytest.raises(BundleError, match="lies outside the folder"):
+        Bundle.load(copy)
+
+
+def test_a_link_out_of_the_folder_is_not_opened(copy: Path) -> None:
+    shutil.move(copy / "item.index", copy.parent / "elsewhere.index")
+    (copy / "item.index").symlink_to(copy.parent / "elsewhere.index")
+    with pytest.raises(BundleError, match=r"'item\.index' lies outside the folder"):
+        Bundle.load(copy)
+
+
+def test_an_unlisted_file_is_refused_but_not_the_systems_own(copy: Path) -> None:
+    (copy / ".DS_Store").write_text("x")
+    Bundle.load(copy)
+    (copy / "vocabularies" / "extra.parquet").write_text("x")
+    with pytest.raises(BundleError, match=r"'vocabularies/extra\.parquet' is not a part"):
+        Bundle.load(copy)
+
+
+def test_no_folder_and_no_bundle(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="no such folder"):
+        Bundle.load(tmp_path / "nowhere")
+    with pytest.raises(BundleError, match=r"part 'manifest\.json' is missing"):
+        Bundle.load(tmp_path)
+
+
+def test_an_interrupted_export_leaves_the_old_bundle(tmp_path: Path) -> None:
+    target = tmp_path / "bundle"
+    target.mkdir()
+    (target / "old").write_text("old")
+
+    def interrupted() -> None:
+        with written_beside(target) as beside:
+            (beside / "new").write_text("half")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        interrupted()
+    assert [p.name for p in tmp_path.iterdir()] == ["bundle"]
+    assert (target / "old").read_text() == "old"
+    with written_beside(target) as beside:
+        (beside / "new").write_text("new")
+    assert [p.name for p in tmp_path.iterdir()] == ["bundle"]
+    assert [p.name for p in target.iterdir()] == ["new"]
+
+
+def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(BundleError, match="cannot be written"), written_beside(tmp_path / "file" / "bundle"):
+        pass

@@ -1,0 +1,49 @@
+"""The model's frame in, frame out, without MLflow."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from recsys.bundle.pyfunc import _load_pyfunc
+from recsys.bundle.reader import Bundle
+from recsys.errors import BundleError
+
+
+@pytest.fixture(scope="module")
+def model(exported):
+    return _load_pyfunc(str(exported[0]))
+
+
+def test_users_alone(model, bundle: Bundle) -> None:
+    answer = model.predict(pd.DataFrame({"user_id": [100, 7]}), {"k": 3})
+    assert answer.columns.tolist() == ["user_id", "item_id", "rank", "score"]
+    expected = bundle.recommend([100, 7], 3, histories=[[], []])
+    assert answer["item_id"].tolist() == expected["item_id"].to_list()
+    assert answer["rank"].tolist() == [1, 2, 3, 1, 2, 3]
+
+
+def test_histories_and_k_a_row(model, bundle: Bundle) -> None:
+    frame = pd.DataFrame({"user_id": [100, 101], "history": [np.array([1001, 1002]), None], "k": [2, None]})
+    answer = model.predict(frame, {"k": 4, "exclude_seen": True})
+    expected = bundle.recommend([100, 101], [2, 4], histories=[[1001, 1002], []], exclude_seen=True)
+    assert answer["item_id"].tolist() == expected["item_id"].to_list()
+
+
+def test_no_params_no_rows_and_a_wrong_type(model) -> None:
+    assert len(model.predict(pd.DataFrame({"user_id": [100]}))) == 20
+    assert model.predict(pd.DataFrame({"user_id": pd.Series([], dtype="int64")})).empty
+    with pytest.raises(BundleError, match="ids are int"):
+        model.predict(pd.DataFrame({"user_id": ["a"]}))
+
+
+def test_a_visitor_without_id(model) -> None:
+    answer = model.predict(pd.DataFrame({"history": [[1000]]}), {"k": 2})
+    assert answer["user_id"].isna().all()
+    assert len(answer) == 2
+
+
+def test_folder_that_is_no_bundle(tmp_path: Path) -> None:
+    with pytest.raises(BundleError):
+        _load_pyfunc(str(tmp_path))

@@ -1,0 +1,85 @@
+"""A registered version answers from raw ids, through MLflow's own door and through ours."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from recsys.bundle.format import Manifest
+from recsys.bundle.reader import Bundle
+from recsys.config.schema import RecommendConfig, TrackingConfig
+from recsys.errors import BundleError, TrackingError
+from recsys.tracking.registry import register_bundle
+from recsys.tracking.run import start_run
+
+
+@pytest.fixture(scope="module")
+def tracking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TrackingConfig]:
+    """One store for these tests: making its tables takes seconds."""
+    import mlflow
+
+    yield TrackingConfig(uri=f"sqlite:///{tmp_path_factory.mktemp('store')}/mlflow.db", model_name="shop")
+    mlflow.set_tracking_uri(None)
+
+
+def test_round_trip(tracking: TrackingConfig, exported: tuple[Path, Manifest], tmp_path: Path) -> None:
+    import mlflow
+    import polars as pl
+
+    from recsys.entries import recommend
+
+    folder, manifest = exported
+    with start_run(tracking) as run:
+        version, uri = register_bundle(folder, tracking.model_name)
+    assert (version, uri) == (1, "models:/shop/1")
+    assert mlflow.get_run(str(run.run_id)).info.status == "FINISHED"
+
+    for door in (uri, f"runs:/{run.run_id}/bundle"):
+        loaded = Bundle.load(door)
+        assert loaded.manifest == manifest
+        assert loaded.check_sample() == 27
+
+    model = mlflow.pyfunc.load_model(uri)
+    requests = [r for r in json.loads((folder / "sample.json").read_text())["requests"] if r["user_id"] is not None]
+    frame = pd.DataFrame({"user_id": [r["user_id"] for r in requests], "history": [r["history"] for r in requests]})
+    answer = model.predict(frame.assign(k=[r["k"] for r in requests]))
+    assert answer["item_id"].tolist() == [item for r in requests for item in r["item_ids"]]
+    assert model.predict(frame[["user_id"]], params={"k": 2})["rank"].tolist() == [1, 2] * len(requests)
+    assert model.metadata.metadata["bundle_fingerprint"] == manifest.fingerprint
+
+    info = mlflow.models.get_model_info(uri)
+    assert [(c.name, c.required) for c in info.signature.inputs] == [
+        ("user_id", True),
+        ("history", False),
+        ("k", False),
+    ]
+    needed = Path(mlflow.artifacts.download_artifacts(f"{uri}/requirements.txt")).read_text().split()
+    assert {line.split("==")[0] for line in needed} == {"mlflow", "torch", "numpy", "polars", "faiss-cpu"}
+
+    with start_run(tracking):
+        assert register_bundle(folder, tracking.model_name) == (2, "models:/shop/2")
+
+    output = recommend.run(
+        RecommendConfig(bundle=uri, tracking_uri=tracking.uri, output=str(tmp_path / "recs.parquet"), k=4)
+    )
+    assert len(pl.read_parquet(output)) == 4 * manifest.n_users
+
+
+def test_nothing_there(tracking: TrackingConfig) -> None:
+    with pytest.raises(BundleError, match="models:/nowhere/1: not found at tracking server"):
+        Bundle.load("models:/nowhere/1")
+
+
+def test_a_spoilt_bundle_is_not_registered(tracking: TrackingConfig, exported, tmp_path: Path) -> None:
+    folder = shutil.copytree(exported[0], tmp_path / "spoilt")
+    (folder / "item.index").unlink()
+    with start_run(tracking), pytest.raises(BundleError, match=r"item\.index"):
+        register_bundle(folder, "shop")
+
+
+def test_a_name_that_the_registry_refuses(tracking: TrackingConfig, exported) -> None:
+    with start_run(tracking), pytest.raises(TrackingError, match=r"model 'a/b:c' could not be registered"):
+        register_bundle(exported[0], "a/b:c")

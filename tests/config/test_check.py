@@ -1,0 +1,139 @@
+"""The rules across groups, each broken once."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from recsys.bundle.index import KINDS
+from recsys.config import conf_dir, schema
+from recsys.config.check import check
+from recsys.config.schema import Config, DataConfig, RecommendConfig, SplitConfig
+from recsys.errors import ConfigError
+from recsys.evaluation.baselines import BASELINES
+from recsys.evaluation.metrics import FAMILIES
+from recsys.evaluation.slices import LIST_OF
+
+
+def make_config(**groups: dict[str, object]) -> Config:
+    """A legal configuration with some values of some groups replaced."""
+    cfg = Config(data=DataConfig(name="shop", events="events.parquet"), run_dir="run")
+    changed = {name: replace(getattr(cfg, name), **values) for name, values in groups.items()}
+    return replace(cfg, **changed)
+
+
+def test_defaults_are_legal() -> None:
+    check(make_config())
+    check(RecommendConfig(bundle="b"))
+
+
+@pytest.mark.parametrize(
+    ("group", "values", "expected"),
+    [
+        (
+            "objective",
+            {"metric": "test/ndcg_at_20"},
+            "objective.metric=test/ndcg_at_20: choices made on the test window",
+        ),
+        ("objective", {"metric": "test/new/recall_at_10"}, "such as val/new/recall_at_10"),
+        ("objective", {"metric": "val/ndgc_at_20"}, "Did you mean 'val/ndcg_at_20'?"),
+        ("objective", {"metric": "val/newest/ndcg_at_20"}, "Did you mean 'val/new/ndcg_at_20'?"),
+        ("objective", {"metric": "train/loss"}, "must be val/METRIC_at_K"),
+        ("objective", {"metric": "val/ndcg_at_30"}, "must be one of evaluation.ks=[10, 20, 50, 100]"),
+        ("objective", {"mode": "maximize"}, "objective.mode: 'maximize' is not one of max, min. Did you mean 'max'?"),
+        ("evaluation", {"ks": [0, 20]}, "evaluation.ks=[0, 20]"),
+        ("evaluation", {"ks": []}, "evaluation.ks=[]"),
+        ("evaluation", {"ks": [20, 20]}, "evaluation.ks=[20, 20]"),
+        ("evaluation", {"baselines": ["popular", "item_kn"]}, "Did you mean 'item_knn'?"),
+        ("evaluation", {"variants": ["content"]}, "Did you mean 'content_only'?"),
+        ("evaluation", {"bootstrap": 0}, "evaluation.bootstrap=0: must be 1 or more"),
+        ("evaluation", {"chunk_users": 0}, "evaluation.chunk_users=0"),
+        ("data", {"source": "table"}, "Did you mean 'tables'?"),
+        ("data", {"events": None}, "data.events has no value"),
+        ("data", {"source": "completejourney"}, "brings its own tables"),
+        ("data", {"timestamp_unit": "sec"}, "data.timestamp_unit: 'sec' is not one of auto, s, ms, us, ns."),
+        ("data", {"timezone": "Europe/Berln"}, "Did you mean 'Europe/Berlin'?"),
+        ("data", {"max_reject_share": 1.5}, "data.max_reject_share=1.5"),
+        ("data", {"columns": {"usr_id": "customer"}}, "data.columns.usr_id: not a column"),
+        ("data", {"split": SplitConfig(val=0.5, test=0.5)}, "together they must be below 1"),
+        ("data", {"split": SplitConfig(val=0.0)}, "data.split.val=0.0"),
+        ("data", {"split": SplitConfig(val_start="2024-01-01")}, "give both or neither"),
+        ("data", {"split": SplitConfig(val_start="May", test_start="2024-01-01")}, "'May' is not an ISO time"),
+        (
+            "data",
+            {"split": SplitConfig(val_start="2024-02-01T01:00:00+02:00", test_start="2024-01-31")},
+            "data.split.val_start=2024-02-01T01:00:00+02:00 must be before data.split.test_start",
+        ),
+        ("data", {"split": SplitConfig(end="2024-13-01")}, "data.split.end: '2024-13-01'"),
+        ("model", {"use_ids": False, "use_content": False}, "nothing is left to learn from"),
+        ("model", {"history": 0}, "model.history=0: must be 1 or more"),
+        ("model", {"heads": 0}, "model.heads=0"),
+        ("model", {"hidden": 0}, "model.hidden=0"),
+        ("model", {"dropout": 1.0}, "model.dropout=1.0"),
+        ("model", {"id_dropout": -0.1}, "model.id_dropout=-0.1"),
+        ("model", {"temperature_bounds": [1.0, 0.02]}, "model.temperature_bounds=[1.0, 0.02]"),
+        ("model", {"temperature_bounds": [0.1, 1.0]}, "model.temperature=0.07"),
+        ("model", {"temperature_bounds": [0.02]}, "must be two numbers"),
+        ("training", {"batch_moments": 0}, "training.batch_moments=0"),
+        ("training", {"learning_rate": 0.0}, "training.learning_rate=0.0: must be above 0"),
+        ("training", {"negatives": -1}, "training.negatives=-1"),
+        ("training", {"max_epochs": 0}, "training.max_epochs=0"),
+        ("bundle", {"index": "hsnw"}, "Did you mean 'hnsw'?"),
+        ("bundle", {"refit_on": "everything"}, "bundle.refit_on: 'everything' is not one of train_val, all."),
+        ("bundle", {"min_index_recall": 1.1}, "bundle.min_index_recall=1.1"),
+    ],
+)
+def test_broken_rule(group: str, values: dict[str, object], expected: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        check(make_config(**{group: values}))
+    assert expected in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_all_problems_at_once() -> None:
+    with pytest.raises(ConfigError) as caught:
+        check(make_config(model={"history": 0}, bundle={"index": "ivf"}, objective={"metric": "test/mrr_at_10"}))
+    assert len(str(caught.value).splitlines()) == 3
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_seed_range(seed: int) -> None:
+    with pytest.raises(ConfigError, match=f"seed={seed}"):
+        check(replace(make_config(), seed=seed))
+
+
+@pytest.mark.parametrize("change", [{"k": 0}, {"batch_size": 0}])
+def test_recommend_ranges(change: dict[str, int]) -> None:
+    with pytest.raises(ConfigError, match="must be 1 or more"):
+        check(replace(RecommendConfig(bundle="b"), **change))
+
+
+def test_mapped_attributes_of_event_lines_are_legal() -> None:
+    check(
+        make_config(
+            data={
+                "columns": {"user_id": "customer", "device": "dev", "brand": "marke"},
+                "context": ["device"],
+                "item_attributes": ["brand"],
+            }
+        )
+    )
+
+
+@given(val=st.floats(-0.5, 1.5), test=st.floats(-0.5, 1.5))
+def test_shares_leave_something_to_train_on(val: float, test: float) -> None:
+    cfg = make_config(data={"split": SplitConfig(val=val, test=test)})
+    if val > 0 and test > 0 and val + test < 1:
+        check(cfg)
+    else:
+        with pytest.raises(ConfigError, match=r"data\.split"):
+            check(cfg)
+
+
+def test_legal_names_are_those_that_the_rooms_know() -> None:
+    assert set(schema.METRICS) == set(FAMILIES)
+    assert set(schema.SLICES) | {"all"} == set(LIST_OF)
+    assert set(schema.BASELINES) == set(BASELINES)
+    assert set(schema.INDEXES) == set(KINDS)
+    assert set(schema.VARIANTS) < {path.stem for path in (conf_dir() / "model").glob("*.yaml")}

@@ -1,0 +1,171 @@
+"""Every preset composes to typed objects; whatever the schema does not have is refused."""
+
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+
+import pytest
+from omegaconf import DictConfig, ListConfig
+
+from recsys.config import conf_dir
+from recsys.config.compose import compose
+from recsys.config.schema import Config, EvaluateConfig, RecommendConfig
+from recsys.errors import ConfigError
+
+TABLES = ["data=tables", "data.events=sales.parquet"]
+PRESETS = sorted(
+    f"{path.parent.name}={path.stem}" for path in conf_dir().glob("*/*.yaml") if path.parent.name != "hydra"
+)
+
+
+def values_of(node: object) -> list[object]:
+    """All values of a configuration object, at any depth."""
+    if is_dataclass(node):
+        return [v for f in fields(node) for v in values_of(getattr(node, f.name))]
+    if isinstance(node, dict):
+        return [v for value in node.values() for v in values_of(value)]
+    return [node]
+
+
+@pytest.mark.parametrize(
+    ("verb", "overrides", "schema"),
+    [
+        ("prepare", [], Config),
+        ("train", [], Config),
+        ("evaluate", ["bundle_uri=models:/shop/1"], EvaluateConfig),
+        ("recommend", ["bundle=models:/shop/1"], RecommendConfig),
+    ],
+)
+def test_roots_compose_to_their_own_types(verb: str, overrides: list[str], schema: type) -> None:
+    cfg = compose(verb, overrides)
+    assert type(cfg) is schema
+    assert not any(isinstance(value, DictConfig | ListConfig) for value in values_of(cfg))
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_composes(preset: str) -> None:
+    events = ["data.events=sales.parquet"] if preset == "data=tables" else []
+    assert type(compose("train", [preset, *events])) is Config
+
+
+def test_presets_cover_the_groups_that_users_know() -> None:
+    groups = {preset.partition("=")[0] for preset in PRESETS}
+    assert groups >= {"data", "model", "trainer", "callbacks", "logger", "evaluation", "debug"}
+
+
+def test_defaults() -> None:
+    cfg = compose("train")
+    assert (cfg.data.name, cfg.data.source, cfg.data.context) == ("completejourney", "completejourney", ["store_id"])
+    assert (cfg.objective.metric, cfg.objective.mode, cfg.seed) == ("val/ndcg_at_20", "max", 42)
+    assert cfg.tracking.enabled
+    assert cfg.tracking.model_name == "recsys-completejourney"
+    assert cfg.trainer["_target_"] == "pytorch_lightning.Trainer"
+    assert cfg.trainer["default_root_dir"] == cfg.run_dir
+    assert Path(cfg.run_dir).parent == Path.cwd() / "runs" / "train"
+
+
+def test_names_typed_by_habit() -> None:
+    cfg = compose(
+        "train",
+        [
+            *("model=id_only", "trainer=ddp", "logger=none", "callbacks=none", "seed=0", "tags=[dev,first]"),
+            *("ckpt_path=last.ckpt", "tracking.tags.team=search", "+trainer.benchmark=true"),
+        ],
+    )
+    assert (cfg.model.use_ids, cfg.model.use_content) == (True, False)
+    assert (cfg.trainer["strategy"], cfg.trainer["precision"], cfg.trainer["accelerator"]) == (
+        "ddp",
+        "bf16-mixed",
+        "gpu",
+    )
+    assert cfg.trainer["benchmark"] is True
+    assert not cfg.tracking.enabled
+    assert cfg.callbacks == {}
+    assert cfg.seed == 0
+    assert cfg.ckpt_path == "last.ckpt"
+    assert cfg.tracking.tags == {"dev": "true", "first": "true", "team": "search"}
+
+
+def test_own_tables_by_overrides_alone() -> None:
+    cfg = compose("train", [*TABLES, "data.items=i.csv", "data.users=u.csv", "data.columns.user_id=customer"])
+    assert (cfg.data.events, cfg.data.items, cfg.data.users) == ("sales.parquet", "i.csv", "u.csv")
+    assert cfg.data.columns == {"user_id": "customer"}
+    assert cfg.data.name == "tables"
+
+
+def test_own_yaml_inherits(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "myshop.yaml").write_text(
+        "defaults: [tables]\nname: myshop\nevents: sales.parquet\ncolumns: {user_id: customer, item_id: sku}\n"
+    )
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "wide.yaml").write_text(
+        "# @package _global_\ndefaults:\n  - override /model: content_only\nmodel: {width: 128}\nseed: 7\n"
+    )
+    cfg = compose("train", ["data=myshop", "experiment=wide", "seed=8"], config_dir=tmp_path)
+    assert (cfg.data.name, cfg.data.source) == ("myshop", "tables")
+    assert cfg.data.columns == {"user_id": "customer", "item_id": "sku"}
+    assert (cfg.model.width, cfg.model.use_ids, cfg.seed) == (128, False, 8)
+    assert cfg.tracking.model_name == "recsys-myshop"
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("evnts: sales.parquet", "data/myshop.yaml: data.evnts: no such key. Did you mean 'data.events'?"),
+        ("max_reject_share: many", "data/myshop.yaml: data.max_reject_share"),
+        ("split: {vall: 0.1}", "Did you mean 'data.split.val'?"),
+    ],
+)
+@pytest.mark.parametrize("base", ["tables", "schema"])
+def test_own_yaml_is_closed(tmp_path: Path, line: str, expected: str, base: str) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "myshop.yaml").write_text(f"defaults: [{base}]\nname: myshop\nsource: tables\n{line}\n")
+    with pytest.raises(ConfigError) as caught:
+        compose("train", ["data=myshop"], config_dir=tmp_path)
+    assert expected in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (["data.evnts=x"], "data.evnts: no such key. Did you mean 'data.events'?"),
+        (["modle=id_only"], "modle: no such key. Did you mean 'model'?"),
+        (["loger=none"], "Did you mean 'logger'?"),
+        (["trainer.max_epochs=3"], "Did you mean 'training.max_epochs'?"),
+        (["trainer.limit_train_batch=3"], "Did you mean 'trainer.limit_train_batches'?"),
+        (["+sed=1"], "sed: no such key. Did you mean 'seed'?"),
+        (["+data.split.tst=0.1"], "data.split.tst: no such key. Did you mean 'data.split.test'?"),
+        (["model=two_towr"], "model=two_towr: no such option. Did you mean 'two_tower'?"),
+        (["data=tabels"], "Legal: completejourney, tables."),
+        (["seed=abc"], "seed: Value 'abc' of type 'str' could not be converted to Integer; expected int."),
+        (["evaluation.ks=64"], "evaluation.ks: Invalid value assigned"),
+        (["evaluation.ks=64"], "expected list[int]"),
+        (["model.use_ids=perhaps"], "expected bool"),
+        (["tags=dev"], "expected list[str]"),
+        (["seed"], "cannot read the override 'seed': write KEY=VALUE"),
+        (["data.name=???"], "data.name has no value"),
+    ],
+)
+def test_refused_with_one_clear_message(overrides: list[str], expected: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        compose("train", overrides)
+    assert expected in str(caught.value)
+
+
+@pytest.mark.parametrize(("verb", "key"), [("evaluate", "bundle_uri"), ("recommend", "bundle")])
+def test_bundle_must_be_named(verb: str, key: str) -> None:
+    with pytest.raises(ConfigError, match=f"{key} has no value"):
+        compose(verb)
+
+
+def test_missing_config_dir() -> None:
+    with pytest.raises(ConfigError, match="'/no/such/dir' does not exist"):
+        compose("train", config_dir="/no/such/dir")
+
+
+@pytest.mark.parametrize(("verb", "bundle"), [("train", []), ("evaluate", ["bundle_uri=b"])])
+def test_train_and_evaluate_share_their_groups(verb: str, bundle: list[str]) -> None:
+    assert (
+        compose(verb, [*bundle, "evaluation=quick"]).evaluation == compose("prepare", ["evaluation=quick"]).evaluation
+    )
+    assert compose(verb, [*bundle, "debug=does_it_run"]).trainer["limit_train_batches"] == 4

@@ -1,0 +1,109 @@
+import io
+from dataclasses import replace
+from datetime import date
+
+import polars as pl
+import pytest
+from rich.console import Console
+
+from recsys.data.prepared import prepare
+from recsys.data.report import data_report, percent, print_summary
+from recsys.data.report_page import render, write_html
+from recsys.errors import DataError
+
+
+@pytest.fixture
+def tiny(config):
+    """Ten events by hand: train hours 0-5 (u1, u2 buy a, b), val 6-7, test 8-9 of the next day."""
+    rows = [
+        (1, "a", "2024-01-01 00:00"), (1, "b", "2024-01-01 01:00"), (2, "a", "2024-01-01 02:00"),
+        (1, "a", "2024-01-01 03:00"), (2, "b", "2024-01-01 04:00"), (2, "b", "2024-01-01 05:00"),
+        (1, "a", "2024-01-02 06:00"), (3, "c", "2024-01-02 07:00"),
+        (4, "a", "2024-01-04 08:00"), (3, "c", "2024-01-04 09:00"),
+        (None, "a", "2024-01-04 09:00"),
+    ]  # fmt: skip
+    events = pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row")
+    users = pl.DataFrame({"user_id": [1, 2], "town": ["<b>Bonn</b>", None]})
+    cfg = config(events=events, users=users, max_reject_share=0.1)
+    return replace(cfg, split=replace(cfg.split, val_start="2024-01-02", test_start="2024-01-03"))
+
+
+def test_numbers_by_hand(tiny):
+    report = data_report(prepare(tiny))
+    assert report.rows == {"read": 11, "kept": 10, "duplicates": 0, "after_end": 0, "rejected": 1}
+    assert report.rejects == {"user_id_missing": 1}
+    assert report.cardinalities == {"users": 4, "items": 3}
+    train, val, test = report.windows
+    assert [w.events for w in report.windows] == [6, 2, 2]
+    assert (train.cold_users, train.cold_items, train.repeats) == (None, None, pytest.approx(2 / 6))
+    assert (val.cold_users, val.cold_items, val.repeats) == (0.5, 0.5, 0.5)
+    assert (test.cold_users, test.cold_items, test.repeats) == (0.5, 0.0, 0.5)
+    assert report.days == tuple(date(2024, 1, d) for d in (1, 2, 3, 4))
+    assert report.events_a_day == (6, 2, 0, 2)
+    assert (report.ranks, report.popularity) == ((1, 2, 3), (5, 3, 2))
+    assert report.head_share == {"top 1%": 0.5, "top 10%": 0.5}
+    assert report.activity.tolist() == [4, 3, 2, 1]
+    assert report.user_quantiles["most"] == 4
+    town = next(c for c in report.columns if c.name == "town")
+    assert (town.null_share, town.distinct, town.feature) == (0.75, 1, "id")
+
+
+def test_a_repeat_needs_an_earlier_time(config):
+    rows = [(1, "a", h, b) for h, b in ((0, 1), (0, 2), (1, 3), (2, 4), (3, 5))] + [(2, "b", h, 9) for h in range(4, 9)]
+    events = pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp", "basket_id"], orient="row")
+    cfg = config(events=events.with_columns(pl.col("timestamp") * 3600))
+    report = data_report(prepare(cfg))
+    assert report.windows[0].repeats == pytest.approx(4 / 7)  # of u1: 3 of 5; of u2: 1 of 2
+    assert report.cardinalities["baskets"] == 6
+
+
+def printed(cfg):
+    out = io.StringIO()
+    print_summary(data_report(prepare(cfg)), Console(file=out, width=120))
+    return out.getvalue()
+
+
+def test_summary_names_rejects(tiny):
+    text = printed(tiny)
+    assert "10 of 11 rows kept" in text
+    assert "rejected user id missing: 1 (9.09%)" in text
+
+
+def test_summary_names_windows_and_features(shop):
+    lines = [line.split() for line in printed(shop).splitlines()]
+    assert ["val", "2024-01-03", "22:00", "1", "15", "7", "0.0%", "11", "0.0%", "53.3%"] in lines
+    assert ["item", "price", "numeric", "11", "0.0%"] in lines
+    assert ["context", "timestamp", "timestamp", "100", "0.0%"] in lines
+
+
+def test_page_is_self_contained_escaped_and_always_the_same(tiny):
+    report = data_report(prepare(tiny))
+    page = render(report)
+    assert page.count("<svg") == 3
+    assert "&lt;b&gt;Bonn" in page
+    assert "<b>Bonn" not in page
+    assert "rejected: user id missing" in page
+    for outside in ('src="http', 'href="http', "<script", "<link", "@import"):
+        assert outside not in page
+    assert render(report) == page
+
+
+def test_page_is_written_whole_or_not(tiny, tmp_path):
+    report = data_report(prepare(tiny))
+    path = write_html(report, tmp_path / "new" / "report.html")
+    assert path.read_text(encoding="utf-8").startswith("<!doctype html>")
+    assert [f.name for f in path.parent.iterdir()] == ["report.html"]
+    with pytest.raises(DataError, match="data report cannot be written"):
+        write_html(report, path / "below_a_file.html")
+
+
+def test_awkward_columns_are_reported(config, shop_events):
+    events = shop_events.with_columns(count=pl.lit(1), rows=pl.col("store"), path=pl.struct("store"))
+    columns = {c.name: c for c in data_report(prepare(config(events=events, context=["rows"]))).columns}
+    assert columns["count"].feature == "none: every row has the same value (1)"
+    assert columns["rows"].examples == ("north", "south")
+    assert columns["path"].feature.startswith("none: type Struct")
+
+
+def test_percent():
+    assert (percent(None), percent(0.125)) == ("-", "12.5%")

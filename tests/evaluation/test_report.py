@@ -1,0 +1,105 @@
+"""The comparison of three made-up models: who is compared with whom, and what is written where."""
+
+import csv
+import io
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+
+from recsys.errors import ConfigError
+from recsys.evaluation.evaluate import ModelResult
+from recsys.evaluation.report import Comparison, compare, markdown, metric_dict, rich_table, save, table_rows
+
+
+def result(name: str, all_: list[float], new: list[float]) -> ModelResult:
+    catalogue = {"coverage_at_20": 0.5, "novelty_at_20": 3.25, "gini_at_20": 0.75}
+    metrics, per_user = {}, {}
+    for part, values in (("all", all_), ("new", new)):
+        mean = sum(values) / len(values)
+        names = ("ndcg", "recall", "hit_rate", "mrr")
+        metrics[part] = {f"{family}_at_20": mean for family in names} | {"users": float(len(values))}
+        per_user[part] = {"ndcg_at_20": torch.tensor(values)}
+    metrics["all"] |= catalogue
+    return ModelResult(name, metrics, per_user, fit_seconds=2.0, score_seconds=0.5)
+
+
+@pytest.fixture
+def comparison() -> Comparison:
+    return compare(
+        [
+            result("two_tower", [0.5, 0.7, 0.6], [0.1, 0.2]),
+            result("popular", [0.1, 0.2, 0.3], [0.3, 0.4]),
+            result("als", [0.4, 0.6, 0.5], [0.0, 0.1]),
+        ],
+        baselines=["popular", "als"],
+        resamples=200,
+    )
+
+
+def test_each_slice_has_a_best_baseline_of_its_own(comparison: Comparison) -> None:
+    assert comparison.best_baseline == {"all": "als", "new": "popular"}
+    differences = comparison.differences
+    assert differences["two_tower"]["all"].mean == pytest.approx(0.1)
+    assert differences["two_tower"]["all"].above_zero
+    assert differences["two_tower"]["new"].mean == pytest.approx(-0.2)
+    assert differences["als"]["all"].mean == pytest.approx(0.5 - 0.2)  # a baseline against the best other one
+    assert differences["popular"]["all"].mean == pytest.approx(0.2 - 0.5)
+
+
+def test_flat_keys_for_tracking(comparison: Comparison) -> None:
+    flat = metric_dict(comparison)
+    assert flat["test/ndcg_at_20"] == pytest.approx(0.6)
+    assert flat["test/new/ndcg_at_20"] == pytest.approx(0.15)
+    assert flat["test/coverage_at_20"] == 0.5
+    assert flat["test/baseline/als/ndcg_at_20"] == pytest.approx(0.5)
+    assert flat["test/baseline/popular/new/recall_at_20"] == pytest.approx(0.35)
+    assert flat["test/difference_ndcg_at_20"] == pytest.approx(0.1)
+    assert flat["test/new/difference_ndcg_at_20_high"] < 0
+    assert all(set(key) <= set("abcdefghijklmnopqrstuvwxyz0123456789_/") for key in flat)
+    assert all(math.isfinite(value) for value in flat.values())
+
+
+def test_rows_and_markdown_show_what_is_missing_as_a_dash(comparison: Comparison) -> None:
+    first = table_rows(comparison)[0]
+    assert (first["model"], first["seconds"], first["novelty"]) == ("two_tower", 2.5, 3.25)
+    assert math.isnan(float(first["cold"]))
+    line = markdown(comparison).splitlines()[2]
+    assert line.startswith("| two_tower | 0.6000 | - | - | - | 0.1500 | 0.6000 |")
+    assert line.endswith("| 2.5 | +0.1000 (+0.1000 to +0.1000) |")
+
+
+def test_console_table_marks_the_best(comparison: Comparison) -> None:
+    console = Console(width=200, record=True, file=io.StringIO(), force_terminal=True)
+    console.print(rich_table(comparison))
+    text = console.export_text(styles=True)
+    assert "\x1b[1;36m0.6000" in text  # bold in the colour of a model
+    assert "\x1b[1m0.3500" in text
+    assert "\x1b[31m-0.3000" in text  # surely worse than the best other baseline
+
+
+def test_saved_files_are_complete_and_leave_nothing_behind(comparison: Comparison, tmp_path: Path) -> None:
+    paths = save(comparison, tmp_path / "report")
+    assert sorted(path.name for path in paths) == sorted(path.name for path in (tmp_path / "report").iterdir())
+    names = {path.suffix: path for path in paths}
+    plain = json.loads(names[".json"].read_text())
+    assert [model["name"] for model in plain["models"]] == ["two_tower", "popular", "als"]
+    assert plain["models"][0]["difference"]["all"]["mean"] == pytest.approx(0.1)
+    with names[".csv"].open() as file:
+        assert [float(row["NDCG@20"]) for row in csv.DictReader(file)] == pytest.approx([0.6, 0.2, 0.5])
+    assert names[".png"].read_bytes().startswith(b"\x89PNG")
+    assert b"two tower" in names[".svg"].read_bytes() or b"<svg" in names[".svg"].read_bytes()
+
+
+def test_a_cutoff_that_was_not_evaluated_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"evaluation\.ks: the table needs the cut-off 10"):
+        compare([result("als", [0.1], [0.2])], ["als"], k=10)
+
+
+def test_a_table_without_baselines_has_no_difference() -> None:
+    alone = compare([result("two_tower", [0.1, 0.3], [0.2])], [], resamples=20)
+    assert table_rows(alone)[0]["to best baseline"] == ""
+    assert "test/difference_ndcg_at_20" not in metric_dict(alone)
