@@ -4,6 +4,7 @@ import argparse
 import errno
 import importlib
 import os
+import re
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -133,13 +134,23 @@ def _message(error: Exception) -> str | None:
         return explain(error)
     if isinstance(error, YAMLError):
         return f"a configuration file is not valid YAML: {error}"
-    if isinstance(error, OSError) and error.errno in NO_WRITE:
-        place = f"'{error.filename}': " if error.filename else ""
+    number = _error_number(error)
+    if number in NO_WRITE:
+        file = getattr(error, "filename", None)
+        place = f"'{file}': " if file else ""
         return (
-            f"{place}{error.strerror}. Free space or choose other folders: "
+            f"{place}{os.strerror(number)}. Free space or choose other folders: "
             "hydra.run.dir=DIR for the run, data.cache_dir=DIR for prepared data."
         )
     return None
+
+
+def _error_number(error: Exception) -> int:
+    """Return the operating system's number of what went wrong, 0 without one; polars only writes it in its text."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno
+    told = re.search(r"\(os error (\d+)\)", str(error))
+    return int(told[1]) if told else 0
 
 
 def _fail(message: str) -> int:

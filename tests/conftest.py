@@ -1,15 +1,151 @@
 """Markers and fixtures for all tests."""
 
+import logging
+import os
+import random
+import resource
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
+import polars as pl
 import pytest
 import torch
+from hypothesis import settings
+
+from recsys.data.log import InteractionLog
+
+settings.register_profile(
+    "shared", deadline=None
+)  # on a busy machine time says nothing; pytest-timeout ends what hangs
+settings.load_profile("shared")
 
 
 @pytest.fixture(scope="session")
 def repo() -> Path:
     """The top of the checkout."""
     return Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def log_of() -> Callable[..., InteractionLog]:
+    """Make a log of rows ``(user, item, time[, basket[, relevant]])`` in any order.
+
+    ``basket`` is any number of the user's own; None, or none given, makes a basket of each (user, time).
+    """
+
+    def make(rows: Sequence[tuple[Any, ...]], n_users: int, n_items: int) -> InteractionLog:
+        full = [(*row, *(None, True)[len(row) - 3 :]) for row in rows]
+        full.sort(key=lambda r: (r[0], r[2], r[1], r[3] is None, r[3] or 0, r[4]))
+        keys = [(r[0], "time", r[2]) if r[3] is None else (r[0], "basket", r[3]) for r in full]
+        number = {key: i for i, key in enumerate(sorted(set(keys)))}
+
+        def column(values: list[Any], dtype: torch.dtype = torch.int64) -> torch.Tensor:
+            return torch.tensor(values, dtype=dtype)
+
+        return InteractionLog(
+            user=column([r[0] for r in full]),
+            item=column([r[1] for r in full]),
+            time=column([r[2] for r in full]),
+            basket=column([number[k] for k in keys]),
+            relevant=column([bool(r[4]) for r in full], torch.bool),
+            n_users=n_users,
+            n_items=n_items,
+        )
+
+    return make
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A main job that has run: ``recsys train data=tables ... debug=does_it_run`` in a folder of its own.
+
+    Attributes:
+        folder: Where the command ran; MLflow's store and the prepared data lie in it.
+        data: Overrides that name the tables.
+        bundle: The bundle's folder.
+        output: What the console showed.
+        seconds: CPU time it took, which a busy machine does not stretch as it does the time on the wall.
+    """
+
+    folder: Path
+    data: tuple[str, ...]
+    bundle: Path
+    output: str
+    seconds: float
+
+
+@pytest.fixture(scope="session")
+def shop_tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with ``events``, ``items`` and ``users.parquet`` of a small shop: 1,500 events in a week."""
+    folder = tmp_path_factory.mktemp("shop")
+    chance = random.Random(0)
+    events = {
+        "user_id": [f"u{chance.randrange(60)}" for _ in range(1500)],
+        "item_id": [f"i{int(80 * chance.random() ** 2)}" for _ in range(1500)],  # the first items sell best
+        "timestamp": [datetime(2024, 1, 1) + timedelta(minutes=7 * i) for i in range(1500)],
+    }
+    items = {"category": [f"c{i % 7}" for i in range(80)], "price": [1.5 * i for i in range(80)]}
+    pl.DataFrame(events).write_parquet(folder / "events.parquet")
+    pl.DataFrame({"item_id": [f"i{i}" for i in range(80)]} | items).write_parquet(folder / "items.parquet")
+    users = {"user_id": [f"u{i}" for i in range(60)], "segment": ["ab"[i % 2] for i in range(60)]}
+    pl.DataFrame(users).write_parquet(folder / "users.parquet")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def python() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run Python with arguments in a folder, in an environment that MLflow has left nothing in."""
+
+    def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+        clean = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
+        return subprocess.run([sys.executable, *arguments], cwd=folder, env=clean, capture_output=True, text=True)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def trained(
+    shop_tables: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    python: Callable[..., subprocess.CompletedProcess[str]],
+) -> Trained:
+    """The main job on the small shop, run once for all tests."""
+    folder = tmp_path_factory.mktemp("trained")
+    data = ("data=tables", *(f"data.{key}={shop_tables}/{key}.parquet" for key in ("events", "items", "users")))
+    before = _seconds_of_children()
+    done = python(folder, "-m", "recsys", "train", *data, "debug=does_it_run", "hydra.run.dir=run")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return Trained(folder, data, folder / "run" / "bundle", done.stdout, _seconds_of_children() - before)
+
+
+def _seconds_of_children() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+@pytest.fixture
+def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Call the console in an empty folder, and take back what Hydra and MLflow leave in this process."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+    for key in [key for key in os.environ if key.startswith("MLFLOW_")]:
+        monkeypatch.delenv(key)
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield tmp_path
+    for handler in set(root.handlers) - set(handlers):
+        root.removeHandler(handler)
+        handler.close()
+    root.handlers[:], root.level = handlers, level
+    if "mlflow" in sys.modules:
+        sys.modules["mlflow"].set_tracking_uri(None)
+    for key in [key for key in os.environ if key.startswith("MLFLOW_")]:
+        del os.environ[key]
 
 
 @pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])

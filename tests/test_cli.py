@@ -1,34 +1,22 @@
 """The console: exit codes, messages, and each verb as a Hydra application."""
 
 import errno
-import logging
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from polars.exceptions import ComputeError
 
 from recsys.cli import VERBS, main
 from recsys.config.schema import Config, EvaluateConfig, RecommendConfig
 from recsys.errors import DataError, RecsysError, TrackingError
 
-
-@pytest.fixture(autouse=True)
-def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Run in an empty folder, and take back the log handlers that Hydra installs in this process."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
-    yield
-    for handler in set(root.handlers) - set(handlers):
-        root.removeHandler(handler)
-        handler.close()
-    root.handlers[:], root.level = handlers, level
+pytestmark = pytest.mark.usefixtures("outside")
 
 
 @pytest.fixture
@@ -207,6 +195,7 @@ def test_broken_yaml(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
         (RecsysError("plain"), "plain"),
         (OSError(errno.EROFS, os.strerror(errno.EROFS), "prepared/x"), "'prepared/x': Read-only file system"),
         (PermissionError(errno.EACCES, os.strerror(errno.EACCES), "out"), "'out': Permission denied"),
+        (ComputeError("parquet: underlying IO error: no room (os error 28)"), "error: No space left on device. Free"),
     ],
 )
 def test_what_the_user_can_put_right_has_no_traceback(

@@ -1,8 +1,9 @@
 """A trained two-tower model becomes a bundle: written beside its place, proven, sealed, renamed."""
 
 import json
+import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 from recsys.bundle import format as part
 from recsys.bundle.card import model_card
-from recsys.bundle.format import Manifest, seal, written_beside
+from recsys.bundle.format import Manifest, read_manifest, seal, written_beside
 from recsys.bundle.histories import (
     ITEM_ROW,
     NOTHING,
@@ -167,6 +168,30 @@ def export_bundle(
         manifest = seal(beside, **content)
         manifest.verify(beside)
     return manifest
+
+
+def write_metrics(folder: str | Path, metrics: Mapping[str, float], name: str) -> Manifest:
+    """Add what was measured through a bundle to its manifest and card; the other parts stay as they are.
+
+    Args:
+        folder: A whole bundle; replaced at the end, or not at all.
+        metrics: Metric key -> value; the ones it has are replaced.
+        name: Of the model, for the card.
+
+    Raises:
+        BundleError: The bundle is not whole, or cannot be written.
+    """
+    target = Path(folder)
+    manifest = read_manifest(target)
+    manifest.verify(target)
+    content = {k: v for k, v in asdict(manifest).items() if k not in ("format_version", "parts", "fingerprint")}
+    content["metrics"] = {key: float(value) for key, value in metrics.items()}
+    with written_beside(target) as beside:
+        shutil.copytree(target, beside, dirs_exist_ok=True)
+        parity = json.loads((beside / part.PARITY).read_text(encoding="utf-8"))
+        card = model_card(replace(manifest, metrics=content["metrics"]), parity, name)
+        (beside / part.CARD).write_text(card, encoding="utf-8")
+        return seal(beside, **content)
 
 
 def _stored(events: pl.DataFrame, users: pl.DataFrame, items: pl.DataFrame, history: int) -> pl.DataFrame:

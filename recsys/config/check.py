@@ -89,6 +89,11 @@ def check(cfg: Config | EvaluateConfig | RecommendConfig) -> None:
             *_cutoffs(cfg.evaluation.ks),
             *_objective(cfg.objective, cfg.evaluation.ks),
         ]
+    if isinstance(cfg, EvaluateConfig) and cfg.evaluation.variants:
+        problems.append(
+            f"evaluation.variants={cfg.evaluation.variants}: variants are fitted by recsys train; "
+            "for recsys evaluate leave evaluation.variants=[]."
+        )
     if problems:
         raise ConfigError("\n".join(problems))
 

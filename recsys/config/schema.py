@@ -11,7 +11,7 @@ METRICS = ("ndcg", "recall", "hit_rate", "mrr")
 SLICES = ("warm", "cold", "repeat", "new", "head", "torso", "tail", "cold_items", "cold_items_full")
 BASELINES = ("popular", "recent_popular", "personal_frequency", "item_knn", "als", "ease", "content_knn")
 VARIANTS = ("content_only", "id_only")
-INDEXES = ("hnsw", "flat")
+INDEXES = ("ivf", "hnsw", "flat")
 REFIT_WINDOWS = ("train_val", "all")
 MODES = ("max", "min")
 
@@ -56,16 +56,19 @@ class DataConfig:
 class ModelConfig:
     """The two-tower retriever."""
 
-    width: int = 64  # D, of the embeddings that are compared
+    width: int = 64  # D, of the taste vectors: what generalises
+    code_width: int = 192  # C, of the item codes: what remembers; more width, less noise
     hidden: int = 128  # width of the hidden layer of both towers
-    history: int = 256  # L, the last interactions that the user tower reads
+    history: int = 512  # L, the last interactions that the user tower reads
     heads: int = 4  # attention heads over the history
     dropout: float = 0.1
-    id_dropout: float = 0.1  # share of user and item ids hidden in training, so that content carries the unseen
+    id_dropout: float = 0.3  # share of item ids hidden in training, so that attributes carry the unseen
+    user_id_dropout: float = 0.5  # the same for user ids
+    history_dropout: float = 0.3  # share of events hidden from the taste part in training
     context_dropout: float = 0.5  # share of moments whose hour, store ... are hidden in training: batch jobs have none
     use_ids: bool = True  # false: content-only variant
     use_content: bool = True  # false: id-only variant
-    temperature: float = 0.07  # where the learnable temperature starts
+    temperature: float = 0.2  # where the learnable temperature starts
     temperature_bounds: list[float] = field(default_factory=lambda: [0.02, 1.0])
 
 
@@ -75,12 +78,11 @@ class TrainingConfig:
 
     batch_moments: int = 512  # B, moments in a batch
     negatives: int = 2048  # uniform negatives of a batch, beside the in-batch ones
-    max_epochs: int = 8
+    max_epochs: int = 3
     patience: int = 1  # epochs without a better objective before it stops
     learning_rate: float = 1e-3  # of the dense parameters (AdamW)
     embedding_learning_rate: float = 0.05  # of the embedding tables (row-wise Adagrad)
     weight_decay: float = 1e-4
-    refit: bool = True  # fit again on train + validation with the chosen number of epochs before the test
 
 
 @dataclass
@@ -108,7 +110,7 @@ class EvaluationConfig:
 class BundleConfig:
     """What the serving team receives."""
 
-    index: str = "hnsw"  # hnsw | flat
+    index: str = "ivf"  # ivf | hnsw | flat
     min_index_recall: float = 0.99  # of the index against exact search; below it the export fails
     refit_on: str = "train_val"  # train_val | all: the window that the served model is fitted on
 

@@ -16,14 +16,9 @@ class ItemClock:
 
     def __init__(self, log: InteractionLog) -> None:
         relevant = log.only_relevant()
-        self._base = int(relevant.time.min()) if len(relevant) else 0
-        last = int(relevant.time.max()) if len(relevant) else 0
-        self._span = last - self._base + 2
-        if self._span > 2**62 // max(log.n_items, 1):
-            raise OverflowError("items x time span do not fit 63 bits; use coarser timestamps")
-        self._key = (relevant.item * self._span + (relevant.time - self._base)).sort().values
-        self._time = relevant.time.sort().values
-        self._n_items = log.n_items
+        self._time = relevant.sorted_times
+        self._span = len(relevant) + 1
+        self._key = (relevant.item * self._span + torch.searchsorted(self._time, relevant.time)).sort().values
 
     def count(self, items: Tensor, start: int, end: int) -> Tensor:
         """Count the relevant events of each item with ``start <= time < end`` (microseconds), int64 ``[n]``."""
@@ -31,9 +26,7 @@ class ItemClock:
 
     def total(self, start: int, end: int) -> int:
         """Count all relevant events with ``start <= time < end``."""
-        edges = torch.tensor([start, end], device=self._time.device)
-        low, high = torch.searchsorted(self._time, edges).tolist()
-        return int(high - low)
+        return int(self._rank(end) - self._rank(start))
 
     def state(self, items: Tensor, cut: int) -> dict[str, Tensor]:
         """Return the model's view of items as of ``cut``.
@@ -48,12 +41,16 @@ class ItemClock:
         """
         start = cut - POPULARITY_DAYS * DAY
         recent = self.count(items, start, cut).float() * (1e4 / max(self.total(start, cut), 1))
-        first = self._position(items, self._base)
+        first = torch.searchsorted(self._key, items * self._span)
         known = self._position(items, cut) > first
-        born = self._key[first.clamp(max=max(len(self._key) - 1, 0))] - items * self._span + self._base
-        age = ((cut - born).float() / DAY).masked_fill(~known, float("nan"))
+        born = self._time[self._key[first[known]] - items[known] * self._span]
+        age = torch.full(items.shape, float("nan"), device=items.device)
+        age[known] = (cut - born).float() / DAY
         return {"popularity": recent.log1p(), "age": age}
 
     def _position(self, items: Tensor, time: int) -> Tensor:
-        offset = min(max(time - self._base, 0), self._span - 1)
-        return torch.searchsorted(self._key, items * self._span + offset)
+        return torch.searchsorted(self._key, items * self._span + self._rank(time))
+
+    def _rank(self, time: int) -> Tensor:
+        """How many events are earlier, scalar: it stands for the time wherever times are only compared."""
+        return torch.searchsorted(self._time, time)

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from recsys.data.asof import ItemClock
 from recsys.data.log import DAY, InteractionLog, first_after
+from recsys.errors import DataError
 
 PERIOD_DAYS = 28
 """Moments of a batch begin within so many days, but for batches on the edge of two periods."""
@@ -138,6 +139,7 @@ class MomentBatches:
         negatives: int,
         moments_per_block: int = 8,
         min_history: int = 0,
+        catalogue: Tensor | None = None,
         seed: int = 0,
         rank: int = 0,
         world_size: int = 1,
@@ -149,11 +151,17 @@ class MomentBatches:
             history: L, the most events that a moment's history may hold.
             batch_moments: B, about how many moments a batch has.
             negatives: Items drawn uniformly from those in the log, beside the in-batch positives.
-            moments_per_block: S; 1 shuffles single moments, more gathers a shared history once.
+            moments_per_block: S; 1 shuffles single moments, more gathers a shared history once. Less where S moments
+                would be more than a batch.
             min_history: Moments with fewer events before them are not trained on.
+            catalogue: Item rows that uniform negatives are drawn from, those nobody bought yet among them, so that the
+                model learns what that is worth; by default the items of the log.
             seed: Of the order and of the negatives.
             rank: Of this process.
             world_size: Number of processes.
+
+        Raises:
+            DataError: There are fewer moments than processes.
         """
         self.log = log
         self.clock = ItemClock(log)
@@ -161,19 +169,25 @@ class MomentBatches:
         self.history = history
         self.batch_moments = batch_moments
         self.negatives = negatives
-        self.moments_per_block = moments_per_block
         self.seed, self.rank, self.world_size = seed, rank, world_size
         self.epoch = 0
-        self.catalogue = log.item.unique()
+        self.catalogue = log.item.unique() if catalogue is None else catalogue.to(log.item.device)
         length = self.moments.history_end - log.offsets[self.moments.user]
         self._usable = (length >= min_history).nonzero().squeeze(1)
+        if len(self._usable) < world_size:
+            raise DataError(
+                f"the window to train on has {len(self._usable)} moments with a relevant event and {min_history} events"
+                f" before it, for {world_size} process(es) to train on; give it more events or other relevant types."
+            )
+        # No batch may stay empty, so a block is at most as large as the smallest batch.
+        self.moments_per_block = min(moments_per_block, batch_moments, len(self._usable) // world_size)
         self._row_of_item = torch.zeros(log.n_items, dtype=torch.int64, device=log.item.device)
 
     def __len__(self) -> int:
         return max(len(self._usable) // (self.batch_moments * self.world_size), 1)
 
     def __iter__(self) -> Iterator[Batch]:
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+        generator = _generator(self.seed, self.epoch)
         blocks = self._blocks(generator)
         time = self.moments.time.cpu()[blocks.start]
         period = (time - time.min()) // (PERIOD_DAYS * DAY)
@@ -183,10 +197,11 @@ class MomentBatches:
         n_batches = len(self) * self.world_size
         edges = [0, *(torch.searchsorted(total, torch.arange(1, n_batches + 1) * total[-1] // n_batches) + 1).tolist()]
         turns = torch.randperm(n_batches, generator=generator).tolist()
+        epoch = self.epoch
         self.epoch += 1
         for step in range(len(self)):
             i = turns[step * self.world_size + self.rank]
-            draw = torch.Generator().manual_seed((self.seed * 1_000_003 + self.epoch) * 1_000_003 + i)
+            draw = _generator(self.seed, epoch + 1, i)
             yield self._batch(Block(blocks.start[edges[i] : edges[i + 1]], blocks.size[edges[i] : edges[i + 1]]), draw)
 
     def _blocks(self, generator: torch.Generator) -> Block:
@@ -252,3 +267,11 @@ class MomentBatches:
             share=sold / max(self.clock.total(as_of, until), 1),
             as_of=time.min(),
         )
+
+
+def _generator(*numbers: int) -> torch.Generator:
+    """Return a random stream of its own for each sequence of numbers."""
+    seed = 0
+    for number in numbers:
+        seed = (seed * 1_000_003 + number) % 2**63  # more than 64 bits are no seed
+    return torch.Generator().manual_seed(seed)

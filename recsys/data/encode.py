@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 import polars as pl
@@ -161,7 +162,7 @@ class Encoder:
         scales = {name: [s.center, s.spread] for name, s in self.scales.items()}
         (folder / "scales.json").write_text(json.dumps(scales, indent=1))
         for name, vocabulary in self.vocabularies.items():
-            vocabulary.values.rename("value").to_frame().write_parquet(folder / f"{name}.parquet")
+            vocabulary.values.rename("value").to_frame().write_parquet(folder / _file_name(name))
 
     @classmethod
     def load(cls, folder: Path) -> "Encoder":
@@ -169,8 +170,12 @@ class Encoder:
         spec = FeatureSpec.from_list(json.loads((folder / "features.json").read_text()))
         scales: Mapping[str, list[float]] = json.loads((folder / "scales.json").read_text())
         names = [f.name for f in spec if f.kind in ("id", "multi_id") and f.buckets == 0]
-        vocabularies = {n: Vocabulary(pl.read_parquet(folder / f"{n}.parquet")["value"]) for n in names}
+        vocabularies = {n: Vocabulary(pl.read_parquet(folder / _file_name(n))["value"]) for n in names}
         return cls(spec, vocabularies, {n: NumericScale(*s) for n, s in scales.items()})
+
+
+def _file_name(feature: str) -> str:
+    return f"{quote(feature, safe=' ')}.parquet"  # a column may be called 'price/kg'
 
 
 def _clock_ids(values: pl.Series) -> Tensor:

@@ -10,7 +10,8 @@ Users and items are *rows* of the prepared tables, not vocabulary ids, so that n
 what a vocabulary has seen.
 """
 
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cached_property
 
 import torch
@@ -62,6 +63,16 @@ class InteractionLog:
         run_start = torch.where(is_first, position, torch.zeros_like(position)).cummax(0).values
         return torch.empty_like(position).scatter_(0, order, position - run_start)
 
+    @cached_property
+    def sorted_times(self) -> Tensor:
+        """Times of all events, ascending, int64 ``[E]``; a time's place in it orders times without a large number."""
+        return self.time.sort().values
+
+    @cached_property
+    def clock_keys(self) -> Tensor:
+        """User and time of each event as one number, ascending, int64 ``[E]``: see :func:`first_after`."""
+        return self.user * (len(self) + 1) + torch.searchsorted(self.sorted_times, self.time)
+
     def between(self, start: int | None, end: int | None) -> "InteractionLog":
         """Return the events with ``start <= time < end`` (microseconds; None is open)."""
         keep = torch.ones_like(self.relevant)
@@ -69,20 +80,20 @@ class InteractionLog:
             keep &= self.time >= start
         if end is not None:
             keep &= self.time < end
-        return self._where(keep)
+        return self._each(lambda column: column[keep])
 
     def only_relevant(self) -> "InteractionLog":
         """Return the events that count as positives."""
-        return self._where(self.relevant)
-
-    def _where(self, keep: Tensor) -> "InteractionLog":
-        columns = {f.name: getattr(self, f.name) for f in fields(self)}
-        return InteractionLog(**{k: v[keep] if isinstance(v, Tensor) else v for k, v in columns.items()})
+        return self._each(lambda column: column[self.relevant])
 
     def to(self, device: torch.device | str) -> "InteractionLog":
         """Return the log on another device."""
-        moved = {f.name: getattr(self, f.name) for f in fields(self)}
-        return replace(self, **{k: v.to(device) for k, v in moved.items() if isinstance(v, Tensor)})
+        return self._each(lambda column: column.to(device))
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "InteractionLog":
+        columns = (self.user, self.item, self.time, self.basket, self.relevant)
+        user, item, time, basket, relevant = map(change, columns)
+        return InteractionLog(user, item, time, basket, relevant, self.n_users, self.n_items)
 
 
 def first_after(log: InteractionLog, user: Tensor, time: Tensor) -> Tensor:
@@ -90,11 +101,5 @@ def first_after(log: InteractionLog, user: Tensor, time: Tensor) -> Tensor:
 
     The user's history as of that time is therefore ``log.offsets[user] : first_after(log, user, time)``.
     """
-    base = int(log.time.min()) if len(log) else 0
-    last = max(int(log.time.max()) if len(log) else 0, int(time.max()) if len(time) else 0)
-    span = last - base + 2
-    if span > 2**62 // max(log.n_users, 1):
-        raise OverflowError("users x time span do not fit 63 bits; use coarser timestamps")
-    key = log.user * span + (log.time - base)
-    wanted = user * span + (time - base).clamp(min=0)
-    return torch.searchsorted(key, wanted)
+    wanted = user * (len(log) + 1) + torch.searchsorted(log.sorted_times, time)
+    return torch.searchsorted(log.clock_keys, wanted)

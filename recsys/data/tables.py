@@ -69,7 +69,7 @@ def requests_as_of(
     out = {name: values[users] for name, values in tables.user.items()} | tables.no_context(len(users))
     if len(log) == 0:
         event_item = torch.zeros_like(event)
-        age, repeats = torch.zeros(event.shape), torch.zeros_like(event)
+        age, repeats = torch.zeros(event.shape, device=event.device), torch.zeros_like(event)
     else:
         event_item, repeats = log.item[event], log.repeats[event]
         age = (cut - log.time[event]).float() / DAY

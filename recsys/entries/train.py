@@ -4,7 +4,6 @@ prepare ─► choose the epochs on validation ─► refit on train + validatio
 window, beside the baselines ─► register
 """
 
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -49,12 +48,16 @@ def run(cfg: Config) -> TrainResult:
     """
     from rich.console import Console
 
+    from recsys.bundle.export import write_metrics
+    from recsys.bundle.reader import Bundle
     from recsys.data.dataset import interaction_log
     from recsys.data.prepared import prepare
     from recsys.data.report import data_report, print_summary
     from recsys.data.report_page import write_html
+    from recsys.entries.evaluate import evaluate_bundle
     from recsys.evaluation.report import metric_dict, rich_table
     from recsys.evaluation.report import save as save_comparison
+    from recsys.tracking.environment import describe
     from recsys.tracking.registry import register_bundle
     from recsys.tracking.run import start_run
 
@@ -79,7 +82,8 @@ def run(cfg: Config) -> TrainResult:
         bundle = export(cfg, prepared, data, model, folder / "bundle", "train_val", {cfg.objective.metric: chosen.best})
 
         console.rule("test window, through the bundle")
-        comparison = evaluate_bundle(cfg, prepared, log, bundle, variants(cfg, prepared, log, tracked, folder))
+        others = variants(cfg, prepared, log, tracked, folder)
+        comparison = evaluate_bundle(cfg, prepared, log, Bundle.load(bundle), others)
         metrics = metric_dict(comparison) | {cfg.objective.metric: chosen.best}
         save_comparison(comparison, folder / "evaluation")
         console.print(rich_table(comparison))
@@ -87,27 +91,15 @@ def run(cfg: Config) -> TrainResult:
         if cfg.bundle.refit_on == "all":
             console.rule("two-tower: refit on everything, to serve")
             data, model = refit(cfg, prepared, log, cfg.model, chosen, tracked, folder, everything=True)
-        bundle = export(cfg, prepared, data, model, folder / "bundle", cfg.bundle.refit_on, metrics)
+            bundle = export(cfg, prepared, data, model, folder / "bundle", "all", metrics)
+        else:
+            write_metrics(bundle, metrics, cfg.tracking.model_name)
         tracked.log_metrics(metrics)
         tracked.log_file(folder / "evaluation", "evaluation")
         tracked.log_file(folder / "data_report.html")
         uri = register_bundle(bundle, cfg.tracking.model_name)[1] if tracked.run_id else None
     summary(console, cfg, folder, metrics, tracked, uri)
     return TrainResult(metrics, comparison, bundle, uri)
-
-
-def describe(tracked: "Run", cfg: Config, prepared: "Prepared", folder: Path) -> None:
-    """Write and log what is needed to understand the run later: configuration, environment, code, data."""
-    from recsys.tracking.environment import environment, git_state
-
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(json.dumps(asdict(cfg), indent=1, default=str))
-    (folder / "environment.json").write_text(json.dumps(environment() | {"git": git_state()}, indent=1, default=str))
-    tracked.log_params(asdict(cfg))
-    tracked.log_tags({"data_fingerprint": prepared.fingerprint, **{f"git.{k}": v for k, v in git_state().items()}})
-    tracked.log_file(folder / "config.json")
-    tracked.log_file(folder / "environment.json")
-    tracked.log_file(prepared.path / "features.yaml")
 
 
 def choose_epochs(
@@ -138,6 +130,7 @@ def choose_epochs(
     return fit_retriever(
         data.log,
         data.tables,
+        data.eligible,
         tower_inputs(data),
         model,
         cfg.training,
@@ -171,6 +164,7 @@ def refit(
     fitted = fit_retriever(
         data.log,
         data.tables,
+        data.eligible,
         tower_inputs(data),
         model,
         cfg.training,
@@ -187,7 +181,7 @@ def variants(
     cfg: Config, prepared: "Prepared", log: "InteractionLog", tracked: "Run", folder: Path
 ) -> Iterator[tuple[str, "FittedData", "TwoTower"]]:
     """Fit the variants of ``evaluation.variants``, one after the other, each as the main model was."""
-    switches = {"content_only": {"use_ids": False}, "id_only": {"use_content": False}}
+    switches: dict[str, dict[str, Any]] = {"content_only": {"use_ids": False}, "id_only": {"use_content": False}}
     for name in cfg.evaluation.variants:
         model = replace(cfg.model, **switches[name])
         chosen = choose_epochs(cfg, prepared, log, model, tracked, folder / name)
@@ -261,58 +255,6 @@ def export(
         min_index_recall=cfg.bundle.min_index_recall,
     )
     return folder
-
-
-def evaluate_bundle(
-    cfg: Config,
-    prepared: "Prepared",
-    log: "InteractionLog",
-    folder: Path | str,
-    others: Iterator[tuple[str, "FittedData", "TwoTower"]],
-) -> "Comparison":
-    """Open the test window once: the loaded bundle, variants and baselines, all fitted on what came before it."""
-    from recsys.bundle.reader import Bundle
-    from recsys.data.dataset import fit_data, microseconds
-    from recsys.evaluation.baselines import make_baseline
-    from recsys.evaluation.evaluate import evaluate, fit_and_evaluate
-    from recsys.evaluation.progress import progress_bar
-    from recsys.evaluation.recommender import Past
-    from recsys.evaluation.report import compare
-    from recsys.evaluation.slices import make_targets
-    from recsys.evaluation.towers import TowerScorer
-
-    settings, windows = cfg.evaluation, prepared.windows
-    data = fit_data(prepared, log, windows.test_start)
-    truth = log.between(data.cut, microseconds(windows.end))
-    targets = make_targets(data.log, truth, data.eligible)
-    past = Past(data.log, data.cut, data.tables.item, data.eligible)
-
-    results = []
-    with progress_bar() as progress:
-        through = BundleScorer(Bundle.load(folder))
-        results.append(evaluate(through, targets, settings.ks, chunk_users=settings.chunk_users, progress=progress))
-    for name, fitted, model in others:
-        scorer = TowerScorer(model, fitted.log, fitted.tables, fitted.cut, cfg.model.history)
-        scorer.name = name
-        results.append(evaluate(scorer, targets, settings.ks, chunk_users=settings.chunk_users))
-    with progress_bar() as progress:
-        rivals = (make_baseline(name, cfg.seed) for name in settings.baselines)
-        results += fit_and_evaluate(rivals, past, targets, settings.ks, settings.chunk_users, progress)
-    k = int(cfg.objective.metric.rpartition("_")[2])
-    return compare(results, settings.baselines, "test", k, settings.bootstrap, cfg.seed)
-
-
-class BundleScorer:
-    """A loaded bundle as a scorer: what the serving team would answer, over the whole catalogue."""
-
-    name = "two_tower"
-
-    def __init__(self, bundle: Any) -> None:
-        self._bundle = bundle
-
-    def scores(self, users: Any) -> Any:
-        """Return scores ``[B, N]`` of user rows ``[B]``; rows of the bundle are those of the prepared tables."""
-        return self._bundle.scores(users)
 
 
 def summary(

@@ -53,6 +53,9 @@ class IdEmbedding(nn.Module):
 class NumericEmbedding(nn.Module):
     """A robustly scaled number times a learned direction; a missing number has a vector of its own."""
 
+    center: Tensor
+    spread: Tensor
+
     def __init__(self, center: float, spread: float, width: int) -> None:
         super().__init__()
         self.register_buffer("center", torch.tensor(center))
@@ -74,9 +77,11 @@ class FeatureSum(nn.Module):
     layer's matrix, with the product already taken: one gather a feature and no wide matrix product.
     """
 
+    names: List[str]  # TorchScript cannot infer the type of an empty list
+
     def __init__(self, inputs: Sequence[FeatureInput], width: int, sparse_rows: int) -> None:
         super().__init__()
-        self.names: List[str] = [i.name for i in inputs]
+        self.names = [i.name for i in inputs]
         self.parts = nn.ModuleList(
             IdEmbedding(i.rows, width, std=width**-0.5, sparse=i.rows >= sparse_rows)
             if i.rows
@@ -94,5 +99,5 @@ class FeatureSum(nn.Module):
 
 
 def unit(vectors: Tensor) -> Tensor:
-    """Scale vectors ``[..., D]`` to length 1; a zero vector stays zero."""
-    return F.normalize(vectors, dim=-1)
+    """Scale vectors ``[..., D]`` to length 1; one shorter than 1e-4 only by 1e4, so that its gradient stays bounded."""
+    return F.normalize(vectors, dim=-1, eps=1e-4)

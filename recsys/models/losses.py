@@ -32,9 +32,8 @@ def sampled_softmax(
     log_q: Tensor,
     positive_query: Tensor,
     positive_candidate: Tensor,
-    weight: Tensor,
 ) -> Tensor:
-    """Weighted mean of ``-log softmax`` of each positive against the candidates that are not positives.
+    """Mean of ``-log softmax`` of each positive against the candidates that are not positives.
 
     Scores are ``query . candidate / temperature - log_q``: the logQ correction (Yi et al. 2019) makes the
     optimum independent of the sampling. The other positives of the same query are no negatives of it, nor is
@@ -47,7 +46,6 @@ def sampled_softmax(
         log_q: Log probability of each candidate to be in the sample, ``[C]``.
         positive_query: Row of the query of each positive, int64 ``[P]``.
         positive_candidate: Row of its candidate, int64 ``[P]``.
-        weight: Of each positive, ``[P]``.
 
     Returns:
         Scalar, in float32 also under autocast.
@@ -57,4 +55,4 @@ def sampled_softmax(
     rest = scores.index_put((positive_query, positive_candidate), scores.new_tensor(float("-inf")))
     negatives = rest.logsumexp(1)[positive_query]
     # -log(e^p / (e^p + e^n)) without leaving log space.
-    return (F.softplus(negatives - positive) * weight).sum() / weight.sum()
+    return F.softplus(negatives - positive).mean()

@@ -4,20 +4,26 @@ Covington et al. 2016 (retrieval from histories), Yi et al. 2019 (two towers, sa
 
 ::
 
-    history ──► item encoder ──► attention pools ─┐
-    user id, attributes, context ─────────────────┴─► user tower ─► query     [B, D] ┐
-                                                                                     ├─ inner product
-    catalogue ─► item encoder ─► + popularity, age ─► item tower ─► candidate [N, D] ┘
+                    ┌─► code ───── pooled over the history ─────────► code part  [C]  what they buy again
+    history ─► item encoder                                                           (memorisation)
+                    └─► taste ──── pooled over the history ─┐
+    user id, attributes, context ───────────────────────────┴─ MLP ─► taste part [D]  what they might like
+                                                                                      (generalisation)
+                                                                      1               how popular it is
 
-The towers share the item encoder, so an item of the history is near itself: what a household buys again
-is found without a parameter for the pair, and an item nobody has bought yet is found by its attributes.
-Both outputs have length 1; the loss and the index see the same inner product.
+    candidate ─► item encoder ─► code [C] | taste [D] + popularity, age as of the cut | prior [1]
+
+Both towers share the item encoder. A *code* is a learned unit vector of an item and little else: the pooled codes
+of a history are a sketch of how often and how lately each item was bought, and their inner product with an item's
+code reads that entry of the sketch. The *taste* vector is made of id and attributes; the id is hidden at random, so
+that attributes carry what is new. The *prior* starts as the logarithm of the item's buyers, so that the model starts
+from the best answer without personalisation and learns what departs from it.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Dict, List
+from typing import Dict, List, Tuple
 
 import torch
 import torch.nn.functional as F
@@ -28,6 +34,8 @@ from recsys.models.embeddings import FeatureInput, FeatureSum, IdEmbedding, Nume
 
 AGE_BUCKETS = 16
 REPEAT_BUCKETS = 6
+FAST = 10.0
+"""A few scalars steer everything (decay, repetition, gain); stored divided by this, they learn so much faster."""
 
 
 @dataclass(frozen=True)
@@ -49,24 +57,27 @@ class TowerInputs:
 
 @dataclass(frozen=True)
 class TowerShape:
-    """Sizes and switches; the fields of the same name in the model config, with their defaults there."""
+    """Sizes and switches; the fields of the same name in the model config say what they do."""
 
     width: int = 64
+    code_width: int = 64
     hidden: int = 128
     heads: int = 4
     dropout: float = 0.1
-    id_dropout: float = 0.1
+    id_dropout: float = 0.3
+    user_id_dropout: float = 0.5
+    history_dropout: float = 0.3
     context_dropout: float = 0.5
     use_ids: bool = True
     use_content: bool = True
-    sparse_rows: int = 16384  # tables with at least so many rows get sparse gradients; 0 rows: none do
+    sparse_rows: int = 16384  # tables with at least so many rows get sparse gradients
 
 
 class KnownIds(nn.Module):
-    """Decides which ids a model gets to see; the others become OOV_ID, whose row learns to stand for the unseen.
+    """Decides which ids a model gets to see; the others become PAD_ID, whose vector is zero.
 
-    In training a share of the ids is hidden, so that content carries users and items without an id
-    (dropout for cold start, Volkovs et al. 2017). A content-only model sees none, ever.
+    An unseen id says nothing, so it adds nothing. In training a share of the ids is treated as unseen, so that
+    attributes carry users and items without a known id (Volkovs et al. 2017). A content-only model sees none, ever.
     """
 
     def __init__(self, use_ids: bool, hidden_share: float) -> None:
@@ -74,49 +85,59 @@ class KnownIds(nn.Module):
         self.use_ids = use_ids
         self.hidden_share = hidden_share
         self.oov = OOV_ID
+        self.pad = PAD_ID
 
     def forward(self, ids: Tensor) -> Tensor:
-        """Map ids int64 ``[n]`` to ids ``[n]``; padding stays padding."""
+        """Map ids int64 ``[n]`` to ids ``[n]``."""
         if not self.use_ids:
-            return ids.clamp(max=self.oov)
-        if not self.training or self.hidden_share <= 0.0:
-            return ids
-        hidden = torch.rand(ids.size(0), device=ids.device) < self.hidden_share
-        return ids.masked_fill(hidden & (ids > self.oov), self.oov)
+            return torch.full_like(ids, self.pad)
+        hidden = ids <= self.oov
+        if self.training and self.hidden_share > 0.0:
+            hidden = hidden | (torch.rand(ids.size(0), device=ids.device) < self.hidden_share)
+        return ids.masked_fill(hidden, self.pad)
 
 
 class ItemEncoder(nn.Module):
-    """What an item is, whatever the date: its id and its attributes."""
+    """What an item is, whatever the date: its code and its taste vector."""
 
     def __init__(self, inputs: TowerInputs, shape: TowerShape) -> None:
         super().__init__()
         self.use_content = shape.use_content and len(inputs.item) > 0
         self.known = KnownIds(shape.use_ids, shape.id_dropout if self.use_content else 0.0)
         rows = inputs.item_rows if shape.use_ids else OOV_ID + 1
-        self.id_embedding = IdEmbedding(rows, shape.width, shape.width**-0.5, rows >= shape.sparse_rows)
-        self.content = FeatureSum(inputs.item if shape.use_content else (), shape.hidden, shape.sparse_rows)
+        sparse = rows >= shape.sparse_rows
+        self.code = IdEmbedding(rows, shape.code_width, shape.code_width**-0.5, sparse)
+        self.id_embedding = IdEmbedding(rows, shape.width, shape.width**-0.5, sparse)
+        attributes = inputs.item if shape.use_content else ()
+        self.content = FeatureSum(attributes, shape.width, shape.sparse_rows)
+        self.mixed = FeatureSum(attributes, shape.hidden, shape.sparse_rows)
         self.project = nn.Sequential(nn.ReLU(), nn.Dropout(shape.dropout), nn.Linear(shape.hidden, shape.width))
 
     def forward(self, features: Dict[str, Tensor], prefix: str) -> Tensor:
         """Encode the n items whose features are ``prefix + name`` -> ``[n]`` or ``[n, slots]``.
 
         Returns:
-            ``[n, D]``, not normalised.
+            ``[n, C + D]``: a unit code (zero for an unknown item) and the taste vector.
         """
-        vectors = self.id_embedding(self.known(features[prefix + "item_id"]))
+        ids = self.known(features[prefix + "item_id"])
+        taste = self.id_embedding(ids)
         if self.use_content:
-            vectors = vectors + self.project(self.content(features, prefix))
-        return vectors
+            taste = taste + self.content(features, prefix) + self.project(self.mixed(features, prefix))
+        return torch.cat([unit(self.code(ids)), taste], 1)
 
 
 class ItemTower(nn.Module):
-    """An item as a candidate as of a cut: what it is, how popular it is and how long it has been sold."""
+    """An item as a candidate as of a cut."""
 
-    def __init__(self, encoder: ItemEncoder, width: int) -> None:
+    def __init__(self, encoder: ItemEncoder, inputs: TowerInputs, shape: TowerShape) -> None:
         super().__init__()
         self.encoder = encoder
-        self.popularity = NumericEmbedding(0.0, 1.0, width)
-        self.age = NumericEmbedding(4.0, 1.0, width)
+        self.code_width = shape.code_width
+        self.known = KnownIds(shape.use_ids, 0.0)
+        rows = inputs.item_rows if shape.use_ids else OOV_ID + 1
+        self.prior = IdEmbedding(rows, 1, 0.0, rows >= shape.sparse_rows)
+        self.popularity = NumericEmbedding(0.0, 1.0, shape.width + 1)
+        self.age = NumericEmbedding(4.0, 1.0, shape.width + 1)
         for part in (self.popularity, self.age):
             nn.init.zeros_(part.direction)
 
@@ -125,33 +146,47 @@ class ItemTower(nn.Module):
 
         Args:
             features: Item features, name -> ``[n]`` or ``[n, slots]``, and ``popularity`` and ``age``,
-                float32 ``[n]``, as :func:`recsys.data.asof.item_state` makes them.
+                float32 ``[n]``, as :meth:`recsys.data.asof.ItemClock.state` makes them.
 
         Returns:
-            Unit vectors ``[n, D]``.
+            ``[n, C + D + 1]``.
         """
-        return self.candidates(self.encoder(features, ""), features["popularity"], features["age"])
+        encoded = self.encoder(features, "")
+        return self.candidates(encoded, features["item_id"], features["popularity"], features["age"])
 
-    def candidates(self, encoded: Tensor, popularity: Tensor, age: Tensor) -> Tensor:
-        """Add the state as of the cut to encoded items ``[n, D]``; returns unit vectors ``[n, D]``."""
-        return unit(encoded + self.popularity(popularity) + self.age(age.log1p()))
+    def candidates(self, encoded: Tensor, ids: Tensor, popularity: Tensor, age: Tensor) -> Tensor:
+        """Add prior and state as of the cut to encoded items ``[n, C + D]``; returns ``[n, C + D + 1]``."""
+        state = self.popularity(popularity) + self.age(age.log1p())
+        code, taste = encoded[:, : self.code_width], encoded[:, self.code_width :]
+        prior = self.prior(self.known(ids)) + state[:, -1:]
+        return torch.cat([code, unit(taste + state[:, :-1]), prior], 1)
+
+    @torch.no_grad()
+    def start_from_popularity(self, ids: Tensor, buyers: Tensor) -> None:
+        """Set the prior of the items ``ids``, int64 ``[n]``, to the log of their buyers, above that of one with none.
+
+        Zero is what the tower gives an item that nobody bought yet.
+        """
+        known = ids > OOV_ID
+        self.prior.table.weight[ids[known], 0] = (2.0 * buyers[known].float() + 1.0).log()
 
 
 class HistoryAttention(nn.Module):
-    """Pools a history with H learned mixtures of recency, repetition and what the item is.
+    """Weights of the events of a history: H learned mixtures of recency, repetition and what the item is.
 
-    The weight of an event is a softmax over the history of ``item score + recency bias + repeat bias``,
-    each with H heads; the heads start from long memory (0) to short memory (H - 1).
+    The weight of an event is a softmax over the history of ``item score + recency bias + repeat bias``. Recency
+    starts as a power law of the age in months (Anderson and Schooler 1991), with one exponent a head.
     """
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, width: int, exponents: Sequence[float]) -> None:
         super().__init__()
-        self.heads = heads
-        decay = torch.linspace(0, 1, AGE_BUCKETS)[:, None] * torch.linspace(0, 4, heads)
-        self.recency = nn.Parameter(-decay)
-        self.repetition = nn.Parameter(torch.zeros(REPEAT_BUCKETS, heads))
-        self.item_score = nn.Linear(width, heads)
+        self.heads = len(exponents)
+        months = (2.0 ** (torch.arange(AGE_BUCKETS) / 1.8) - 1.0) / 30.0
+        self.recency = nn.Parameter(-months.log1p()[:, None] * torch.tensor(list(exponents)) / FAST)
+        self.repetition = nn.Parameter(torch.zeros(REPEAT_BUCKETS, self.heads))
+        self.item_score = nn.Linear(width, self.heads)
         nn.init.zeros_(self.item_score.weight)
+        self.fast = FAST
 
     def forward(self, vectors: Tensor, age: Tensor, repeats: Tensor, visible: Tensor) -> Tensor:
         """Pool the histories of S moments that share a window of W events.
@@ -166,8 +201,8 @@ class HistoryAttention(nn.Module):
             ``[G, S, H, D]``; zero where nothing is visible.
         """
         bucket = ((age.clamp(min=0.0) + 1.0).log2() * 1.8).long().clamp(max=15)
-        logits = F.embedding(bucket, self.recency)  # [G, S, W, H]
-        per_event = self.item_score(vectors) + F.embedding(repeats.clamp(max=5), self.repetition)
+        logits = F.embedding(bucket, self.recency * self.fast)  # [G, S, W, H]
+        per_event = self.item_score(vectors) + F.embedding(repeats.clamp(max=5), self.repetition * self.fast)
         logits = (logits + per_event.unsqueeze(1)).float()
         logits = logits.masked_fill(~visible.unsqueeze(3), -1e9)
         weights = logits.softmax(2) * visible.unsqueeze(3)  # the product empties what has no history
@@ -179,23 +214,43 @@ class HistoryAttention(nn.Module):
 class UserTower(nn.Module):
     """A user at a moment: what they did, who they are, and when and where they ask."""
 
-    def __init__(self, encoder: ItemEncoder, inputs: TowerInputs, shape: TowerShape, context: Sequence[str]) -> None:
+    item_names: List[str]  # TorchScript cannot infer the type of an empty list
+    context_names: List[str]
+
+    def __init__(
+        self,
+        encoder: ItemEncoder,
+        inputs: TowerInputs,
+        shape: TowerShape,
+        context: Sequence[str],
+        temperature: float,
+        bounds: Sequence[float],
+    ) -> None:
         super().__init__()
-        width, hidden = shape.width, shape.hidden
+        width, hidden, heads = shape.width, shape.hidden, shape.heads
         self.encoder = encoder
+        self.code_width = shape.code_width
         self.use_content = shape.use_content and len(inputs.user) > 0
-        self.known = KnownIds(shape.use_ids, shape.id_dropout)
+        self.known = KnownIds(shape.use_ids, shape.user_id_dropout)
         self.pad = PAD_ID
+        self.history_dropout = shape.history_dropout
         self.context_dropout = shape.context_dropout
-        self.item_names: List[str] = ["item_id"] + (encoder.content.names if encoder.use_content else [])
-        self.context_names: List[str] = list(context)
+        self.item_names = ["item_id"] + (encoder.content.names if encoder.use_content else [])
+        self.context_names = list(context)
+
+        self.habit = HistoryAttention(shape.code_width, [0.5])
+        self.gain = nn.Parameter(torch.tensor(math.log(40.0 * temperature) / FAST))
+        self.interest = HistoryAttention(width, [2.0 * h / max(heads - 1, 1) for h in range(heads)])
+        self.mixture = nn.Parameter(torch.full((heads, 1), 1.0 / heads))
         rows = inputs.user_rows if shape.use_ids else OOV_ID + 1
         self.id_embedding = IdEmbedding(rows, width, 0.1 * width**-0.5, rows >= shape.sparse_rows)
         self.content = FeatureSum(inputs.user if shape.use_content else (), hidden, shape.sparse_rows)
-        self.attention = HistoryAttention(width, shape.heads)
-        self.mixture = nn.Parameter(torch.full((shape.heads, 1), 1.0 / shape.heads))
-        self.pooled = nn.Linear((shape.heads + 1) * width + 1, hidden)
+        self.pooled = nn.Linear((heads + 1) * width + 1, hidden)
         self.output = nn.Sequential(nn.ReLU(), nn.Dropout(shape.dropout), nn.Linear(hidden, width))
+
+        self.fast = FAST
+        self.log_temperature = nn.Parameter(torch.tensor(math.log(temperature)))
+        self.coldest, self.hottest = math.log(bounds[0]), math.log(bounds[1])
 
     def forward(self, features: Dict[str, Tensor]) -> Tensor:
         """Embed B users.
@@ -207,29 +262,45 @@ class UserTower(nn.Module):
                 event. L is any number from 1.
 
         Returns:
-            Unit vectors ``[B, D]``.
+            ``[B, C + D + 1]``.
         """
         flat: Dict[str, Tensor] = {}
         for name in self.item_names:
             flat["history/" + name] = features["history/" + name].flatten(0, 1)
-        visible = features["history/item_id"] != self.pad
-        vectors = self.encoder(flat, "history/").view(visible.size(0), visible.size(1), -1)
-        age, repeats = features["history/age"].unsqueeze(1), features["history/repeats"]
-        pools = self.attention(vectors, age, repeats, visible.unsqueeze(1)).squeeze(1)
-        return self.query(features, pools, visible.sum(1))
+        visible = (features["history/item_id"] != self.pad).unsqueeze(1)
+        vectors = self.encoder(flat, "history/").view(visible.size(0), visible.size(2), -1)
+        codes, tastes = self.pool(vectors, features["history/age"].unsqueeze(1), features["history/repeats"], visible)
+        return self.query(features, codes[:, 0], tastes[:, 0], visible.sum(2)[:, 0])
 
-    def query(self, features: Dict[str, Tensor], pools: Tensor, length: Tensor) -> Tensor:
-        """Combine pooled histories ``[B, H, D]`` of ``length`` events, int64 ``[B]``, with user and context features.
+    def pool(self, vectors: Tensor, age: Tensor, repeats: Tensor, visible: Tensor) -> Tuple[Tensor, Tensor]:
+        """Pool encoded histories ``[G, W, C + D]``; the other shapes as in :class:`HistoryAttention`.
 
         Returns:
-            Unit vectors ``[B, D]``.
+            Pooled codes ``[G, S, C]`` and tastes ``[G, S, H, D]``.
+        """
+        codes = self.habit(vectors[:, :, : self.code_width], age, repeats, visible).squeeze(2)
+        if self.training and self.history_dropout > 0.0:
+            visible = visible & (torch.rand(visible.shape, device=visible.device) >= self.history_dropout)
+        return codes, self.interest(vectors[:, :, self.code_width :], age, repeats, visible)
+
+    def query(self, features: Dict[str, Tensor], codes: Tensor, tastes: Tensor, length: Tensor) -> Tensor:
+        """Combine pooled codes ``[B, C]`` and tastes ``[B, H, D]`` of ``length [B]`` events with the other features.
+
+        Returns:
+            ``[B, C + D + 1]``; the last component is the temperature, so that the prior is not divided by it.
         """
         user = self.id_embedding(self.known(features["user_id"]))
-        size = length.to(pools.dtype).log1p().unsqueeze(1) / 6.0
-        x = self.pooled(torch.cat([pools.flatten(1), user, size], 1))
+        size = length.to(tastes.dtype).log1p().unsqueeze(1) / 6.0
+        x = self.pooled(torch.cat([tastes.flatten(1), user, size], 1))
         if self.use_content:
             x = x + self.content(self._with_context_hidden(features), "")
-        return unit(self.output(x) + user + (pools * self.mixture).sum(1))
+        taste = unit(self.output(x) + user + (tastes * self.mixture).sum(1))
+        popular = self.temperature().to(taste.dtype).expand(taste.size(0), 1)
+        return torch.cat([codes * (self.gain * self.fast).exp(), taste, popular], 1)
+
+    def temperature(self) -> Tensor:
+        """Return the bounded temperature, scalar."""
+        return self.log_temperature.clamp(self.coldest, self.hottest).exp()
 
     def _with_context_hidden(self, features: Dict[str, Tensor]) -> Dict[str, Tensor]:
         """In training, hide the whole context of a share of the moments: a batch job has none at serving time."""
@@ -250,10 +321,14 @@ class UserTower(nn.Module):
 
 
 class TwoTower(nn.Module):
-    """Both towers, the encoder they share, and the temperature of the training loss.
+    """Both towers and the encoder they share.
 
-    Attributes:
-        log_temperature: Learned; its exponential is kept within the bounds.
+    Args:
+        inputs: What the towers read.
+        shape: Sizes and switches.
+        context: Names of the context features among ``inputs.user``.
+        temperature: Where the learned temperature of the loss starts.
+        bounds: Between which it stays.
     """
 
     def __init__(
@@ -266,12 +341,10 @@ class TwoTower(nn.Module):
     ) -> None:
         super().__init__()
         self.encoder = ItemEncoder(inputs, shape)
-        self.item_tower = ItemTower(self.encoder, shape.width)
-        self.user_tower = UserTower(self.encoder, inputs, shape, context)
-        self.log_temperature = nn.Parameter(torch.tensor(math.log(temperature)))
-        self.bounds = (math.log(bounds[0]), math.log(bounds[1]))
+        self.item_tower = ItemTower(self.encoder, inputs, shape)
+        self.user_tower = UserTower(self.encoder, inputs, shape, context, temperature, bounds)
 
     @property
     def temperature(self) -> Tensor:
         """The bounded temperature, scalar."""
-        return self.log_temperature.clamp(*self.bounds).exp()
+        return self.user_tower.temperature()

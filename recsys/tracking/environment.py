@@ -1,13 +1,38 @@
-"""What a run needs to be understood later: libraries, devices, the state of the code."""
+"""What a run needs to be understood later: configuration, libraries, devices, the state of the code, the data."""
 
+import json
 import platform
 import subprocess
 import sys
+from dataclasses import asdict
 from importlib.metadata import distributions
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
+
+from recsys.config.schema import Config
+
+if TYPE_CHECKING:
+    from recsys.data.prepared import Prepared
+    from recsys.tracking.run import Run
+
+
+def describe(tracked: "Run", cfg: Config, prepared: "Prepared", folder: Path) -> None:
+    """Write ``config.json`` and ``environment.json`` into the run folder and log them with what names the data.
+
+    Raises:
+        OSError: The folder cannot be written.
+    """
+    git = git_state()
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(asdict(cfg), indent=1, default=str))
+    (folder / "environment.json").write_text(json.dumps(environment() | {"git": git}, indent=1, default=str))
+    tracked.log_params(asdict(cfg))
+    tracked.log_tags({"data_fingerprint": prepared.fingerprint, **{f"git.{key}": value for key, value in git.items()}})
+    tracked.log_file(folder / "config.json")
+    tracked.log_file(folder / "environment.json")
+    tracked.log_file(prepared.path / "features.yaml")
 
 
 def environment() -> dict[str, Any]:

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytorch_lightning as lightning
 import torch
-from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from pytorch_lightning.callbacks import Callback, EarlyStopping, LambdaCallback, ModelCheckpoint
+from torch import Tensor
 
 from recsys.config.schema import ModelConfig, ObjectiveConfig, TrainingConfig
 from recsys.data.batches import MomentBatches
@@ -50,10 +51,13 @@ def make_model(inputs: TowerInputs, context: Sequence[str], config: ModelConfig,
     """
     shape = TowerShape(
         width=config.width,
+        code_width=config.code_width,
         hidden=config.hidden,
         heads=config.heads,
         dropout=config.dropout,
         id_dropout=config.id_dropout,
+        user_id_dropout=config.user_id_dropout,
+        history_dropout=config.history_dropout,
         context_dropout=config.context_dropout,
         use_ids=config.use_ids,
         use_content=config.use_content,
@@ -65,6 +69,7 @@ def make_model(inputs: TowerInputs, context: Sequence[str], config: ModelConfig,
 def fit_retriever(
     log: InteractionLog,
     tables: FeatureTables,
+    eligible: Tensor,
     inputs: TowerInputs,
     model_config: ModelConfig,
     training: TrainingConfig,
@@ -87,6 +92,7 @@ def fit_retriever(
     Args:
         log: Events of the window to fit on, and nothing later.
         tables: Features encoded as of the end of the window.
+        eligible: Items that may be recommended, bool ``[N]``.
         inputs: What the towers read.
         model_config: Sizes and switches of the model.
         training: Batches, epochs, learning rates.
@@ -102,35 +108,33 @@ def fit_retriever(
     """
     lightning.seed_everything(seed, verbose=False)
     watch: list[Callback] = [*callbacks]
-    checkpoint = ModelCheckpoint(
-        folder,
-        filename="best",
-        monitor=objective.metric if objective and validate else None,
-        mode=objective.mode if objective else "max",
-        save_last=True,
-        save_on_train_epoch_end=True,
-        enable_version_counter=False,
-    )
-    watch.append(checkpoint)
+    best_epoch = None
     if objective and validate:
-        watch.append(
-            EarlyStopping(
-                objective.metric, patience=training.patience, mode=objective.mode, check_on_train_epoch_end=True
-            )
+        stop = EarlyStopping(
+            objective.metric, patience=training.patience, mode=objective.mode, check_on_train_epoch_end=True
         )
+        best_epoch = _checkpoint(folder, "best", monitor=objective.metric, mode=objective.mode)
+        watch += [stop, best_epoch]
+    watch.append(_checkpoint(folder, "last"))  # after the best, whose score it remembers
     trainer = trainer_of(max_epochs=epochs or training.max_epochs, logger=logger, callbacks=watch)
     context = list(tables.context)
     model = make_model(inputs, context, model_config, sparse=trainer.world_size == 1)
     device = trainer.strategy.root_device
+    past = log.to(device)
     batches = MomentBatches(
-        log.to(device),
+        past,
         history=model_config.history,
         batch_moments=training.batch_moments,
         negatives=training.negatives,
+        catalogue=eligible.nonzero().squeeze(1),
         seed=seed,
         rank=trainer.global_rank,
         world_size=trainer.world_size,
     )
+    if model_config.use_ids:  # a content-only model has no prior of its own for an item
+        first = past.relevant & (past.repeats == 0)
+        buyers = torch.bincount(past.item[first], minlength=past.n_items)
+        model.item_tower.start_from_popularity(tables.item["item_id"], buyers.cpu())
     rates = LearningRates(
         training.learning_rate,
         training.embedding_learning_rate,
@@ -138,6 +142,11 @@ def fit_retriever(
         total_steps=training.max_epochs * len(batches),
     )
     task = RetrieverTask(model, batches, tables.to(device), rates, validate)
+
+    def set_epoch(trainer: lightning.Trainer, _: lightning.LightningModule) -> None:
+        batches.epoch = trainer.current_epoch  # a fit that goes on from a checkpoint goes on with its order
+
+    trainer.callbacks.insert(0, LambdaCallback(on_train_epoch_start=set_epoch))
     start = time.perf_counter()
     trainer.fit(task, train_dataloaders=batches, ckpt_path=ckpt_path)
     seconds = time.perf_counter() - start
@@ -146,11 +155,17 @@ def fit_retriever(
     epochs_run = trainer.current_epoch
     history = tuple(metrics[objective.metric] for metrics in task.validations) if objective else ()
     best, chosen = float("nan"), epochs_run
-    if objective and history:
-        best = max(history) if objective.mode == "max" else min(history)
-        chosen = epochs_run - len(history) + history.index(best) + 1
-        state = torch.load(checkpoint.best_model_path, weights_only=True, map_location="cpu")["state_dict"]
-        task.load_state_dict(state)
+    if best_epoch and best_epoch.best_model_score is not None:
+        saved = torch.load(best_epoch.best_model_path, weights_only=True, map_location="cpu")
+        task.load_state_dict(saved["state_dict"])
+        best, chosen = float(best_epoch.best_model_score), saved["epoch"] + 1
     model = task.model.cpu().eval()
     positives = len(batches.moments.items) * epochs_run
     return FitResult(model, chosen, best, history, seconds, positives / max(seconds, 1e-9))
+
+
+def _checkpoint(folder: Path, name: str, **settings: Any) -> ModelCheckpoint:
+    """Write ``folder/NAME.ckpt`` at the end of epochs: of every one, or of those that improve a monitored metric."""
+    return ModelCheckpoint(
+        folder, filename=name, save_on_train_epoch_end=True, enable_version_counter=False, **settings
+    )

@@ -18,7 +18,7 @@ class RowwiseAdagrad(torch.optim.Optimizer):
     Duchi et al. 2011; the row-wise form is that of DLRM (Naumov et al. 2019). A row without gradient does not move.
     """
 
-    def __init__(self, params: Iterable[nn.Parameter], lr: float = 0.05, eps: float = 1e-8) -> None:
+    def __init__(self, params: Iterable[Tensor], lr: float = 0.05, eps: float = 1e-8) -> None:
         super().__init__(params, {"lr": lr, "eps": eps})
         for group in self.param_groups:
             for p in group["params"]:

@@ -92,22 +92,22 @@ def retrieval_loss(model: TwoTower, batch: Batch, tables: FeatureTables, batches
     Every distinct item is encoded once; histories and candidates index into the result.
     """
     encoded = model.encoder(tables.items(batch.items), "")  # [n, D]
-    window = torch.nn.functional.embedding(batch.window, encoded)  # [G, W, D]
-    pools = model.user_tower.attention(window, batch.age, batch.repeats, batch.visible)
-    pools = pools.flatten(0, 1)[batch.slot]  # [B, H, D]
+    window = torch.nn.functional.embedding(batch.window, encoded)  # [G, W, C + D]
+    codes, tastes = model.user_tower.pool(window, batch.age, batch.repeats, batch.visible)
     length = batch.visible.sum(2).flatten()[batch.slot]
-    query = model.user_tower.query(tables.moments(batch.user, batch.event), pools, length)
+    features = tables.moments(batch.user, batch.event)
+    query = model.user_tower.query(features, codes.flatten(0, 1)[batch.slot], tastes.flatten(0, 1)[batch.slot], length)
 
     rows = batch.items[batch.candidates]
     state = batches.clock.state(rows, int(batch.as_of))
     candidate = model.item_tower.candidates(
-        torch.nn.functional.embedding(batch.candidates, encoded), state["popularity"], state["age"]
+        torch.nn.functional.embedding(batch.candidates, encoded),
+        tables.item["item_id"][rows],
+        state["popularity"],
+        state["age"],
     )
     log_q = inclusion_log_probability(batch.share, len(batch.positive_query), batches.negatives, len(batches.catalogue))
-    weight = torch.ones_like(batch.positive_query, dtype=torch.float32)
-    return sampled_softmax(
-        query, candidate, model.temperature, log_q, batch.positive_query, batch.positive_candidate, weight
-    )
+    return sampled_softmax(query, candidate, model.temperature, log_q, batch.positive_query, batch.positive_candidate)
 
 
 @torch.no_grad()

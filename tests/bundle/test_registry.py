@@ -1,7 +1,13 @@
 """A registered version answers from raw ids, through MLflow's own door and through ours."""
 
 import json
+import os
 import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +19,7 @@ from recsys.bundle.reader import Bundle
 from recsys.config.schema import RecommendConfig, TrackingConfig
 from recsys.errors import BundleError, TrackingError
 from recsys.tracking.registry import register_bundle
-from recsys.tracking.run import start_run
+from recsys.tracking.run import connect, start_run
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +75,7 @@ def test_round_trip(tracking: TrackingConfig, exported: tuple[Path, Manifest], t
 
 
 def test_nothing_there(tracking: TrackingConfig) -> None:
+    connect(tracking.uri)
     with pytest.raises(BundleError, match="models:/nowhere/1: not found at tracking server"):
         Bundle.load("models:/nowhere/1")
 
@@ -83,3 +90,40 @@ def test_a_spoilt_bundle_is_not_registered(tracking: TrackingConfig, exported, t
 def test_a_name_that_the_registry_refuses(tracking: TrackingConfig, exported) -> None:
     with start_run(tracking), pytest.raises(TrackingError, match=r"model 'a/b:c' could not be registered"):
         register_bundle(exported[0], "a/b:c")
+
+
+@pytest.mark.slow
+def test_through_a_real_server(exported: tuple[Path, Manifest], tmp_path: Path) -> None:
+    """Registered and loaded over HTTP, the artifacts too; then the server dies and the run goes on."""
+    import mlflow
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    command += ["--backend-store-uri", f"sqlite:///{tmp_path}/m.db", "--artifacts-destination", str(tmp_path / "art")]
+    uri = f"http://127.0.0.1:{port}"
+    with (tmp_path / "server.log").open("w") as log:
+        server = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+    try:
+        deadline = time.monotonic() + 90
+        while time.monotonic() < deadline:
+            try:
+                connect(uri)
+                break
+            except TrackingError:
+                time.sleep(0.5)
+        with start_run(TrackingConfig(uri=uri, model_name="shop")) as run:
+            run.log_metrics({"val/ndcg_at_20": 0.5})
+            assert register_bundle(exported[0], "shop") == (1, "models:/shop/1")
+            assert Bundle.load("models:/shop/1").check_sample() == 27
+            os.killpg(server.pid, signal.SIGKILL)
+            server.wait()
+            run.log_metrics({"val/ndcg_at_20": 0.6})
+    finally:
+        if server.poll() is None:
+            os.killpg(server.pid, signal.SIGKILL)
+            server.wait()
+        while mlflow.active_run():
+            mlflow.end_run()
+        mlflow.set_tracking_uri(None)

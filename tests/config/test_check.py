@@ -73,7 +73,7 @@ def test_defaults_are_legal() -> None:
         ("model", {"dropout": 1.0}, "model.dropout=1.0"),
         ("model", {"id_dropout": -0.1}, "model.id_dropout=-0.1"),
         ("model", {"temperature_bounds": [1.0, 0.02]}, "model.temperature_bounds=[1.0, 0.02]"),
-        ("model", {"temperature_bounds": [0.1, 1.0]}, "model.temperature=0.07"),
+        ("model", {"temperature_bounds": [0.3, 1.0]}, "model.temperature=0.2"),
         ("model", {"temperature_bounds": [0.02]}, "must be two numbers"),
         ("training", {"batch_moments": 0}, "training.batch_moments=0"),
         ("training", {"learning_rate": 0.0}, "training.learning_rate=0.0: must be above 0"),
@@ -93,7 +93,7 @@ def test_broken_rule(group: str, values: dict[str, object], expected: str) -> No
 
 def test_all_problems_at_once() -> None:
     with pytest.raises(ConfigError) as caught:
-        check(make_config(model={"history": 0}, bundle={"index": "ivf"}, objective={"metric": "test/mrr_at_10"}))
+        check(make_config(model={"history": 0}, bundle={"index": "annoy"}, objective={"metric": "test/mrr_at_10"}))
     assert len(str(caught.value).splitlines()) == 3
 
 

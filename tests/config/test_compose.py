@@ -1,4 +1,4 @@
-"""Every preset composes to typed objects; whatever the schema does not have is refused."""
+"""Configurations compose to typed objects; whatever the schema does not have is refused."""
 
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -6,15 +6,11 @@ from pathlib import Path
 import pytest
 from omegaconf import DictConfig, ListConfig
 
-from recsys.config import conf_dir
 from recsys.config.compose import compose
 from recsys.config.schema import Config, EvaluateConfig, RecommendConfig
 from recsys.errors import ConfigError
 
 TABLES = ["data=tables", "data.events=sales.parquet"]
-PRESETS = sorted(
-    f"{path.parent.name}={path.stem}" for path in conf_dir().glob("*/*.yaml") if path.parent.name != "hydra"
-)
 
 
 def values_of(node: object) -> list[object]:
@@ -39,17 +35,6 @@ def test_roots_compose_to_their_own_types(verb: str, overrides: list[str], schem
     cfg = compose(verb, overrides)
     assert type(cfg) is schema
     assert not any(isinstance(value, DictConfig | ListConfig) for value in values_of(cfg))
-
-
-@pytest.mark.parametrize("preset", PRESETS)
-def test_every_preset_composes(preset: str) -> None:
-    events = ["data.events=sales.parquet"] if preset == "data=tables" else []
-    assert type(compose("train", [preset, *events])) is Config
-
-
-def test_presets_cover_the_groups_that_users_know() -> None:
-    groups = {preset.partition("=")[0] for preset in PRESETS}
-    assert groups >= {"data", "model", "trainer", "callbacks", "logger", "evaluation", "debug"}
 
 
 def test_defaults() -> None:
@@ -136,7 +121,7 @@ def test_own_yaml_is_closed(tmp_path: Path, line: str, expected: str, base: str)
         (["+sed=1"], "sed: no such key. Did you mean 'seed'?"),
         (["+data.split.tst=0.1"], "data.split.tst: no such key. Did you mean 'data.split.test'?"),
         (["model=two_towr"], "model=two_towr: no such option. Did you mean 'two_tower'?"),
-        (["data=tabels"], "Legal: completejourney, tables."),
+        (["data=tabels"], "Legal: completejourney, ml_100k, rees46_jewelry, tables."),
         (["seed=abc"], "seed: Value 'abc' of type 'str' could not be converted to Integer; expected int."),
         (["evaluation.ks=64"], "evaluation.ks: Invalid value assigned"),
         (["evaluation.ks=64"], "expected list[int]"),

@@ -5,7 +5,8 @@ import polars as pl
 import pytest
 
 from recsys.config.schema import DataConfig
-from recsys.data.sources import content_digest, locate, read_tables, resolve
+from recsys.data.files import locate
+from recsys.data.sources import content_digest, read_tables, resolve
 from recsys.errors import ConfigError, DataError
 
 
@@ -45,6 +46,11 @@ def test_partition_folders_are_columns_below_the_named_directory_only(tmp_path, 
     before = content_digest(cfg)
     day.rename(day.with_name("shop=3"))
     assert content_digest(cfg) != before
+
+
+def test_a_file_name_may_look_like_a_glob(tmp_path, shop_events, config):
+    shop_events.write_parquet(tmp_path / "e[1].parquet")
+    assert len(read_tables(config(events=str(tmp_path / "e[1].parquet"))).events) == 100
 
 
 def test_csv_types_are_decided_over_all_rows_and_lose_nothing(tmp_path, config):

@@ -1,0 +1,107 @@
+"""Find and open the files of a table: Parquet, CSV or Arrow, one file, a glob, a directory or a URI."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import polars as pl
+
+from recsys.errors import DataError, did_you_mean
+
+FORMATS = {
+    "parquet": ("parquet", "pq"),
+    "csv": ("csv", "csv.gz", "csv.zst", "tsv", "tsv.gz", "tsv.zst"),
+    "arrow": ("arrow", "ipc", "feather"),
+}
+
+
+def locate(key: str, path: str) -> tuple[list[str], str]:
+    """Return the files of a table in the order of their names, and their format.
+
+    ``path`` is a file, a glob, a directory (searched recursively; hidden files and ``_SUCCESS`` markers are passed
+    over) or a URI, which polars resolves itself.
+    """
+    place = place_of(key, path)
+    local = path.removeprefix("file://")
+    if "://" in local:
+        return [local], _format(local, place)
+    at = Path(local).expanduser()
+    if at.is_dir():
+        found = sorted(f for f in at.rglob("*") if f.is_file() and f.name[0] not in "._" and _suffix(f.name))
+        if not found:
+            raise DataError(f"{place}: the directory holds no file that can be read; legal: {_legal()}.")
+    elif at.is_file():
+        found = [at]
+    elif any(c in local for c in "*?["):
+        anchor = Path(at.anchor or ".")
+        found = sorted(f for f in anchor.glob(str(at.relative_to(at.anchor))) if f.is_file())
+        if not found:
+            raise DataError(f"{place}: no file matches this glob; check the path (relative to {Path.cwd()}).")
+    else:
+        beside = [f.name for f in at.parent.iterdir()] if at.parent.is_dir() else []
+        raise DataError(
+            f"{place}: no such file or directory.{did_you_mean(at.name, beside)} Set data.{key} to the table."
+        )
+    formats = {_format(f.name, place) for f in found}
+    if len(formats) > 1:
+        raise DataError(f"{place}: files of several formats ({', '.join(sorted(formats))}); keep one, or give a glob.")
+    return [str(f) for f in found], formats.pop()
+
+
+def scan(key: str, path: str) -> pl.LazyFrame:
+    """Open a table without reading it; CSV columns come as text, whose type :func:`read_tables` then decides."""
+    files, kind = locate(key, path)
+    remote = "://" in files[0]  # locate has already resolved what is local
+    with reading(key, path):
+        if kind == "parquet":
+            # Folders such as day=2024-01-01 are columns, but only below the directory that the user named.
+            hive = any("=" in part for part in Path(below(path, files[0])).parent.parts)
+            lazy = pl.scan_parquet(files, hive_partitioning=hive, glob=remote)
+            if hive:
+                above = [part.partition("=")[0] for part in Path(path).parts if "=" in part]
+                own = pl.scan_parquet(files[0], hive_partitioning=False, glob=False).collect_schema()
+                lazy = lazy.drop([name for name in above if name not in own])
+        elif kind == "csv":
+            separator = "\t" if ".tsv" in Path(files[0]).name.lower() else ","
+            # Types are decided over all rows: a guess from the first ones depends on the order of rows and files.
+            lazy = pl.scan_csv(files, separator=separator, infer_schema=False, glob=remote)
+        else:
+            lazy = pl.scan_ipc(files, glob=remote)
+        lazy.collect_schema()
+    return lazy
+
+
+@contextmanager
+def reading(key: str, path: str) -> Iterator[None]:
+    """Turn what polars and the file system raise into a DataError that names the table."""
+    try:
+        yield
+    except (pl.exceptions.PolarsError, OSError) as error:
+        finding = str(error).strip().split("\n")[0]
+        raise DataError(f"{place_of(key, path)}: cannot be read: {finding}. Legal: {_legal()}.") from error
+
+
+def place_of(key: str, path: str | None) -> str:
+    """Return the place of a table for messages: the config key and its value."""
+    return f"data.{key}={path}"
+
+
+def below(path: str, file: str) -> str:
+    """Return the file's path below the directory of a table, empty when the table is no directory."""
+    top = Path(path.removeprefix("file://")).expanduser()
+    return str(Path(file).relative_to(top)) if top.is_dir() else ""
+
+
+def _legal() -> str:
+    return ", ".join(f"{kind} ({', '.join('.' + s for s in suffixes)})" for kind, suffixes in FORMATS.items())
+
+
+def _suffix(name: str) -> str | None:
+    return next((kind for kind, ends in FORMATS.items() for s in ends if name.lower().endswith("." + s)), None)
+
+
+def _format(name: str, place: str) -> str:
+    kind = _suffix(name)
+    if kind is None:
+        raise DataError(f"{place}: the ending of '{Path(name).name}' is not one of {_legal()}.")
+    return kind

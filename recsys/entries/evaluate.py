@@ -1,0 +1,142 @@
+"""``recsys evaluate``: a bundle in; its table beside the baselines on the test window out.
+
+``recsys train`` opens the test window with the same :func:`evaluate_bundle`, so the two tables agree.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from recsys.config.schema import Config, EvaluateConfig
+from recsys.errors import BundleError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from recsys.bundle.reader import Bundle
+    from recsys.data.dataset import FittedData
+    from recsys.data.log import InteractionLog
+    from recsys.data.prepared import Prepared
+    from recsys.evaluation.report import Comparison
+    from recsys.models.two_tower import TwoTower
+
+
+def run(cfg: EvaluateConfig) -> "Comparison":
+    """Evaluate a bundle on the test window that it has not seen; print, save and log the table.
+
+    Raises:
+        BundleError: The bundle cannot be used, has seen the test window, or belongs to other data.
+        RecsysError: Data, tracking server or output folder cannot be used.
+    """
+    from rich.console import Console
+
+    from recsys.data.dataset import interaction_log
+    from recsys.data.prepared import prepare
+    from recsys.entries.recommend import load
+    from recsys.evaluation.report import metric_dict, rich_table, save
+    from recsys.tracking.environment import describe
+    from recsys.tracking.run import start_run
+
+    console, folder = Console(), Path(cfg.run_dir)
+    bundle = load(cfg.bundle_uri, cfg.tracking.uri)
+    refuse_seen(bundle, cfg.bundle_uri)
+    with start_run(cfg.tracking) as tracked:
+        prepared = prepare(cfg.data)
+        refuse_other_data(bundle, cfg.bundle_uri, prepared)
+        describe(tracked, cfg, prepared, folder)
+        tracked.log_tags({"bundle_fingerprint": bundle.manifest.fingerprint})
+        comparison = evaluate_bundle(cfg, prepared, interaction_log(prepared), bundle)
+        paths = save(comparison, folder / "evaluation")
+        tracked.log_metrics(metric_dict(comparison))
+        tracked.log_file(folder / "evaluation", "evaluation")
+    console.print(rich_table(comparison))
+    console.print(f"bundle          {cfg.bundle_uri}\ntable and plot  {paths[0].parent}", markup=False, soft_wrap=True)
+    return comparison
+
+
+def refuse_seen(bundle: "Bundle", uri: str) -> None:
+    """Refuse a bundle whose model was fitted on the test window.
+
+    Raises:
+        BundleError: It was.
+    """
+    fitted_on = bundle.manifest.fitted_on
+    if fitted_on == "all":
+        raise BundleError(
+            f"bundle_uri={uri}: fitted_on is '{fitted_on}' in its manifest, so it has seen the test window and its "
+            "numbers would mean nothing; those of the model before that refit are in the manifest's metrics. "
+            "Train with bundle.refit_on=train_val to have a bundle to evaluate."
+        )
+
+
+def refuse_other_data(bundle: "Bundle", uri: str, prepared: "Prepared") -> None:
+    """Refuse data that the bundle was not made from: its windows, or even its rows, would be others.
+
+    Raises:
+        BundleError: The fingerprints differ.
+    """
+    own, given = bundle.manifest.data_fingerprint, prepared.fingerprint
+    if own != given:
+        raise BundleError(
+            f"bundle_uri={uri}: made from prepared data {own[:12]}, but this configuration gives {given[:12]} "
+            f"({prepared.path}); repeat the data settings of its training run (data=..., data.columns, data.split), "
+            "which its config.json lists, on the same tables."
+        )
+
+
+def evaluate_bundle(
+    cfg: Config,
+    prepared: "Prepared",
+    log: "InteractionLog",
+    bundle: "Bundle",
+    others: Iterable[tuple[str, "FittedData", "TwoTower"]] = (),
+) -> "Comparison":
+    """Open the test window once: the loaded bundle, variants and baselines, all fitted on what came before it.
+
+    Args:
+        cfg: Cut-offs, baselines, objective and seed.
+        prepared: The data set that the bundle was made from.
+        log: Its events, from :func:`recsys.data.dataset.interaction_log`.
+        bundle: Fitted before the test window.
+        others: Name, data and towers of variants, fitted before the test window.
+    """
+    from recsys.data.dataset import fit_data, microseconds
+    from recsys.evaluation.baselines import make_baseline
+    from recsys.evaluation.evaluate import evaluate, fit_and_evaluate
+    from recsys.evaluation.progress import progress_bar
+    from recsys.evaluation.recommender import Past
+    from recsys.evaluation.report import compare
+    from recsys.evaluation.slices import make_targets
+    from recsys.evaluation.towers import TowerScorer
+
+    settings, windows = cfg.evaluation, prepared.windows
+    data = fit_data(prepared, log, windows.test_start)
+    truth = log.between(data.cut, microseconds(windows.end))
+    targets = make_targets(data.log, truth, data.eligible)
+    past = Past(data.log, data.cut, data.tables.item, data.eligible)
+
+    with progress_bar() as progress:
+        through = BundleScorer(bundle)
+        results = [evaluate(through, targets, settings.ks, chunk_users=settings.chunk_users, progress=progress)]
+    for name, fitted, model in others:
+        scorer = TowerScorer(model, fitted.log, fitted.tables, fitted.cut, cfg.model.history)
+        scorer.name = name
+        results.append(evaluate(scorer, targets, settings.ks, chunk_users=settings.chunk_users))
+    with progress_bar() as progress:
+        rivals = (make_baseline(name, cfg.seed) for name in settings.baselines)
+        results += fit_and_evaluate(rivals, past, targets, settings.ks, settings.chunk_users, progress)
+    k = int(cfg.objective.metric.rpartition("_")[2])
+    return compare(results, settings.baselines, "test", k, settings.bootstrap, cfg.seed)
+
+
+class BundleScorer:
+    """A loaded bundle as a scorer: what the serving team would answer, over the whole catalogue."""
+
+    name = "two_tower"
+
+    def __init__(self, bundle: "Bundle") -> None:
+        self._bundle = bundle
+
+    def scores(self, users: "Tensor") -> "Tensor":
+        """Return scores ``[B, N]`` of user rows ``[B]``; rows of the bundle are those of the prepared tables."""
+        return self._bundle.scores(users)

@@ -1,0 +1,136 @@
+"""Measures recsys. Every number that is printed was measured by this run, on the device it names.
+
+python scripts/benchmark.py train [--positives 200000] [--seconds 10] [--device cuda] [model.hidden=64 ...]
+    Training speed in one process beside a plain Lightning module (scripts/plain_lightning.py), both at width 64 and
+    history 50: positive examples per second, NDCG@20 on the validation window after equally many of them, and where
+    the time of our step goes. Overrides are those of `recsys train`.
+"""
+
+import argparse
+import json
+import logging
+import platform
+import sys
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from recsys.errors import RecsysError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a benchmark; returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    train = commands.add_parser("train", help="training speed beside a plain Lightning module")
+    train.set_defaults(run=run_train)
+    train.add_argument("--positives", type=int, default=200_000, help="examples before the NDCG is compared")
+    train.add_argument("--seconds", type=float, default=10.0, help="of each timed run")
+    train.add_argument("--repetitions", type=int, default=5, help="timed runs of each, in turns")
+    train.add_argument("--steps", type=int, default=10, help="of ours that are taken apart, in each repetition")
+    train.add_argument("--matmul-size", type=int, default=None, help="side of the product that sets the pace")
+    train.add_argument("--threads", type=int, default=2)
+    train.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    train.add_argument("--output", type=Path, default=Path("runs/benchmark"), help="folder of the JSON report")
+    train.add_argument("overrides", nargs="*", help="as of `recsys train`, for example training.batch_moments=256")
+    asked = parser.parse_args(arguments)
+    if asked.device == "cuda" and not torch.cuda.is_available():
+        parser.error("--device cuda: PyTorch finds no CUDA device here; leave it out to measure the CPU.")
+    try:
+        asked.run(asked)
+    except RecsysError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def run_train(asked: argparse.Namespace) -> None:
+    """Measure training, print the tables and save the numbers."""
+    from benchmark_step import anatomy
+    from benchmark_train import SETTING, open_bench, quality, speed
+
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    torch.set_num_threads(asked.threads)
+    console, device = Console(), torch.device(asked.device)
+    bench = open_bench(asked.overrides, device)
+    console.print(f"{bench.cfg.data.name}: {len(bench.data.log):,} events to train on, {device_name(device)}")
+    reached = quality(bench, asked.positives)
+    console.print(f"trained on {reached['ours']['positives']:,} positives each; now the clock, in turns")
+    report: dict[str, Any] = {
+        "benchmark": "train",
+        "device": device_name(device),
+        "threads": asked.threads,
+        "torch": torch.__version__,
+        "overrides": [*SETTING, *asked.overrides],
+        "quality": reached,
+        "speed": speed(bench, reached["plain"]["learning_rate"], asked.seconds, asked.repetitions),
+        "step": anatomy(
+            bench, asked.steps, asked.repetitions, asked.matmul_size or (8192 if device.type == "cuda" else 2048)
+        ),
+    }
+    for table in train_tables(report):
+        console.print(table)
+    console.print(f"saved {save(report, asked.output)}", soft_wrap=True)
+
+
+def train_tables(report: dict[str, Any]) -> list[Table]:
+    """Return the comparison and the anatomy of a step as tables."""
+    reached, speed, step = report["quality"], report["speed"], report["step"]
+    both = Table(title=f"training on {report['device']}")
+    for column in ("", "positives/s", "min to max", "seen", "val NDCG@20"):
+        both.add_column(column, justify="right" if column else "left")
+    for name, title in (("ours", "recsys"), ("plain", f"plain, Adam {reached['plain']['learning_rate']:g}")):
+        rate, seen = speed[name], reached[name]
+        span = f"{rate['min']:,.0f} to {rate['max']:,.0f}"
+        both.add_row(title, f"{rate['median']:,.0f}", span, f"{seen['positives']:,}", f"{seen['ndcg_at_20']:.4f}")
+    ratio, gap = speed["ratio"], reached["difference"]
+    span = f"{ratio['min']:.1f} to {ratio['max']:.1f}"
+    both.add_row("ratio; difference", f"{ratio['median']:.1f} x", span, "", f"{gap['mean']:+.4f}", style="bold")
+    both.caption = (
+        f"{len(ratio['all'])} timed runs of each, in turns: medians and range; difference of NDCG: 95 % interval"
+        f" [{gap['low']:+.4f}, {gap['high']:+.4f}] over {reached['users']:,} users"
+    )
+
+    whole = step["step_milliseconds"]["median"]
+    parts = Table(title="a step of recsys")
+    for column in ("part", "ms", "%"):
+        parts.add_column(column, justify="left" if column == "part" else "right")
+    for part, milliseconds in step["milliseconds"].items():
+        parts.add_row(part, f"{milliseconds:.1f}", f"{100 * milliseconds / whole:.1f}", end_section=part == "loop")
+    parts.add_row("all, by Trainer.fit", f"{whole:.1f}", "100.0", end_section=True)
+    parts.add_row("bare matrix products", f"{step['matmul_milliseconds']:.1f}", f"{100 * step['matmul_share']:.1f}")
+    parts.caption = (
+        "loop: the whole less the parts, which were timed without a Trainer (below 0: noise);"
+        f" products: {step['matmul_flops'] / 1e9:.2f} GFLOP"
+        f" at the {step['matmul_flops_per_second'] / 1e9:,.0f} GFLOP/s of one large product"
+    )
+    return [both, parts]
+
+
+def device_name(device: torch.device) -> str:
+    """Return what is measured: the GPU's name, or the processor's with the number of threads."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    name, info = platform.processor() or platform.machine(), Path("/proc/cpuinfo")
+    if info.exists():
+        models = [row.partition(":")[2].strip() for row in info.read_text().splitlines() if "model name" in row]
+        name = models[0] if models else name
+    return f"{name}, threads: {torch.get_num_threads()}"
+
+
+def save(report: dict[str, Any], folder: Path) -> Path:
+    """Write ``folder/BENCHMARK-TIME.json`` whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{report['benchmark']}-{datetime.now():%Y-%m-%d_%H-%M-%S}.json"
+    half = path.with_suffix(".part")
+    half.write_text(json.dumps(report, indent=1))
+    return half.replace(path)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

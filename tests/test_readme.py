@@ -1,0 +1,232 @@
+"""Every command and every snippet of README.md runs: a reader who copies them gets what the page says."""
+
+import random
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
+
+import polars as pl
+import pytest
+
+from recsys.cli import main
+
+README = Path(__file__).resolve().parents[1] / "README.md"
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+
+FAST = (
+    "training.max_epochs=1", "training.batch_moments=64", "training.negatives=64", "model.width=16", "model.history=8",
+    "trainer.limit_train_batches=2", "trainer.limit_val_batches=1", "evaluation=quick",
+)  # fmt: skip
+"""Appended to what trains or evaluates: the same path through the code in seconds."""
+COMPOSED = (
+    "recsys train trainer=gpu",
+    "recsys train trainer=ddp",
+    "recsys train model.width=128 training.max_epochs=20 evaluation=quick",
+    "recsys train model=content_only",
+    "recsys train debug=does_it_run",
+)
+"""Need CUDA, or a while, on the default data: composed and checked with ``--cfg job``. The like of them is trained
+elsewhere: ``debug=does_it_run`` in test_presets, ``trainer`` there too."""
+SWEEP = "recsys train -m seed=1,2,3"
+"""Goes as far as the entry, three times."""
+MAKES_AN_ENVIRONMENT = (
+    "scripts/quickstart",
+    "scripts/test",
+    "scripts/test -m gpu",
+    "source .venv/bin/activate",
+    "docker build -f Dockerfile.gpu -t recsys .",
+    'docker run --gpus all -v "$PWD:/work" recsys train trainer=gpu',
+)
+"""Each is checked below, by a test of its own."""
+
+
+def blocks(language: str) -> list[str]:
+    """Return the fenced blocks of a language, in order."""
+    return [text for found, text in BLOCK.findall(README.read_text()) if found == language]
+
+
+def commands() -> list[str]:
+    """Return the commands of the page in order, without their comments."""
+    lines = (line for block in blocks("bash") for line in block.splitlines())
+    return [command for line in lines if (command := line.partition("  #")[0].strip())]
+
+
+@dataclass
+class Visit:
+    """What came out when a reader typed everything on the page, in order.
+
+    Attributes:
+        folder: Where it was typed.
+        outputs: Command, or snippet, to what it printed.
+    """
+
+    folder: Path
+    outputs: dict[str, str] = field(default_factory=dict)
+
+
+@pytest.fixture(scope="module")
+def visit(
+    shop_tables: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    python: Callable[..., subprocess.CompletedProcess[str]],
+) -> Visit:
+    """Type everything that trains, prepares, recommends or prints, in a folder with the tables the page names."""
+    seen = Visit(tmp_path_factory.mktemp("reader"))
+    for name in ("events", "items", "users"):
+        (seen.folder / f"{name}.parquet").symlink_to(shop_tables / f"{name}.parquet")
+    write_my_shop(seen.folder)
+    for command in commands():
+        if command not in (*COMPOSED, SWEEP, *MAKES_AN_ENVIRONMENT):
+            seen.outputs[command] = typed(command, seen.folder, python)
+    for snippet in blocks("python"):
+        done = python(seen.folder, "-c", snippet)
+        assert done.returncode == 0, f"{snippet}\n{done.stdout}{done.stderr}"
+        seen.outputs[snippet] = done.stdout
+    return seen
+
+
+def typed(command: str, folder: Path, python: Callable[..., subprocess.CompletedProcess[str]]) -> str:
+    """Run a ``recsys`` command with fast overrides and return what it printed."""
+    program, *words = shlex.split(command)
+    assert program == "recsys", f"the page has a command that no test knows: {command}"
+    if "--cfg" not in words:
+        words += FAST if words[0] in ("train", "evaluate") else ()
+        words += ["logger=none"] if words[:2] == ["train", "data=tables"] else []  # what follows uses the other one
+    done = python(folder, "-m", "recsys", *words)
+    assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+    return done.stdout
+
+
+def write_my_shop(folder: Path) -> None:
+    """Write the page's own YAML file where its first line says, and the tables that it names."""
+    (shop,) = blocks("yaml")
+    path = folder / shop.splitlines()[0].removeprefix("# ")
+    path.parent.mkdir(parents=True)
+    path.write_text(shop)
+    chance = random.Random(0)
+    sales = {
+        "customer": [f"c{chance.randrange(40)}" for _ in range(900)],
+        "sku": [f"s{int(50 * chance.random() ** 2)}" for _ in range(900)],
+        "bought_at": [f"{datetime(2024, 1, 1) + timedelta(minutes=11 * (i // 2))}" for i in range(900)],
+        "receipt": [i // 2 for i in range(900)],
+        "store": [["north", "south"][i // 2 % 2] for i in range(900)],
+    }
+    pl.DataFrame(sales).write_csv(folder / "sales.csv")
+    products = {"sku": [f"s{i}" for i in range(50)], "brand": ["ab"[i % 2] for i in range(50)]}
+    pl.DataFrame(products).write_parquet(folder / "products.parquet")
+
+
+def test_every_command_runs(visit: Visit) -> None:
+    assert {*visit.outputs, *COMPOSED, SWEEP, *MAKES_AN_ENVIRONMENT} == {*commands(), *blocks("python")}
+
+
+def output_of(visit: Visit, start: str) -> str:
+    (output,) = [text for command, text in visit.outputs.items() if command.startswith(start)]
+    return output
+
+
+def test_own_tables_end_with_a_table_and_a_bundle(visit: Visit) -> None:
+    output = output_of(visit, "recsys train data=tables")
+    assert "test window, whole catalogue" in output
+    assert "two_tower" in output
+    runs = sorted((visit.folder / "runs" / "train").iterdir())
+    for name in ("evaluation", "bundle", "data_report.html", "checkpoints", "config.json", "environment.json"):
+        assert (runs[0] / name).exists(), f"the page promises {name}"
+    assert {"mlflow.db", "mlruns", "prepared"} <= {path.name for path in visit.folder.iterdir()}
+    assert all((path / "features.yaml").is_file() for path in (visit.folder / "prepared").iterdir())
+
+
+def test_own_configuration_file(visit: Visit) -> None:
+    assert "myshop: 900 of 900 rows kept" in output_of(visit, "recsys prepare")
+    assert "models:/recsys-myshop/1" in output_of(visit, "recsys train --config-dir")
+    assert "test window, whole catalogue" in output_of(visit, "recsys evaluate")
+    recs = pl.read_parquet(visit.folder / "recs.parquet")
+    assert recs.columns == ["user_id", "item_id", "rank", "score"]
+    assert recs.group_by("user_id").len()["len"].unique().to_list() == [20]
+
+
+def test_snippets_answer(visit: Visit) -> None:
+    reader, mlflow = blocks("python")
+    assert "shape: (15, 4)" in visit.outputs[reader]  # 3 users, 5 items each
+    assert "shape: (5, 4)" in visit.outputs[reader]
+    assert len(re.findall(r"\bc[12]\b +s\d+ +[1-5]\b", visit.outputs[mlflow])) == 10
+
+
+@pytest.mark.parametrize("command", COMPOSED)
+def test_command_composes(
+    command: str, tmp_path: Path, python: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    assert command in commands()
+    words = shlex.split(command)[1:]
+    done = python(tmp_path, "-m", "recsys", *words, "--cfg", "job")
+    assert done.returncode == 0, done.stderr
+    assert "objective:" in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("outside")
+def test_sweep_starts_every_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert SWEEP in commands()
+    seeds: list[int] = []
+    monkeypatch.setitem(sys.modules, "recsys.entries.train", SimpleNamespace(run=lambda cfg: seeds.append(cfg.seed)))
+    assert main(shlex.split(SWEEP)[1:]) == 0
+    assert seeds == [1, 2, 3]
+
+
+def last_line(script: Path) -> str:
+    assert subprocess.run(["bash", "-n", script]).returncode == 0
+    return script.read_text().splitlines()[-1]
+
+
+def test_scripts_end_with_what_the_page_says(repo: Path) -> None:
+    """That they make the environment, and only once, is tested in test_house."""
+    assert last_line(repo / "scripts/quickstart") == 'exec "$bin/recsys" train "$@"'
+    assert last_line(repo / "scripts/test") == '"$bin/pytest" "$@"'
+    for script in ("scripts/quickstart", "scripts/test"):
+        assert 'source "$(dirname "${BASH_SOURCE[0]}")/env"' in (repo / script).read_text()
+    assert "bin=$root/.venv/bin" in (repo / "scripts/env").read_text()  # what `source .venv/bin/activate` enters
+
+
+def test_gpu_tests_exist(repo: Path) -> None:
+    """``scripts/test -m gpu`` selects them."""
+    marked = [path.name for path in (repo / "tests").rglob("test_*.py") if "@pytest.mark.gpu" in path.read_text()]
+    assert marked
+
+
+def test_docker_lines_are_those_of_the_dockerfile(
+    repo: Path, tmp_path: Path, python: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    build, run = (command for command in commands() if command.startswith("docker"))
+    dockerfile = (repo / "Dockerfile.gpu").read_text()
+    assert build in dockerfile
+    assert run in dockerfile
+    assert 'ENTRYPOINT ["recsys"]' in dockerfile
+    verb = shlex.split(run.partition(" recsys ")[2])
+    assert python(tmp_path, "-m", "recsys", *verb, "--cfg", "job").returncode == 0
+
+
+def test_links_and_paths_exist(repo: Path) -> None:
+    text = README.read_text()
+    links = re.findall(r"\]\((?!http)([^)#]+)\)", text)
+    rooms = re.findall(r"^\| `([^`]+)`(?:, `([^`]+)`)? \| ", text.partition("## The house")[2], re.MULTILINE)
+    assert len(rooms) == 10
+    for path in [*links, *(room for pair in rooms for room in pair if room)]:
+        assert (repo / path).exists(), path
+
+
+def test_table_has_its_place() -> None:
+    text = README.read_text()
+    assert [text.count(f"<!-- table:{edge} -->") for edge in ("begin", "end")] == [1, 1]
+    table = text.partition("<!-- table:begin -->")[2].partition("<!-- table:end -->")[0].strip()
+    assert not table or "two_tower" in table
+
+
+def test_the_interpreter_is_that_of_the_package() -> None:
+    """The commands above were run with this one; ``recsys`` on the page is the script beside it."""
+    assert Path(sys.executable).with_name("recsys").exists()
