@@ -51,10 +51,14 @@ class ItemIndex:
         return rows
 
     def save(self, path: Path) -> None:
-        """Write the index in faiss' own format."""
+        """Write the index in faiss' own format.
+
+        Raises:
+            OSError: The place cannot be written to, or is full.
+        """
         import faiss
 
-        faiss.write_index(self.index, str(path))
+        path.write_bytes(faiss.serialize_index(self.index))  # its own writer raises no OSError
 
     @classmethod
     def load(cls, path: Path, search_width: int) -> "ItemIndex":

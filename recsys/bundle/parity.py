@@ -1,6 +1,7 @@
 """Towers leave Python: scripted and exported, and compared with the eager module value by value."""
 
 import copy
+import io
 import logging
 import warnings
 from collections.abc import Callable, Mapping
@@ -64,10 +65,16 @@ def script(tower: nn.Module) -> torch.jit.ScriptModule:
 
 
 def save_script(scripted: torch.jit.ScriptModule, path: Path) -> None:
-    """Write a TorchScript archive."""
+    """Write a TorchScript archive.
+
+    Raises:
+        OSError: The place cannot be written to, or is full.
+    """
+    archive = io.BytesIO()  # torch's own writer of files ends the process when the disk is full
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*torch.jit.save.*", category=DeprecationWarning)
-        scripted.save(str(path))
+        torch.jit.save(scripted, archive)
+    path.write_bytes(archive.getbuffer())
 
 
 def compare(
@@ -122,18 +129,23 @@ def export_program(tower: nn.Module, example: Inputs, path: Path) -> Callable[[I
     Returns:
         None, with a warning, where ``torch.export`` cannot express the tower: the TorchScript archive is the
         part that readers rely on.
+
+    Raises:
+        OSError: The place cannot be written to, or is full.
     """
     batch, length = torch.export.Dim("batch", min=1), torch.export.Dim("length", min=1)
     shapes = {
         name: {0: batch, 1: length} if name.startswith("history/") else {0: batch} for name in example
     }  # fmt: skip
+    archive = io.BytesIO()  # torch's own writer of files ends the process when the disk is full
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of the compiler, about its own internals
-            torch.export.save(torch.export.export(tower, (example,), dynamic_shapes=(shapes,)), path)
-            program: Callable[[Inputs], Tensor] = torch.export.load(path).module()
+            torch.export.save(torch.export.export(tower, (example,), dynamic_shapes=(shapes,)), archive)
+            archive.seek(0)
+            program: Callable[[Inputs], Tensor] = torch.export.load(archive).module()
     except Exception as error:  # the compiler raises many kinds
-        path.unlink(missing_ok=True)
         log.warning("no %s in the bundle: torch.export cannot express it (%s)", path.name, str(error).splitlines()[0])
         return None
+    path.write_bytes(archive.getbuffer())
     return program

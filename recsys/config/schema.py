@@ -62,7 +62,7 @@ class ModelConfig:
     history: int = 512  # L, the last interactions that the user tower reads
     heads: int = 4  # attention heads over the history
     dropout: float = 0.1
-    id_dropout: float = 0.3  # share of item ids hidden in training, so that attributes carry the unseen
+    id_dropout: float = 0.2  # share of item ids hidden in training, so that attributes carry the unseen
     user_id_dropout: float = 0.5  # the same for user ids
     history_dropout: float = 0.3  # share of events hidden from the taste part in training
     context_dropout: float = 0.5  # share of moments whose hour, store ... are hidden in training: batch jobs have none

@@ -83,6 +83,17 @@ def resolve(cfg: DataConfig) -> DataConfig:
     )
 
 
+def check_paths(cfg: DataConfig) -> None:
+    """Check that every table of a config is there and of a format that can be read; opens none of them.
+
+    Raises:
+        ConfigError: Unknown source, or ``tables`` without ``data.events``.
+        DataError: A file, or the package of ``completejourney``, is missing.
+    """
+    for key, path in _paths(resolve(cfg)):
+        locate(key, path)
+
+
 def content_digest(cfg: DataConfig) -> str:
     """Hash the content of every input table of a resolved config: same content, same digest, wherever it lies.
 

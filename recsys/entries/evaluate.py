@@ -32,12 +32,14 @@ def run(cfg: EvaluateConfig) -> "Comparison":
 
     from recsys.data.dataset import interaction_log
     from recsys.data.prepared import prepare
+    from recsys.data.sources import check_paths
     from recsys.entries.recommend import load
     from recsys.evaluation.report import metric_dict, rich_table, save
     from recsys.tracking.environment import describe
     from recsys.tracking.run import start_run
 
     console, folder = Console(), Path(cfg.run_dir)
+    check_paths(cfg.data)  # a mistyped path shall not leave a run, or even a store, behind
     bundle = load(cfg.bundle_uri, cfg.tracking.uri)
     refuse_seen(bundle, cfg.bundle_uri)
     with start_run(cfg.tracking) as tracked:
@@ -49,7 +51,7 @@ def run(cfg: EvaluateConfig) -> "Comparison":
         paths = save(comparison, folder / "evaluation")
         tracked.log_metrics(metric_dict(comparison))
         tracked.log_file(folder / "evaluation", "evaluation")
-    console.print(rich_table(comparison))
+    console.print(rich_table(comparison, console))
     console.print(f"bundle          {cfg.bundle_uri}\ntable and plot  {paths[0].parent}", markup=False, soft_wrap=True)
     return comparison
 

@@ -54,6 +54,7 @@ def run(cfg: Config) -> TrainResult:
     from recsys.data.prepared import prepare
     from recsys.data.report import data_report, print_summary
     from recsys.data.report_page import write_html
+    from recsys.data.sources import check_paths
     from recsys.entries.evaluate import evaluate_bundle
     from recsys.evaluation.report import metric_dict, rich_table
     from recsys.evaluation.report import save as save_comparison
@@ -62,6 +63,7 @@ def run(cfg: Config) -> TrainResult:
     from recsys.tracking.run import start_run
 
     console, folder = Console(), Path(cfg.run_dir)
+    check_paths(cfg.data)  # a mistyped path shall not leave a run, or even a store, behind
     with start_run(cfg.tracking) as tracked:
         console.rule("data")
         prepared = prepare(cfg.data)
@@ -86,7 +88,7 @@ def run(cfg: Config) -> TrainResult:
         comparison = evaluate_bundle(cfg, prepared, log, Bundle.load(bundle), others)
         metrics = metric_dict(comparison) | {cfg.objective.metric: chosen.best}
         save_comparison(comparison, folder / "evaluation")
-        console.print(rich_table(comparison))
+        console.print(rich_table(comparison, console))
 
         if cfg.bundle.refit_on == "all":
             console.rule("two-tower: refit on everything, to serve")
@@ -168,7 +170,7 @@ def refit(
         tower_inputs(data),
         model,
         cfg.training,
-        trainer_of=trainer_factory(cfg),
+        trainer_of=trainer_factory(cfg, again=True),
         folder=folder / "checkpoints" / "refit",
         seed=cfg.seed,
         epochs=chosen.epochs,
@@ -209,12 +211,19 @@ def tower_inputs(data: "FittedData") -> Any:
     )
 
 
-def trainer_factory(cfg: Config) -> Callable[..., Any]:
-    """Return a function that makes Lightning's Trainer from the config and further arguments."""
+def trainer_factory(cfg: Config, again: bool = False) -> Callable[..., Any]:
+    """Return a function that makes Lightning's Trainer from the config and further arguments.
+
+    Args:
+        cfg: With ``trainer`` and ``callbacks``.
+        again: Whether the model has been fitted before, so that its summary has been shown.
+    """
     from hydra.utils import instantiate
+    from pytorch_lightning.callbacks import ModelSummary
 
     def make(callbacks: list[Any], **arguments: Any) -> Any:
         extra = [instantiate(callback) for callback in cfg.callbacks.values()]
+        extra = [callback for callback in extra if not (again and isinstance(callback, ModelSummary))]
         return instantiate(cfg.trainer, callbacks=[*callbacks, *extra], enable_checkpointing=True, **arguments)
 
     return make

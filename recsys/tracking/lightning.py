@@ -32,8 +32,8 @@ class RunLogger(Logger):
 
     @property
     def version(self) -> str:
-        """Return the id of the run."""
-        return self._run.run_id or ""
+        """Return nothing: Lightning would show the last characters of a run's id in the progress bar."""
+        return ""
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:

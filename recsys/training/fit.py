@@ -1,6 +1,8 @@
 """Fits a retriever: chooses the number of epochs on validation, or fits for a number that was chosen."""
 
+import logging
 import time
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +10,7 @@ from typing import Any
 
 import pytorch_lightning as lightning
 import torch
-from pytorch_lightning.callbacks import Callback, EarlyStopping, LambdaCallback, ModelCheckpoint
+from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from torch import Tensor
 
 from recsys.config.schema import ModelConfig, ObjectiveConfig, TrainingConfig
@@ -17,6 +19,12 @@ from recsys.data.log import InteractionLog
 from recsys.data.tables import FeatureTables
 from recsys.models.two_tower import TowerInputs, TowerShape, TwoTower
 from recsys.training.task import LearningRates, RetrieverTask, Validate
+
+ADVICE = ("GPU available:", "TPU available:", "💡 Tip:", "`Trainer.fit` stopped:")
+"""Beginnings of what Lightning tells at every fit, and a job that fits twice or more has on its own console."""
+logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(
+    lambda record: not record.getMessage().startswith(ADVICE)
+)
 
 
 @dataclass(frozen=True)
@@ -142,13 +150,11 @@ def fit_retriever(
         total_steps=training.max_epochs * len(batches),
     )
     task = RetrieverTask(model, batches, tables.to(device), rates, validate)
-
-    def set_epoch(trainer: lightning.Trainer, _: lightning.LightningModule) -> None:
-        batches.epoch = trainer.current_epoch  # a fit that goes on from a checkpoint goes on with its order
-
-    trainer.callbacks.insert(0, LambdaCallback(on_train_epoch_start=set_epoch))
     start = time.perf_counter()
-    trainer.fit(task, train_dataloaders=batches, ckpt_path=ckpt_path)
+    with warnings.catch_warnings():
+        # Lightning asks torch's pytree for a leaf in the old way whenever it is given a data loader
+        warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated", FutureWarning)
+        trainer.fit(task, train_dataloaders=batches, ckpt_path=ckpt_path)
     seconds = time.perf_counter() - start
     if trainer.interrupted:
         raise KeyboardInterrupt

@@ -2,10 +2,10 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import pytorch_lightning as lightning
 import torch
+from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 
 from recsys.data.asof import ItemClock
@@ -63,6 +63,10 @@ class RetrieverTask(lightning.LightningModule):
         self.log("train/temperature", self.model.temperature, batch_size=len(batch.user))
         return loss
 
+    def on_train_epoch_start(self) -> None:
+        """Set the order of this epoch: a fit that goes on from a checkpoint goes on with its order."""
+        self._batches.epoch = self.current_epoch
+
     def on_train_epoch_end(self) -> None:
         """Measure the validation window."""
         if self._validate is None:
@@ -74,7 +78,7 @@ class RetrieverTask(lightning.LightningModule):
         self.validations.append(metrics)
         self.log_dict(metrics)
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Row-wise Adagrad for tables, AdamW for the rest, both with linear decay."""
         rates = self._rates
         optimizer = TwoPartOptimizer(

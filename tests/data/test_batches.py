@@ -70,9 +70,6 @@ def test_moments_are_those_of_an_oracle(rows, log_of):
         mine = slice(int(moments.offsets[m]), int(moments.offsets[m + 1]))
         items = moments.items[mine].tolist()
         assert sorted(items) == sorted(positives)
-        for item, is_first in zip(items, moments.is_first[mine].tolist(), strict=True):
-            met = min(p for p in range(begin, len(log)) if int(log.item[p]) == item)
-            assert is_first == (int(log.basket[met]) == int(log.basket[event]))
         own = set((log.basket == log.basket[event]).nonzero().flatten().tolist())
         assert not own & set(before)
 
@@ -297,18 +294,6 @@ def test_negatives_may_come_from_another_catalogue(year):
         candidates = set(batch.items[batch.candidates].tolist())
         positives = set(batch.items[batch.candidates][batch.positive_candidate].tolist())
         assert candidates == positives | set(catalogue.tolist())
-
-
-def test_a_first_purchase_may_weigh_more(log_of):
-    # Item 1 is met first in basket 0; item 2 in basket 5, where it is bought twice; both come back in basket 6.
-    rows = [(0, 1, 1), (0, 1, 2, 5), (0, 2, 3, 5), (0, 2, 4, 5), (0, 1, 5, 6), (0, 2, 5, 6), (0, 3, 5, 6)]
-    batches = MomentBatches(log_of(rows, 1, 4), history=9, batch_moments=9, negatives=0, first_weight=3.0)
-    (batch,) = batches
-    weights = {}
-    bought = batch.items[batch.candidates][batch.positive_candidate]
-    for query, item, weight in zip(batch.positive_query.tolist(), bought.tolist(), batch.weight.tolist(), strict=True):
-        weights[int(batch.event[query]), item] = weight
-    assert weights == {(0, 1): 3.0, (1, 1): 1.0, (1, 2): 3.0, (4, 1): 1.0, (4, 2): 1.0, (4, 3): 3.0}
 
 
 def test_batches_are_about_as_large_as_asked(year):

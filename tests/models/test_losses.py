@@ -6,20 +6,20 @@ import torch
 from recsys.models.losses import inclusion_log_probability, sampled_softmax
 
 
-def naive(query, candidate, temperature, log_q, positive_query, positive_candidate, weight):
+def naive(query, candidate, temperature, log_q, positive_query, positive_candidate):
     """The loss by its definition, one exponential at a time."""
-    pairs = list(zip(positive_query.tolist(), positive_candidate.tolist(), weight.tolist(), strict=True))
+    pairs = list(zip(positive_query.tolist(), positive_candidate.tolist(), strict=True))
     total = 0.0
-    for q, c, w in pairs:
-        own = {other for row, other, _ in pairs if row == q}
+    for q, c in pairs:
+        own = {other for row, other in pairs if row == q}
 
         def score(j, q=q):
             inner = sum(float(a) * float(b) for a, b in zip(query[q], candidate[j], strict=True))
             return inner / float(temperature) - float(log_q[j])
 
         negatives = [math.exp(score(j)) for j in range(len(candidate)) if j not in own]
-        total -= w * math.log(math.exp(score(c)) / (math.exp(score(c)) + sum(negatives)))
-    return total / sum(w for *_, w in pairs)
+        total -= math.log(math.exp(score(c)) / (math.exp(score(c)) + sum(negatives)))
+    return total / len(pairs)
 
 
 def problem(seed=0, dtype=torch.float32):
@@ -29,9 +29,8 @@ def problem(seed=0, dtype=torch.float32):
     log_q = torch.rand(9, generator=chance, dtype=dtype).log()
     positive_query = torch.tensor([0, 0, 0, 1, 3, 3])  # query 2 has none, queries 0 and 1 share candidate 2
     positive_candidate = torch.tensor([2, 5, 8, 2, 0, 4])
-    weight = torch.rand(6, generator=chance, dtype=dtype) + 0.1
     temperature = torch.tensor(0.7, dtype=dtype)
-    return [query, candidate, temperature, log_q, positive_query, positive_candidate, weight]
+    return [query, candidate, temperature, log_q, positive_query, positive_candidate]
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -44,24 +43,22 @@ def test_loss_by_hand():
     # Scores are 1, 0, 0; q is 1/2, 1/4, 1/4, so the terms are 2e, 4, 4.
     query, candidate = torch.tensor([[1.0, 0.0]]), torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
     log_q = torch.tensor([0.5, 0.25, 0.25]).log()
-    zero, one = torch.tensor([0]), torch.ones(1)
-    loss = sampled_softmax(query, candidate, torch.tensor(1.0), log_q, zero, zero, one)
+    zero = torch.tensor([0])
+    loss = sampled_softmax(query, candidate, torch.tensor(1.0), log_q, zero, zero)
     assert loss.item() == pytest.approx(-math.log(2 * math.e / (2 * math.e + 8)))
     # Candidate 1 is a positive too: it is no negative of the first, nor the first of it.
-    both = sampled_softmax(
-        query, candidate, torch.tensor(1.0), log_q, torch.tensor([0, 0]), torch.tensor([0, 1]), torch.tensor([3.0, 1.0])
-    )
+    both = sampled_softmax(query, candidate, torch.tensor(1.0), log_q, torch.tensor([0, 0]), torch.tensor([0, 1]))
     parts = -math.log(2 * math.e / (2 * math.e + 4)), -math.log(4 / (4 + 4))
-    assert both.item() == pytest.approx((3 * parts[0] + parts[1]) / 4)
+    assert both.item() == pytest.approx(sum(parts) / 2)
 
 
 def test_gradients_are_those_of_the_function():
-    query, candidate, temperature, log_q, positive_query, positive_candidate, weight = problem(dtype=torch.float64)
+    query, candidate, temperature, log_q, positive_query, positive_candidate = problem(dtype=torch.float64)
     for part in (query, candidate, temperature):
         part.requires_grad_()
 
     def loss(q, c, t):
-        return sampled_softmax(q, c, t, log_q, positive_query, positive_candidate, weight)
+        return sampled_softmax(q, c, t, log_q, positive_query, positive_candidate)
 
     scores = (query @ candidate.T).detach()
     assert scores.dtype == torch.float64  # the loss itself works in float32, so steps must not be too small
@@ -74,7 +71,7 @@ def test_positives_of_a_query_do_not_repel_each_other():
     # All candidates but one are positives of query 0; only the one is pushed away.
     positive_candidate = torch.arange(8)
     sampled_softmax(
-        query, candidate, temperature, log_q, torch.zeros(8, dtype=torch.int64), positive_candidate, torch.ones(8)
+        query, candidate, temperature, log_q, torch.zeros(8, dtype=torch.int64), positive_candidate
     ).backward()
     along = candidate.grad @ query[0]
     assert (along[:8] < 0).all()
@@ -85,9 +82,7 @@ def test_a_query_whose_candidates_are_all_positives_teaches_nothing():
     query, candidate, temperature, log_q, *_ = problem()
     for part in (query, candidate):
         part.requires_grad_()
-    loss = sampled_softmax(
-        query, candidate, temperature, log_q, torch.zeros(9, dtype=torch.int64), torch.arange(9), torch.ones(9)
-    )
+    loss = sampled_softmax(query, candidate, temperature, log_q, torch.zeros(9, dtype=torch.int64), torch.arange(9))
     loss.backward()
     assert loss.item() == 0.0
     assert not query.grad.any()
@@ -153,7 +148,6 @@ def fitted_distribution(corrected: bool) -> tuple[torch.Tensor, torch.Tensor]:
             log_q,
             torch.arange(in_batch),
             torch.searchsorted(candidates, item),
-            torch.ones(in_batch),
         )
         optimizer.zero_grad()
         loss.backward()

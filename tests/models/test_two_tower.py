@@ -124,15 +124,16 @@ def test_scripted_is_eager_by_value(variant, device: torch.device):
         torch.jit.save(torch.jit.script(tower), disk)
         disk.seek(0)
         towers.append(torch.jit.load(disk, map_location=device))
+    atol = 1e-5 if device.type == "cpu" else 1e-4  # scripted code may be fused there, which rounds elsewhere
     with torch.no_grad():
         for n, length in ((1, 1), (3, 7), (129, 40), (1, 3)):
             items = {k: v.to(device) for k, v in candidates(n, n).items()}
             asked = {k: v.to(device) for k, v in without_history(requests(n, length, n), slice(0, n, 2)).items()}
-            assert close(towers[0](items), model.item_tower(items))
-            assert close(towers[1](asked), model.user_tower(asked))
+            assert close(towers[0](items), model.item_tower(items), atol)
+            assert close(towers[1](asked), model.user_tower(asked), atol)
             missing = blank(items, *items), blank(asked, "user_id", "city", "income", *CONTEXT)
-            assert close(towers[0](missing[0]), model.item_tower(missing[0]))
-            assert close(towers[1](missing[1]), model.user_tower(missing[1]))
+            assert close(towers[0](missing[0]), model.item_tower(missing[0]), atol)
+            assert close(towers[1](missing[1]), model.user_tower(missing[1]), atol)
 
 
 @torch.no_grad()
@@ -252,18 +253,15 @@ def test_unseen_items_are_told_apart_by_their_attributes(model):
 
 
 def test_hidden_ids_in_training():
-    """The taste part learns to do without ids; the code part is what remembers them."""
+    """Code and taste learn to do without ids; the prior, last, does not."""
     chances = {"dropout": 0.0, "context_dropout": 0.0, "history_dropout": 0.0}
     model = make(id_dropout=1.0, user_id_dropout=1.0, **chances).train()
     items, asked = candidates(6), requests(6, 5)
-    codes = model.item_tower.code_width
     with torch.no_grad():
         known, other = model.item_tower(items), model.item_tower(other_ids(items, "item_id", ITEMS))
-        assert close(known[:, codes:-1], other[:, codes:-1])
-        assert not close(known[:, :codes], other[:, :codes], atol=1e-3)
-        assert close(model.user_tower(other_ids(asked, "user_id", USERS)), model.user_tower(asked))
-        past = other_ids(asked, "history/item_id", ITEMS)
-        assert close(model.user_tower(past)[:, codes:], model.user_tower(asked)[:, codes:])
+        assert close(known[:, :-1], other[:, :-1])
+        for name, rows in (("user_id", USERS), ("history/item_id", ITEMS)):
+            assert close(model.user_tower(other_ids(asked, name, rows)), model.user_tower(asked))
 
 
 def test_hidden_context_in_training_is_missing_context():
@@ -339,11 +337,13 @@ def test_prior_is_the_log_of_the_buyers_whatever_the_temperature():
     model, items, asked = make(), candidates(5), requests(3, 4)
     items["item_id"] = torch.tensor([2, 3, 4, 1, 0])
     model.item_tower.start_from_popularity(items["item_id"], torch.zeros(5, dtype=torch.int64))
-    before = model.user_tower(asked) @ model.item_tower(items).T
+    before = model.item_tower(items)[:, -1]
     model.item_tower.start_from_popularity(items["item_id"], torch.tensor([0, 7, 100, 9, 9]))
-    gain = (model.user_tower(asked) @ model.item_tower(items).T - before) / model.temperature
+    gain = model.item_tower(items)[:, -1] - before
+    # The loss divides by the temperature, which the user's last component therefore is.
+    scores = model.user_tower(asked)[:, -1:] * gain / model.temperature
     expected = torch.tensor([1.0, 15.0, 201.0, 1.0, 1.0]).log()  # nothing for the unseen
-    assert torch.allclose(gain, expected.expand(3, 5), atol=1e-3)
+    assert torch.allclose(scores, expected.expand(3, 5), atol=1e-4)
 
 
 def test_temperature_is_learned_within_its_bounds():

@@ -215,14 +215,3 @@ def test_fit_on_cuda(little, tmp_path, precision):
     assert {p.device.type for p in fitted.model.parameters()} == {"cpu"}
     assert all(value.isfinite().all() for value in fitted.model.state_dict().values())
     assert 0 <= recall(little, fitted.model) <= 1
-
-
-@pytest.mark.gpu
-def test_one_step_on_cuda_is_the_step_on_cpu(little, tmp_path):
-    model = ModelConfig(**(vars(MODEL) | WITHOUT_CHANCE))
-    fitted = [
-        fit(little, tmp_path / place, model=model, epochs=1, trainer_of=trainer_on(place, max_steps=1)).model
-        for place in ("cpu", "gpu")
-    ]
-    for (name, one), other in zip(fitted[0].state_dict().items(), fitted[1].state_dict().values(), strict=True):
-        assert torch.allclose(one, other, atol=1e-3), name

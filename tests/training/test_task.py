@@ -90,12 +90,11 @@ def test_positives_are_what_was_bought(little, compared):
     batches = batches_of(little.log)
     for batch in batches:
         retrieval_loss(model, batch, little.tables, batches)
-        _, candidate, temperature, log_q, query_of, candidate_of, weight = compared.pop()
+        _, candidate, temperature, log_q, query_of, candidate_of = compared.pop()
         assert temperature.item() == model.temperature.item()
         assert log_q.shape == (len(candidate),)
         assert (log_q <= 0).all()
         assert log_q.isfinite().all()
-        assert (weight > 0).all()
         bought = batch.items[batch.candidates][candidate_of]
         for row in range(len(batch.user)):
             basket = little.log.basket == little.log.basket[batch.event[row]]
@@ -132,6 +131,22 @@ def test_padding_never_learns(little):
     embeddings = [m for m in model.modules() if isinstance(m, torch.nn.Embedding)]
     assert len(embeddings) >= 6
     assert not any(e.weight[0].any() for e in embeddings)
+
+
+@pytest.mark.gpu
+def test_loss_on_cuda_is_the_loss_on_cpu(little):
+    losses, gradients = [], []
+    for place in ("cpu", "cuda"):
+        model = make(little, **WITHOUT_CHANCE).to(place)
+        batches = batches_of(little.log.to(place))
+        loss = retrieval_loss(model, next(iter(batches)), little.tables.to(place), batches)
+        loss.backward()
+        losses.append(loss.item())
+        gradients.append({n: p.grad.cpu() for n, p in model.named_parameters() if p.grad is not None})
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+    assert gradients[0].keys() == gradients[1].keys()
+    for name, gradient in gradients[0].items():
+        assert torch.allclose(gradients[1][name], gradient, rtol=1e-2, atol=1e-4), name
 
 
 @pytest.mark.gpu
