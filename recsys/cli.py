@@ -40,6 +40,8 @@ to find your way:
 """
 NO_WRITE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR}
 """The disk is full, read-only or not ours: for the user to put right, so no traceback."""
+FLAGS_THAT_EXCLUDE = ("Only one of --run, --multirun", "The --resolve flag")
+"""How Hydra's plain ValueErrors about flags begin."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -134,6 +136,8 @@ def _message(error: Exception) -> str | None:
         return explain(error)
     if isinstance(error, YAMLError):
         return f"a configuration file is not valid YAML: {error}"
+    if isinstance(error, ValueError) and str(error).startswith(FLAGS_THAT_EXCLUDE):
+        return f"{error}."
     number = _error_number(error)
     if number in NO_WRITE:
         file = getattr(error, "filename", None)

@@ -61,7 +61,7 @@ def prepare_of(frame: pl.DataFrame) -> list[str]:
 
 def test_missing_file(refused: Refused) -> None:
     shop().write_parquet("events.parquet")
-    for verb in (["prepare"], ["train", "logger=none"]):
+    for verb in (["prepare"], ["train"], ["evaluate", "bundle_uri=models:/shop/1"]):  # with tracking on
         message = refused(*verb, "data=tables", "data.events=event.parquet")
         assert "data.events=event.parquet: no such file or directory. Did you mean 'events.parquet'?" in message
 

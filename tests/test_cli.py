@@ -228,6 +228,21 @@ def test_unknown_flag(capsys: pytest.CaptureFixture[str]) -> None:
     assert "unrecognized arguments: --flag" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        (["-m", "seed=1,2", "--cfg", "job"], "Only one of --run, --multirun, --cfg, --info"),
+        (["--resolve", "seed=1"], "The --resolve flag can only be used in conjunction with --cfg or --help."),
+    ],
+)
+def test_flags_that_exclude_each_other(flags: list[str], expected: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", *flags]) == 2
+    message = capsys.readouterr().err
+    assert message.startswith(f"error: {expected}")
+    assert "Traceback" not in message
+    assert not list(Path().iterdir())
+
+
 def test_run_folder_below_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "taken").write_text("")
     assert main(["train", "hydra.run.dir=taken/run"]) == 2

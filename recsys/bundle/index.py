@@ -58,7 +58,7 @@ class ItemIndex:
         """
         import faiss
 
-        path.write_bytes(faiss.serialize_index(self.index))  # its own writer raises no OSError
+        path.write_bytes(faiss.serialize_index(self.index).data)  # its own writer raises no OSError
 
     @classmethod
     def load(cls, path: Path, search_width: int) -> "ItemIndex":

@@ -77,6 +77,7 @@ class TrainingConfig:
     """How the retriever is fitted."""
 
     batch_moments: int = 512  # B, moments in a batch
+    moments_per_block: int = 8  # consecutive moments of a user in a batch: more is faster, fewer mix more users
     negatives: int = 2048  # uniform negatives of a batch, beside the in-batch ones
     max_epochs: int = 3
     patience: int = 1  # epochs without a better objective before it stops

@@ -91,8 +91,8 @@ class Batch:
         visible: Whether the event is in the moment's history, bool ``[G, S, W]``.
         positive_query: Row in ``[B]`` of each positive, int64 ``[P]``, ascending.
         positive_candidate: Position in ``candidates`` of each positive, int64 ``[P]``.
-        share: Share of each candidate in the events of the batch's time, float32 ``[C]``: what in-batch negatives
-            are drawn by.
+        share: Share of the blocks of the batch's time that have the candidate among their positives, float32
+            ``[C]``: the chance that one block brings it in as a negative.
         as_of: Time of the earliest moment, microseconds: the cut for item state, scalar int64.
     """
 
@@ -117,10 +117,41 @@ class Batch:
 
 @dataclass(frozen=True)
 class Block:
-    """Consecutive moments of one user: ``start <= moment < start + size``; both int64 ``[G]``."""
+    """Consecutive moments of one user: ``start <= moment < start + size``; both int64 ``[G]``.
+
+    ``period`` numbers the stretch of time in which the first moment lies, int64 ``[G]``.
+    """
 
     start: Tensor
     size: Tensor
+    period: Tensor
+
+    def take(self, which: Tensor | slice) -> "Block":
+        """Return some of the blocks."""
+        return Block(self.start[which], self.size[which], self.period[which])
+
+
+@dataclass(frozen=True)
+class Stream:
+    """In how many blocks of a period each item is a positive: what in-batch negatives are drawn from.
+
+    Attributes:
+        key: ``period * n_items + item``, ascending, int64.
+        count: Blocks, int64, aligned with ``key``.
+        blocks: Blocks of each period, int64.
+        n_items: N.
+    """
+
+    key: Tensor
+    count: Tensor
+    blocks: Tensor
+    n_items: int
+
+    def share(self, period: int, items: Tensor) -> Tensor:
+        """Return the share of the period's blocks that each item is in, float32 ``[n]``."""
+        wanted = period * self.n_items + items
+        place = torch.searchsorted(self.key, wanted).clamp(max=len(self.key) - 1)
+        return torch.where(self.key[place] == wanted, self.count[place], 0) / self.blocks[period]
 
 
 class MomentBatches:
@@ -184,15 +215,15 @@ class MomentBatches:
         self._row_of_item = torch.zeros(log.n_items, dtype=torch.int64, device=log.item.device)
 
     def __len__(self) -> int:
+        """Return the batches of an epoch, for each process."""
         return max(len(self._usable) // (self.batch_moments * self.world_size), 1)
 
     def __iter__(self) -> Iterator[Batch]:
         generator = _generator(self.seed, self.epoch)
         blocks = self._blocks(generator)
-        time = self.moments.time.cpu()[blocks.start]
-        period = (time - time.min()) // (PERIOD_DAYS * DAY)
-        order = torch.argsort(period + torch.rand(len(time), generator=generator, dtype=torch.float64))
-        blocks = Block(blocks.start[order], blocks.size[order])
+        stream = self._stream(blocks)
+        noise = torch.rand(len(blocks.start), generator=generator, dtype=torch.float64)
+        blocks = blocks.take(torch.argsort(blocks.period + noise))
         total = blocks.size.cumsum(0)
         n_batches = len(self) * self.world_size
         edges = [0, *(torch.searchsorted(total, torch.arange(1, n_batches + 1) * total[-1] // n_batches) + 1).tolist()]
@@ -202,21 +233,34 @@ class MomentBatches:
         for step in range(len(self)):
             i = turns[step * self.world_size + self.rank]
             draw = _generator(self.seed, epoch + 1, i)
-            yield self._batch(Block(blocks.start[edges[i] : edges[i + 1]], blocks.size[edges[i] : edges[i + 1]]), draw)
+            yield self._batch(blocks.take(slice(edges[i], edges[i + 1])), stream, draw)
 
     def _blocks(self, generator: torch.Generator) -> Block:
         """Cut each user's moments into runs; a random phase a user moves the cuts from epoch to epoch."""
         usable = self._usable.cpu()
         user = self.moments.user.cpu()[usable]
-        if self.moments_per_block == 1:
-            return Block(usable, torch.ones_like(usable))
         nth = torch.arange(len(usable)) - torch.searchsorted(user, user)
         phase = torch.randint(self.moments_per_block, (self.log.n_users,), generator=generator)
         label = user * len(usable) + (nth + phase[user]) // self.moments_per_block
         _, size = label.unique_consecutive(return_counts=True)
-        return Block(usable[size.cumsum(0) - size], size)
+        start = usable[size.cumsum(0) - size]
+        time = self.moments.time.cpu()
+        return Block(start, size, (time[start] - time[usable].min()) // (PERIOD_DAYS * DAY))
 
-    def _batch(self, blocks: Block, generator: torch.Generator) -> Batch:
+    def _stream(self, blocks: Block) -> Stream:
+        """Count the blocks that bring each item into a batch, period by period."""
+        moments, n_items = self.moments, self.log.n_items
+        device = moments.items.device
+        block_of = torch.full((len(moments),), -1, device=device)
+        number = torch.repeat_interleave(torch.arange(len(blocks.start)), blocks.size)
+        block_of[self._usable] = number.to(device)
+        block = torch.repeat_interleave(block_of, moments.offsets.diff())
+        pairs = (block * n_items + moments.items)[block >= 0].unique()
+        period = blocks.period.to(device)
+        key, count = (period[pairs // n_items] * n_items + pairs % n_items).unique(return_counts=True)
+        return Stream(key, count, period.bincount(), n_items)
+
+    def _batch(self, blocks: Block, stream: Stream, generator: torch.Generator) -> Batch:
         log, moments = self.log, self.moments
         device = log.user.device
         start, size = blocks.start.to(device), blocks.size.to(device)
@@ -249,9 +293,6 @@ class MomentBatches:
         present[window_item[in_window]] = True
         items = present.nonzero().squeeze(1)
         self._row_of_item[items] = torch.arange(len(items), device=device)
-        time = moments.time[member]
-        as_of, until = int(time.min()), int(time.max()) + 1
-        sold = self.clock.count(candidate, as_of, until).float()
         return Batch(
             items=items,
             candidates=self._row_of_item[candidate],
@@ -264,8 +305,8 @@ class MomentBatches:
             visible=visible,
             positive_query=query,
             positive_candidate=torch.searchsorted(candidate, positive),
-            share=sold / max(self.clock.total(as_of, until), 1),
-            as_of=time.min(),
+            share=stream.share(int(blocks.period[0]), candidate),
+            as_of=moments.time[member].min(),
         )
 
 

@@ -13,7 +13,11 @@ from recsys.evaluation.evaluate import ModelResult
 from recsys.evaluation.significance import Interval, mean_interval, paired_difference
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
+
+BEST = "to best baseline"
+"""Title of the last column."""
 
 
 @dataclass(frozen=True)
@@ -115,8 +119,13 @@ def metric_dict(comparison: Comparison) -> dict[str, float]:
     return {key: value for key, value in out.items() if value == value}
 
 
-def table_rows(comparison: Comparison) -> list[dict[str, str | float]]:
-    """Return the table as plain rows: column title to name, number or text; NaN where a slice is empty."""
+def table_rows(comparison: Comparison, interval: bool = True) -> list[dict[str, str | float]]:
+    """Return the table as plain rows: column title to name, number or text; NaN where a slice is empty.
+
+    Args:
+        comparison: What is shown.
+        interval: Whether the difference comes with its interval, or with a star where that leaves out 0.
+    """
     k = comparison.k
     nan = float("nan")
     rows: list[dict[str, str | float]] = []
@@ -137,31 +146,52 @@ def table_rows(comparison: Comparison) -> list[dict[str, str | float]]:
         row["Gini"] = overall[f"gini_at_{k}"]
         row["seconds"] = round(result.fit_seconds + result.score_seconds, 1)
         difference = comparison.differences[result.name].get("all")
-        row["to best baseline"] = "" if difference is None else _signed(difference)
+        row[BEST] = "" if difference is None else _signed(difference, interval)
         rows.append(row)
     return rows
 
 
-def rich_table(comparison: Comparison) -> "Table":
-    """Return the table for the console.
+def rich_table(comparison: Comparison, console: "Console") -> "Table":
+    """Return the widest table that the console has room for: without the interval, at last without most columns.
 
-    The best value of each NDCG column is bold, models stand out from baselines, and a difference whose interval
+    Models stand out from baselines, the best value of each NDCG column is underlined, and a difference whose interval
     leaves out 0 is green or red.
     """
+    every = tuple(table_rows(comparison)[0])
+    few = ("model", f"NDCG@{comparison.k}", "new", "repeat", "cold items", "seconds", BEST)
+    unbounded = console.options.update(width=10_000)
+    for titles, interval in ((every, True), (every, False), (few, False)):
+        table = _styled(comparison, titles, interval)
+        if console.measure(table, options=unbounded).maximum <= console.width:
+            break
+    return table
+
+
+def _styled(comparison: Comparison, titles: Sequence[str], interval: bool) -> "Table":
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    rows = table_rows(comparison)
-    table = Table(title=f"{comparison.window} window, whole catalogue", caption=_caption(comparison))
-    for title in rows[0]:
-        table.add_column(title, justify="left" if title == "model" else "right", no_wrap=True)
-    compared = (f"NDCG@{comparison.k}", "warm", "cold", "repeat", "new")
+    rows = [{title: row[title] for title in titles} for row in table_rows(comparison, interval)]
+    table = Table(
+        title=f"{comparison.window} window, whole catalogue",
+        caption=_caption(comparison, interval),
+        caption_justify="left",
+        box=SIMPLE_HEAD,
+        collapse_padding=True,
+        pad_edge=False,
+        show_edge=False,
+    )
+    for title in titles:
+        heading = "\n".join(title.replace("@", " @").rsplit(" ", 1))  # no wider than the numbers below
+        table.add_column(heading, justify="left" if title == "model" else "right", no_wrap=True)
+    compared = {f"NDCG@{comparison.k}", "warm", "cold", "repeat", "new"}.intersection(titles)
     best = {title: max(float(row[title]) for row in rows) for title in compared}
     for row in rows:
         cells = [_cell(title, value, title in best and value == best[title]) for title, value in row.items()]
         gain = comparison.differences[str(row["model"])].get("all")
         colour = "green" if gain and gain.above_zero else "red" if gain and gain.below_zero else ""
         cells[-1] = f"[{colour}]{cells[-1]}[/{colour}]" if colour else cells[-1]
-        table.add_row(*cells, style="" if row["model"] in comparison.baselines else "cyan")
+        table.add_row(*cells, style="" if row["model"] in comparison.baselines else "bold cyan")
     return table
 
 
@@ -192,26 +222,30 @@ def markdown(comparison: Comparison) -> str:
     return "\n".join(lines) + f"\n\n{_caption(comparison)}\n"
 
 
-def _caption(comparison: Comparison) -> str:
+def _caption(comparison: Comparison, interval: bool = True) -> str:
     users = int(comparison.results[0].metrics["all"]["users"])
+    bootstrap = "95 % paired bootstrap interval"
+    sure = bootstrap if interval else f"* where the {bootstrap} leaves out 0; all columns are in comparison.md and .csv"
     return (
         f"{users:,} users. NDCG@{comparison.k} over all, warm and cold users, items repeated and new to the user; "
         f"cold items: Recall@{comparison.k} among items without an earlier event. Last column: NDCG@{comparison.k} "
-        "less that of the best (other) baseline, 95 % paired bootstrap interval."
+        f"less that of the best (other) baseline, {sure}."
     )
 
 
-def _cell(title: str, value: str | float, bold: bool = False) -> str:
+def _cell(title: str, value: str | float, best: bool = False) -> str:
     if isinstance(value, str):
         return value
     if value != value:
         return "-"
     text = f"{value:.1f}" if title == "seconds" else f"{value:.2f}" if title == "novelty" else f"{value:.4f}"
-    return f"[bold]{text}[/bold]" if bold else text
+    return f"[underline]{text}[/underline]" if best else text
 
 
-def _signed(interval: Interval) -> str:
-    return f"{interval.mean:+.4f} ({interval.low:+.4f} to {interval.high:+.4f})"
+def _signed(difference: Interval, interval: bool) -> str:
+    if interval:
+        return f"{difference.mean:+.4f} ({difference.low:+.4f} to {difference.high:+.4f})"
+    return f"{difference.mean:+.4f}{'*' if difference.above_zero or difference.below_zero else ' '}"
 
 
 def _plain(comparison: Comparison) -> dict[str, Any]:

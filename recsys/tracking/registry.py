@@ -1,7 +1,9 @@
 """A bundle becomes a version of a registered model that ``mlflow.pyfunc`` can load anywhere."""
 
 import json
+from contextlib import redirect_stderr
 from importlib.metadata import version
+from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -42,16 +44,17 @@ def register_bundle(folder: str | Path, model_name: str) -> tuple[int, str]:
                 code_paths=[str(code)],
                 signature=_signature(manifest),
                 input_example=_example(Path(folder)),
-                registered_model_name=model_name,
                 pip_requirements=[f"{name}=={version(name).split('+')[0]}" for name in REQUIREMENTS],
                 metadata={"bundle_fingerprint": manifest.fingerprint, "bundle_format": manifest.format_version},
             )
+            with redirect_stderr(StringIO()):  # MLflow prints there what the job says at its end; errors it raises
+                registered = mlflow.register_model(info.model_uri, model_name)
         except Exception as error:
             raise TrackingError(
                 f"model '{model_name}' could not be registered at '{mlflow.get_tracking_uri()}' ({first_line(error)}). "
                 f"The bundle itself is whole and lies in {folder}."
             ) from error
-    number = int(info.registered_model_version)
+    number = int(registered.version)
     return number, f"models:/{model_name}/{number}"
 
 

@@ -200,10 +200,7 @@ def bounded_http(retries: int = HTTP_RETRIES, timeout: int = HTTP_TIMEOUT) -> It
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Within it, what MLflow tells and warns about its own insides is not shown; what matters, it raises."""
-    from mlflow.utils.logging_utils import MLFLOW_LOGGING_STREAM
-
-    shown, MLFLOW_LOGGING_STREAM.enabled = MLFLOW_LOGGING_STREAM.enabled, False  # "Successfully registered model ..."
+    """Within it, what MLflow warns about its own insides is not shown; nobody here can act on it."""
     with warnings.catch_warnings():
         for message in (
             r"The ``noload`` loader",
@@ -211,10 +208,7 @@ def quiet() -> Iterator[None]:
             r".*Any type hint is inferred",
         ):
             warnings.filterwarnings("ignore", message=message)
-        try:
-            yield
-        finally:
-            MLFLOW_LOGGING_STREAM.enabled = shown
+        yield
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

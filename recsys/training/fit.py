@@ -21,7 +21,7 @@ from recsys.models.two_tower import TowerInputs, TowerShape, TwoTower
 from recsys.training.task import LearningRates, RetrieverTask, Validate
 
 ADVICE = ("GPU available:", "TPU available:", "💡 Tip:", "`Trainer.fit` stopped:")
-"""Beginnings of what Lightning tells at every fit, and a job that fits twice or more has on its own console."""
+"""How the notes begin that Lightning gives on every fit: a job fits several times and itself says what matters."""
 logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(
     lambda record: not record.getMessage().startswith(ADVICE)
 )
@@ -133,6 +133,7 @@ def fit_retriever(
         past,
         history=model_config.history,
         batch_moments=training.batch_moments,
+        moments_per_block=training.moments_per_block,
         negatives=training.negatives,
         catalogue=eligible.nonzero().squeeze(1),
         seed=seed,

@@ -110,7 +110,12 @@ def retrieval_loss(model: TwoTower, batch: Batch, tables: FeatureTables, batches
         state["popularity"],
         state["age"],
     )
-    log_q = inclusion_log_probability(batch.share, len(batch.positive_query), batches.negatives, len(batches.catalogue))
+    log_q = inclusion_log_probability(batch.share, len(batch.visible) - 1, batches.negatives, len(batches.catalogue))
+    # What a block bought is among the candidates of its own moments with certainty.
+    block = batch.slot // batch.visible.size(1)
+    own = torch.zeros(len(batch.visible), len(rows), dtype=torch.bool, device=rows.device)
+    own[block[batch.positive_query], batch.positive_candidate] = True
+    log_q = torch.where(own[block], 0.0, log_q)  # [B, C]
     return sampled_softmax(query, candidate, model.temperature, log_q, batch.positive_query, batch.positive_candidate)
 
 

@@ -31,7 +31,9 @@ def tracking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TrackingConfi
     mlflow.set_tracking_uri(None)
 
 
-def test_round_trip(tracking: TrackingConfig, exported: tuple[Path, Manifest], tmp_path: Path) -> None:
+def test_round_trip(
+    tracking: TrackingConfig, exported: tuple[Path, Manifest], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     import mlflow
     import polars as pl
 
@@ -41,6 +43,8 @@ def test_round_trip(tracking: TrackingConfig, exported: tuple[Path, Manifest], t
     with start_run(tracking) as run:
         version, uri = register_bundle(folder, tracking.model_name)
     assert (version, uri) == (1, "models:/shop/1")
+    assert "'shop'" not in capfd.readouterr().err  # the job says itself what it registered
+    assert mlflow.MlflowClient().get_model_version("shop", "1").run_id == run.run_id
     assert mlflow.get_run(str(run.run_id)).info.status == "FINISHED"
 
     for door in (uri, f"runs:/{run.run_id}/bundle"):

@@ -72,13 +72,36 @@ def test_rows_and_markdown_show_what_is_missing_as_a_dash(comparison: Comparison
     assert line.endswith("| 2.5 | +0.1000 (+0.1000 to +0.1000) |")
 
 
-def test_console_table_marks_the_best(comparison: Comparison) -> None:
+def test_console_table_marks_the_model_and_the_best(comparison: Comparison) -> None:
     console = Console(width=200, record=True, file=io.StringIO(), force_terminal=True)
-    console.print(rich_table(comparison))
+    console.print(rich_table(comparison, console))
     text = console.export_text(styles=True)
-    assert "\x1b[1;36m0.6000" in text  # bold in the colour of a model
-    assert "\x1b[1m0.3500" in text
+    assert "\x1b[1;36mtwo_tower" in text  # bold, in the colour of a model
+    assert "\x1b[1;4;36m0.6000" in text  # and the best of its column
+    assert "\x1b[4m0.3500" in text
     assert "\x1b[31m-0.3000" in text  # surely worse than the best other baseline
+
+
+@pytest.mark.parametrize(
+    ("width", "columns", "difference"),
+    [(80, 7, "+0.1000*"), (140, 15, "+0.1000*"), (160, 15, "+0.1000 (+0.1000 to +0.1000)")],
+)
+def test_console_table_has_whole_cells_at_every_width(width: int, columns: int, difference: str) -> None:
+    names = ["popular", "recent_popular", "personal_frequency", "item_knn", "als"]
+    rivals = [result(name, [0.4, 0.6, 0.5], [0.0, 0.1]) for name in names]
+    models = [result(name, [0.5, 0.7, 0.6], [0.1, 0.2]) for name in ("two_tower", "two_tower_content_only")]
+    console = Console(width=width, file=io.StringIO(), color_system=None)
+    table = rich_table(compare([*models, *rivals], names, resamples=20), console)
+    assert len(table.columns) == columns
+    console.print(table)
+    text = console.file.getvalue()
+    assert "…" not in text
+    assert all(len(line.rstrip()) <= width for line in text.splitlines())
+    shown = {line.split()[0]: line.rstrip() for line in text.splitlines() if line.strip()}
+    assert shown.keys() >= {"two_tower", "two_tower_content_only", *names}
+    assert shown["two_tower_content_only"].endswith(difference)
+    assert shown["als"].endswith("+0.0000" if width < 160 else "+0.0000 (+0.0000 to +0.0000)")
+    assert all(value in shown["two_tower"] for value in ("0.6000", "0.1500", "2.5"))
 
 
 def test_saved_files_are_complete_and_leave_nothing_behind(comparison: Comparison, tmp_path: Path) -> None:

@@ -15,9 +15,10 @@ def naive(query, candidate, temperature, log_q, positive_query, positive_candida
 
         def score(j, q=q):
             inner = sum(float(a) * float(b) for a, b in zip(query[q], candidate[j], strict=True))
-            return inner / float(temperature) - float(log_q[j])
+            return inner / float(temperature)
 
-        negatives = [math.exp(score(j)) for j in range(len(candidate)) if j not in own]
+        chance = log_q.expand(len(query), -1)[q].exp()
+        negatives = [math.exp(score(j)) / float(chance[j]) for j in range(len(candidate)) if j not in own]
         total -= math.log(math.exp(score(c)) / (math.exp(score(c)) + sum(negatives)))
     return total / len(pairs)
 
@@ -34,21 +35,24 @@ def problem(seed=0, dtype=torch.float32):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_loss_is_its_definition(seed):
+@pytest.mark.parametrize("each_query", [False, True])
+def test_loss_is_its_definition(seed, each_query):
     arguments = problem(seed)
+    if each_query:  # a sample that is not equally likely for all queries
+        arguments[3] = torch.rand(4, 9, generator=torch.Generator().manual_seed(seed)).log()
     assert sampled_softmax(*arguments).item() == pytest.approx(naive(*arguments), rel=1e-5)
 
 
 def test_loss_by_hand():
-    # Scores are 1, 0, 0; q is 1/2, 1/4, 1/4, so the terms are 2e, 4, 4.
+    # Scores are 1, 0, 0; q is 1/2, 1/4, 1/4, so the terms are e for the positive and 4, 4 for the negatives.
     query, candidate = torch.tensor([[1.0, 0.0]]), torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
     log_q = torch.tensor([0.5, 0.25, 0.25]).log()
     zero = torch.tensor([0])
     loss = sampled_softmax(query, candidate, torch.tensor(1.0), log_q, zero, zero)
-    assert loss.item() == pytest.approx(-math.log(2 * math.e / (2 * math.e + 8)))
+    assert loss.item() == pytest.approx(-math.log(math.e / (math.e + 8)))
     # Candidate 1 is a positive too: it is no negative of the first, nor the first of it.
     both = sampled_softmax(query, candidate, torch.tensor(1.0), log_q, torch.tensor([0, 0]), torch.tensor([0, 1]))
-    parts = -math.log(2 * math.e / (2 * math.e + 4)), -math.log(4 / (4 + 4))
+    parts = -math.log(math.e / (math.e + 4)), -math.log(1 / (1 + 4))
     assert both.item() == pytest.approx(sum(parts) / 2)
 
 
@@ -105,11 +109,11 @@ def test_finite_in_half_precision(device: torch.device):
 
 def test_inclusion_probability_by_hand():
     share = torch.tensor([0.0, 0.5, 1.0])
-    probability = inclusion_log_probability(share, in_batch=3, uniform=2, n_items=4).exp()
+    probability = inclusion_log_probability(share, draws=3, uniform=2, n_items=4).exp()
     assert probability.tolist() == pytest.approx([1 - 0.75**2, 1 - 0.5**3 * 0.75**2, 1.0], rel=1e-5)
-    alone = inclusion_log_probability(torch.tensor([1e-9]), in_batch=10, uniform=0, n_items=4).exp()
+    alone = inclusion_log_probability(torch.tensor([1e-9]), draws=10, uniform=0, n_items=4).exp()
     assert alone.item() == pytest.approx(1e-8, rel=1e-3)  # no cancellation for rare items
-    never = inclusion_log_probability(torch.tensor([0.0]), in_batch=10, uniform=0, n_items=4)
+    never = inclusion_log_probability(torch.tensor([0.0]), draws=10, uniform=0, n_items=4)
     assert never.isfinite().all()
 
 

@@ -4,6 +4,7 @@ import warnings
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks.progress.progress_bar import get_standard_metrics
 from torch import Tensor, nn
 
 from recsys.config.schema import TrackingConfig
@@ -41,6 +42,7 @@ def test_a_fit_logs_and_leaves_the_run_open(tracking: TrackingConfig) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Lightning's advice on loaders and logging intervals
             trainer.fit(Tiny())
+        assert get_standard_metrics(trainer) == {}  # no piece of the run's id in the progress bar
         assert mlflow.get_run(str(run.run_id)).info.status == "RUNNING"
     told = mlflow.MlflowClient().get_metric_history(str(run.run_id), "refit/train/loss")
     assert len(told) == 3

@@ -1,3 +1,5 @@
+import logging
+import warnings
 from functools import partial
 
 import pytest
@@ -204,6 +206,19 @@ def test_the_config_reaches_the_model(little):
     assert model.user_tower.context_names == ["store"]
     state = {"popularity": torch.zeros(2), "age": torch.zeros(2)}
     assert model.item_tower(little.tables.items(torch.arange(2)) | state).shape == (2, 5 + 10 + 1)
+
+
+def test_the_console_belongs_to_the_job(little, tmp_path, caplog):
+    """Lightning's notes on devices, services and its own insides are not repeated at every fit; others are shown."""
+    lightning_log = logging.getLogger("pytorch_lightning.utilities.rank_zero")
+    lightning_log.addHandler(caplog.handler)
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        fit(little, tmp_path, epochs=1)
+    lightning_log.info("Restoring states from the checkpoint")
+    lightning_log.removeHandler(caplog.handler)
+    assert set(caplog.messages) == {"Restoring states from the checkpoint"}
+    assert not [w for w in warned if "LeafSpec" in str(w.message)]
 
 
 @pytest.mark.gpu

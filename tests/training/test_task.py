@@ -92,10 +92,17 @@ def test_positives_are_what_was_bought(little, compared):
         retrieval_loss(model, batch, little.tables, batches)
         _, candidate, temperature, log_q, query_of, candidate_of = compared.pop()
         assert temperature.item() == model.temperature.item()
-        assert log_q.shape == (len(candidate),)
+        assert log_q.shape == (len(batch.user), len(candidate))
         assert (log_q <= 0).all()
         assert log_q.isfinite().all()
         bought = batch.items[batch.candidates][candidate_of]
+        block = batch.slot // batch.visible.size(1)
+        for row in range(len(batch.user)):  # what its own block brought in is in the sample with certainty
+            near = block[query_of] == block[row]
+            certain = torch.zeros(len(candidate), dtype=torch.bool)
+            certain[candidate_of[near]] = True
+            assert (log_q[row, certain] == 0).all()
+            assert (log_q[row, ~certain] < 0).all()
         for row in range(len(batch.user)):
             basket = little.log.basket == little.log.basket[batch.event[row]]
             assert set(bought[query_of == row].tolist()) == set(little.log.item[basket & little.log.relevant].tolist())
