@@ -77,9 +77,9 @@ class TrainingConfig:
     """How the retriever is fitted."""
 
     batch_moments: int = 512  # B, moments in a batch
-    moments_per_block: int = 8  # consecutive moments of a user in a batch: more is faster, fewer mix more users
+    moments_per_block: int = 4  # consecutive moments of a user in a batch: more is faster, fewer mix more users
     negatives: int = 2048  # uniform negatives of a batch, beside the in-batch ones
-    max_epochs: int = 3
+    max_epochs: int = 2
     patience: int = 1  # epochs without a better objective before it stops
     learning_rate: float = 1e-3  # of the dense parameters (AdamW)
     embedding_learning_rate: float = 0.05  # of the embedding tables (row-wise Adagrad)

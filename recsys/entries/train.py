@@ -273,6 +273,8 @@ def summary(
     from rich.table import Table
 
     table = Table(title="recsys train", show_header=False)
+    table.add_column()
+    table.add_column(overflow="fold")  # a path is of use only whole
     k = cfg.objective.metric.rpartition("_")[2]
     rows = {
         cfg.objective.metric: f"{metrics[cfg.objective.metric]:.4f}",
