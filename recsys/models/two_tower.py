@@ -108,22 +108,24 @@ class ItemEncoder(nn.Module):
         sparse = rows >= shape.sparse_rows
         self.code = IdEmbedding(rows, shape.code_width, shape.code_width**-0.5, sparse)
         self.id_embedding = IdEmbedding(rows, shape.width, shape.width**-0.5, sparse)
+        self.width = shape.width
+        # One gather an attribute serves both its own direction in the taste space and the hidden layer.
         attributes = inputs.item if shape.use_content else ()
-        self.content = FeatureSum(attributes, shape.width, shape.sparse_rows)
-        self.mixed = FeatureSum(attributes, shape.hidden, shape.sparse_rows)
+        self.content = FeatureSum(attributes, shape.width + shape.hidden, shape.sparse_rows)
         self.project = nn.Sequential(nn.ReLU(), nn.Dropout(shape.dropout), nn.Linear(shape.hidden, shape.width))
 
-    def forward(self, features: Dict[str, Tensor], prefix: str) -> Tensor:
+    def forward(self, features: Dict[str, Tensor], prefix: str) -> Tuple[Tensor, Tensor]:
         """Encode the n items whose features are ``prefix + name`` -> ``[n]`` or ``[n, slots]``.
 
         Returns:
-            ``[n, C + D]``: a unit code (zero for an unknown item) and the taste vector.
+            Unit codes ``[n, C]``, zero for an unknown item, and taste vectors ``[n, D]``.
         """
         ids = self.known(features[prefix + "item_id"])
         taste = self.id_embedding(ids)
         if self.use_content:
-            taste = taste + self.content(features, prefix) + self.project(self.mixed(features, prefix))
-        return torch.cat([unit(self.code(ids)), taste], 1)
+            content = self.content(features, prefix)
+            taste = taste + content[:, : self.width] + self.project(content[:, self.width :])
+        return unit(self.code(ids)), taste
 
 
 class ItemTower(nn.Module):
@@ -132,7 +134,6 @@ class ItemTower(nn.Module):
     def __init__(self, encoder: ItemEncoder, inputs: TowerInputs, shape: TowerShape) -> None:
         super().__init__()
         self.encoder = encoder
-        self.code_width = shape.code_width
         self.known = KnownIds(shape.use_ids, 0.0)
         rows = inputs.item_rows if shape.use_ids else OOV_ID + 1
         self.prior = IdEmbedding(rows, 1, 0.0, rows >= shape.sparse_rows)
@@ -153,13 +154,12 @@ class ItemTower(nn.Module):
         Returns:
             ``[n, C + D + 1]``.
         """
-        encoded = self.encoder(features, "")
-        return self.candidates(encoded, features["item_id"], features["popularity"], features["age"])
+        code, taste = self.encoder(features, "")
+        return self.candidates(code, taste, features["item_id"], features["popularity"], features["age"])
 
-    def candidates(self, encoded: Tensor, ids: Tensor, popularity: Tensor, age: Tensor) -> Tensor:
-        """Add prior and state as of the cut to encoded items ``[n, C + D]``; returns ``[n, C + D + 1]``."""
+    def candidates(self, code: Tensor, taste: Tensor, ids: Tensor, popularity: Tensor, age: Tensor) -> Tensor:
+        """Add prior and state as of the cut to codes ``[n, C]`` and tastes ``[n, D]``; returns ``[n, C + D + 1]``."""
         state = self.popularity(popularity) + self.age(age.log1p())
-        code, taste = encoded[:, : self.code_width], encoded[:, self.code_width :]
         prior = self.prior(self.known(ids)) + state[:, -1:]
         return torch.cat([code, unit(taste + state[:, :-1]), prior], 1)
 
@@ -231,7 +231,6 @@ class UserTower(nn.Module):
         super().__init__()
         width, hidden, heads = shape.width, shape.hidden, shape.heads
         self.encoder = encoder
-        self.code_width = shape.code_width
         self.use_content = shape.use_content and len(inputs.user) > 0
         self.known = KnownIds(shape.use_ids, shape.user_id_dropout)
         self.pad = PAD_ID
@@ -270,20 +269,23 @@ class UserTower(nn.Module):
         for name in self.item_names:
             flat["history/" + name] = features["history/" + name].flatten(0, 1)
         visible = (features["history/item_id"] != self.pad).unsqueeze(1)
-        vectors = self.encoder(flat, "history/").view(visible.size(0), visible.size(2), -1)
-        codes, tastes = self.pool(vectors, features["history/age"].unsqueeze(1), features["history/repeats"], visible)
+        code, taste = self.encoder(flat, "history/")
+        code = code.view(visible.size(0), visible.size(2), -1)
+        taste = taste.view(visible.size(0), visible.size(2), -1)
+        age, repeats = features["history/age"].unsqueeze(1), features["history/repeats"]
+        codes, tastes = self.pool(code, taste, age, repeats, visible)
         return self.query(features, codes[:, 0], tastes[:, 0], visible.sum(2)[:, 0])
 
-    def pool(self, vectors: Tensor, age: Tensor, repeats: Tensor, visible: Tensor) -> Tuple[Tensor, Tensor]:
-        """Pool encoded histories ``[G, W, C + D]``; the other shapes as in :class:`HistoryAttention`.
+    def pool(self, code: Tensor, taste: Tensor, age: Tensor, repeats: Tensor, visible: Tensor) -> Tuple[Tensor, Tensor]:
+        """Pool histories of codes ``[G, W, C]`` and tastes ``[G, W, D]``; the rest as in :class:`HistoryAttention`.
 
         Returns:
             Pooled codes ``[G, S, C]`` and tastes ``[G, S, H, D]``.
         """
-        codes = self.habit(vectors[:, :, : self.code_width], age, repeats, visible).squeeze(2)
+        codes = self.habit(code, age, repeats, visible).squeeze(2)
         if self.training and self.history_dropout > 0.0:
             visible = visible & (torch.rand(visible.shape, device=visible.device) >= self.history_dropout)
-        return codes, self.interest(vectors[:, :, self.code_width :], age, repeats, visible)
+        return codes, self.interest(taste, age, repeats, visible)
 
     def query(self, features: Dict[str, Tensor], codes: Tensor, tastes: Tensor, length: Tensor) -> Tensor:
         """Combine pooled codes ``[B, C]`` and tastes ``[B, H, D]`` of ``length [B]`` events with the other features.

@@ -95,9 +95,12 @@ def retrieval_loss(model: TwoTower, batch: Batch, tables: FeatureTables, batches
 
     Every distinct item is encoded once; histories and candidates index into the result.
     """
-    encoded = model.encoder(tables.items(batch.items), "")  # [n, D]
-    window = torch.nn.functional.embedding(batch.window, encoded)  # [G, W, C + D]
-    codes, tastes = model.user_tower.pool(window, batch.age, batch.repeats, batch.visible)
+    lookup = torch.nn.functional.embedding
+    code, taste = model.encoder(tables.items(batch.items), "")  # [n, C], [n, D]
+    window = batch.window  # [G, W]
+    codes, tastes = model.user_tower.pool(
+        lookup(window, code), lookup(window, taste), batch.age, batch.repeats, batch.visible
+    )
     length = batch.visible.sum(2).flatten()[batch.slot]
     features = tables.moments(batch.user, batch.event)
     query = model.user_tower.query(features, codes.flatten(0, 1)[batch.slot], tastes.flatten(0, 1)[batch.slot], length)
@@ -105,7 +108,8 @@ def retrieval_loss(model: TwoTower, batch: Batch, tables: FeatureTables, batches
     rows = batch.items[batch.candidates]
     state = batches.clock.state(rows, int(batch.as_of))
     candidate = model.item_tower.candidates(
-        torch.nn.functional.embedding(batch.candidates, encoded),
+        lookup(batch.candidates, code),
+        lookup(batch.candidates, taste),
         tables.item["item_id"][rows],
         state["popularity"],
         state["age"],
