@@ -206,7 +206,7 @@ def print_summary(report: DataReport, console: Console) -> None:
     for heading in ("from", "days", "events", "users", "cold", "items", "cold", "repeats"):
         windows.add_column(heading, justify="right")
     for w in report.windows:
-        cells = (f"{w.start:%Y-%m-%d}", f"{w.days:,.0f}", f"{w.events:,}", f"{w.users:,}", percent(w.cold_users))
+        cells = (f"{w.start:%Y-%m-%d %H:%M}", f"{w.days:,.0f}", f"{w.events:,}", f"{w.users:,}", percent(w.cold_users))
         windows.add_row(w.name, *cells, f"{w.items:,}", percent(w.cold_items), percent(w.repeats))
     console.print(windows)
     features = Table(box=box.SIMPLE, title=f"Features ({report.features})", title_justify="left")
