@@ -25,6 +25,12 @@ settings.register_profile(
 settings.load_profile("shared")
 
 
+@pytest.fixture(autouse=True)
+def own_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Undo what a test adds to ``sys.path``: a loaded MLflow model brings a copy of the reader along."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
+
+
 @pytest.fixture(scope="session")
 def repo() -> Path:
     """The top of the checkout."""

@@ -1,7 +1,9 @@
 """A bundle becomes a version of a registered model that ``mlflow.pyfunc`` can load anywhere."""
 
 import json
-from contextlib import redirect_stderr
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr
 from importlib.metadata import version
 from io import StringIO
 from pathlib import Path
@@ -34,7 +36,8 @@ def register_bundle(folder: str | Path, model_name: str) -> tuple[int, str]:
 
     manifest = read_manifest(Path(folder))
     manifest.verify(Path(folder))
-    with TemporaryDirectory() as scratch, quiet(), bounded_http(retries=3, timeout=120):  # an upload takes its time
+    # an upload takes its time
+    with TemporaryDirectory() as scratch, _own_path(), quiet(), bounded_http(retries=3, timeout=120):
         code = write_reader_package(Path(scratch))
         try:
             info = mlflow.pyfunc.log_model(
@@ -56,6 +59,16 @@ def register_bundle(folder: str | Path, model_name: str) -> tuple[int, str]:
             ) from error
     number = int(registered.version)
     return number, f"models:/{model_name}/{number}"
+
+
+@contextmanager
+def _own_path() -> Iterator[None]:
+    """Undo what MLflow adds to ``sys.path``: its copy of the reader must not stand in for this package later on."""
+    before = list(sys.path)
+    try:
+        yield
+    finally:
+        sys.path[:] = before
 
 
 def _example(folder: Path) -> Any:

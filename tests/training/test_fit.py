@@ -211,6 +211,7 @@ def test_the_config_reaches_the_model(little):
 def test_the_console_belongs_to_the_job(little, tmp_path, caplog):
     """Lightning's notes on devices, services and its own insides are not repeated at every fit; others are shown."""
     lightning_log = logging.getLogger("pytorch_lightning.utilities.rank_zero")
+    caplog.set_level(logging.INFO, lightning_log.name)
     lightning_log.addHandler(caplog.handler)
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
