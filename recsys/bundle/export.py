@@ -83,7 +83,7 @@ def export_bundle(
     history: int,
     facts: Facts,
     index: str = "hnsw",
-    min_index_recall: float = 0.999,
+    min_index_recall: float = 0.99,
 ) -> Manifest:
     """Write a bundle and return its manifest; an existing folder is replaced at the end, or not at all.
 
