@@ -181,7 +181,7 @@ class MomentBatches:
             log: The window to train on, and nothing later.
             history: L, the most events that a moment's history may hold.
             batch_moments: B, about how many moments a batch has.
-            negatives: Items drawn uniformly from those in the log, beside the in-batch positives.
+            negatives: Items drawn uniformly from ``catalogue``, beside the in-batch positives.
             moments_per_block: S; 1 shuffles single moments, more gathers a shared history once. Less where S moments
                 would be more than a batch.
             min_history: Moments with fewer events before them are not trained on.

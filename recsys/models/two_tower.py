@@ -137,10 +137,9 @@ class ItemTower(nn.Module):
         self.known = KnownIds(shape.use_ids, 0.0)
         rows = inputs.item_rows if shape.use_ids else OOV_ID + 1
         self.prior = IdEmbedding(rows, 1, 0.0, rows >= shape.sparse_rows)
-        self.popularity = NumericEmbedding(
-            2.0, 1.5, shape.width + 1
-        )  # medians and spreads of the logarithms in a year of
-        self.age = NumericEmbedding(4.0, 1.0, shape.width + 1)  # baskets; any shop's are near enough
+        # About the middle and spread of these logarithms in a year of baskets; exact values do not matter.
+        self.popularity = NumericEmbedding(2.0, 1.5, shape.width + 1)
+        self.age = NumericEmbedding(4.0, 1.0, shape.width + 1)
         for part in (self.popularity, self.age):
             nn.init.zeros_(part.direction)
 
