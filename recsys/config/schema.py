@@ -66,6 +66,11 @@ class ModelConfig:
     user_id_dropout: float = 0.5  # the same for user ids
     history_dropout: float = 0.3  # share of events hidden from the taste part in training
     context_dropout: float = 0.5  # share of moments whose hour, store ... are hidden in training: batch jobs have none
+    factor_width: int = 256  # K, of the item factors that a history is folded into; 0 leaves them out
+    factor_weight: float = 1.5  # spread of their scores over popular items, in nats: more finds more that is new
+    factor_confidence: float = 0.6  # of an event of today, against 1 for every item without event
+    factor_decay: float = 0.5  # power of the age in months that it falls with
+    factor_regularization: float = 10.0
     use_ids: bool = True  # false: content-only variant
     use_content: bool = True  # false: id-only variant
     temperature: float = 0.2  # where the learnable temperature starts

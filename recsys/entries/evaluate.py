@@ -34,7 +34,7 @@ def run(cfg: EvaluateConfig) -> "Comparison":
     from recsys.data.prepared import prepare
     from recsys.data.sources import check_paths
     from recsys.entries.recommend import load
-    from recsys.evaluation.report import metric_dict, rich_table, save
+    from recsys.evaluation.report import metric_dict, print_comparison, save
     from recsys.tracking.environment import describe
     from recsys.tracking.run import start_run
 
@@ -51,7 +51,7 @@ def run(cfg: EvaluateConfig) -> "Comparison":
         paths = save(comparison, folder / "evaluation")
         tracked.log_metrics(metric_dict(comparison))
         tracked.log_file(folder / "evaluation", "evaluation")
-    console.print(rich_table(comparison, console))
+    print_comparison(comparison, console)
     console.print(f"bundle          {cfg.bundle_uri}\ntable and plot  {paths[0].parent}", markup=False, soft_wrap=True)
     return comparison
 

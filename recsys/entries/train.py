@@ -56,7 +56,7 @@ def run(cfg: Config) -> TrainResult:
     from recsys.data.report_page import write_html
     from recsys.data.sources import check_paths
     from recsys.entries.evaluate import evaluate_bundle
-    from recsys.evaluation.report import metric_dict, rich_table
+    from recsys.evaluation.report import metric_dict, print_comparison
     from recsys.evaluation.report import save as save_comparison
     from recsys.tracking.environment import describe
     from recsys.tracking.registry import register_bundle
@@ -88,7 +88,7 @@ def run(cfg: Config) -> TrainResult:
         comparison = evaluate_bundle(cfg, prepared, log, Bundle.load(bundle), others)
         metrics = metric_dict(comparison) | {cfg.objective.metric: chosen.best}
         save_comparison(comparison, folder / "evaluation")
-        console.print(rich_table(comparison, console))
+        print_comparison(comparison, console)
 
         if cfg.bundle.refit_on == "all":
             console.rule("two-tower: refit on everything, to serve")

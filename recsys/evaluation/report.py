@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from recsys.errors import ConfigError
 from recsys.evaluation.evaluate import ModelResult
+from recsys.evaluation.margins import Margins, margin_rows, margins, margins_table, signed
 from recsys.evaluation.significance import Interval, mean_interval, paired_difference
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ class Comparison:
         intervals: Model to slice to its NDCG@k with interval.
         differences: Model to slice to its NDCG@k minus that of the best baseline of the slice, with interval; for a
             baseline the best of the other ones.
+        margins: Of the first result above each other one.
     """
 
     window: str
@@ -42,6 +44,7 @@ class Comparison:
     best_baseline: dict[str, str]
     intervals: dict[str, dict[str, Interval]]
     differences: dict[str, dict[str, Interval]]
+    margins: Margins
 
     @property
     def slices(self) -> list[str]:
@@ -88,7 +91,9 @@ def compare(
             if rivals:
                 other = by_name[rivals[0]].per_user[part][key]
                 differences[name][part] = paired_difference(values, other, resamples, seed=seed)
-    return Comparison(window, k, tuple(results), tuple(baselines), best, intervals, differences)
+    return Comparison(
+        window, k, tuple(results), tuple(baselines), best, intervals, differences, margins(results, k, resamples, seed)
+    )
 
 
 def metric_dict(comparison: Comparison) -> dict[str, float]:
@@ -146,9 +151,17 @@ def table_rows(comparison: Comparison, interval: bool = True) -> list[dict[str, 
         row["Gini"] = overall[f"gini_at_{k}"]
         row["seconds"] = round(result.fit_seconds + result.score_seconds, 1)
         difference = comparison.differences[result.name].get("all")
-        row[BEST] = "" if difference is None else _signed(difference, interval)
+        row[BEST] = "" if difference is None else signed(difference, interval)
         rows.append(row)
     return rows
+
+
+def print_comparison(comparison: Comparison, console: "Console") -> None:
+    """Print the table, and below it how far the first model stands above each other one."""
+    console.print(rich_table(comparison, console))
+    if comparison.margins:
+        console.print()
+        console.print(margins_table(comparison.results[0].name, comparison.margins, comparison.k, console))
 
 
 def rich_table(comparison: Comparison, console: "Console") -> "Table":
@@ -215,11 +228,17 @@ def save(comparison: Comparison, folder: Path) -> list[Path]:
 
 
 def markdown(comparison: Comparison) -> str:
-    """Return the table in Markdown, with the caption below."""
+    """Return both tables in Markdown."""
     rows = table_rows(comparison)
     lines = ["| " + " | ".join(rows[0]) + " |", "|---|" + "--:|" * (len(rows[0]) - 1)]
     lines += ["| " + " | ".join(_cell(title, value) for title, value in row.items()) + " |" for row in rows]
-    return "\n".join(lines) + f"\n\n{_caption(comparison)}\n"
+    lines += ["", _caption(comparison)]
+    rivals = margin_rows(comparison.results[0].name, comparison.margins, comparison.k)
+    if rivals:
+        lines += ["", "| " + " | ".join(rivals[0]) + " |", "|---|" + "--:|" * (len(rivals[0]) - 1)]
+        lines += ["| " + " | ".join(row.values()) + " |" for row in rivals]
+        lines += ["", "Paired over the same users, with 95 % bootstrap intervals."]
+    return "\n".join(lines) + "\n"
 
 
 def _caption(comparison: Comparison, interval: bool = True) -> str:
@@ -240,12 +259,6 @@ def _cell(title: str, value: str | float, best: bool = False) -> str:
         return "-"
     text = f"{value:.1f}" if title == "seconds" else f"{value:.2f}" if title == "novelty" else f"{value:.4f}"
     return f"[underline]{text}[/underline]" if best else text
-
-
-def _signed(difference: Interval, interval: bool) -> str:
-    if interval:
-        return f"{difference.mean:+.4f} ({difference.low:+.4f} to {difference.high:+.4f})"
-    return f"{difference.mean:+.4f}{'*' if difference.above_zero or difference.below_zero else ' '}"
 
 
 def _plain(comparison: Comparison) -> dict[str, Any]:
@@ -270,6 +283,7 @@ def _plain(comparison: Comparison) -> dict[str, Any]:
                 "metrics": {p: {key: number(v) for key, v in m.items()} for p, m in result.metrics.items()},
                 "ndcg": plain(comparison.intervals[result.name]),
                 "difference": plain(comparison.differences[result.name]),
+                "margin_of_first": plain(comparison.margins.get(result.name, {})),
             }
             for result in comparison.results
         ],

@@ -10,14 +10,18 @@ Covington et al. 2016 (retrieval from histories), Yi et al. 2019 (two towers, sa
     user id, attributes, context ───────────────────────────┴─ MLP ─► taste part [D]  what they might like
                                                                                       (generalisation)
                                                                       1               how popular it is
+    history ─► least squares ───────────────────────────────────────► factor     [K]  what others like them buy
 
-    candidate ─► item encoder ─► code [C] | taste [D] + popularity, age as of the cut | prior [1]
+    candidate ─► item encoder ─► code [C] | taste [D] + popularity, age as of the cut | prior [1] | factor [K]
 
 Both towers share the item encoder. A *code* is a learned unit vector of an item and little else: the pooled codes
 of a history are a sketch of how often and how lately each item was bought, and their inner product with an item's
 code reads that entry of the sketch. The *taste* vector is made of id and attributes; the id is hidden at random, so
 that attributes carry what is new. The *prior* starts as the logarithm of the item's buyers, so that the model starts
-from the best answer without personalisation and learns what departs from it.
+from the best answer without personalisation and learns what departs from it. The *factors*
+(:mod:`recsys.models.fold_in`) are fitted before, by least squares, and not trained: they know the whole window that
+the towers train on, the future of each moment included, so that a loss would come to trust them too much. They join
+the towers when these answer, with a weight chosen on validation.
 """
 
 import math
@@ -26,16 +30,12 @@ from dataclasses import dataclass
 from typing import Dict, List, Tuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recsys.features import OOV_ID, PAD_ID
 from recsys.models.embeddings import FeatureInput, FeatureSum, IdEmbedding, NumericEmbedding, unit
-
-AGE_BUCKETS = 16
-REPEAT_BUCKETS = 6
-FAST = 10.0
-"""A few scalars steer everything (decay, repetition, gain); stored divided by this, they learn so much faster."""
+from recsys.models.fold_in import FoldIn
+from recsys.models.history import FAST, HistoryAttention
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,10 @@ class TowerShape:
     context_dropout: float = 0.5
     use_ids: bool = True
     use_content: bool = True
+    factor_width: int = 0
+    factor_weight: float = 1.5
+    factor_confidence: float = 0.6
+    factor_decay: float = 0.5
     sparse_rows: int = 16384  # tables with at least so many rows get sparse gradients
 
 
@@ -131,9 +135,10 @@ class ItemEncoder(nn.Module):
 class ItemTower(nn.Module):
     """An item as a candidate as of a cut."""
 
-    def __init__(self, encoder: ItemEncoder, inputs: TowerInputs, shape: TowerShape) -> None:
+    def __init__(self, encoder: ItemEncoder, fold_in: FoldIn, inputs: TowerInputs, shape: TowerShape) -> None:
         super().__init__()
         self.encoder = encoder
+        self.fold_in = fold_in
         self.known = KnownIds(shape.use_ids, 0.0)
         rows = inputs.item_rows if shape.use_ids else OOV_ID + 1
         self.prior = IdEmbedding(rows, 1, 0.0, rows >= shape.sparse_rows)
@@ -151,13 +156,18 @@ class ItemTower(nn.Module):
                 float32 ``[n]``, as :meth:`recsys.data.asof.ItemClock.state` makes them.
 
         Returns:
-            ``[n, C + D + 1]``.
+            ``[n, C + D + 1 + K]``.
         """
         code, taste = self.encoder(features, "")
-        return self.candidates(code, taste, features["item_id"], features["popularity"], features["age"])
+        ids = features["item_id"]
+        trained = self.candidates(code, taste, ids, features["popularity"], features["age"])
+        return torch.cat([trained, self.fold_in.items(ids)], 1)
 
     def candidates(self, code: Tensor, taste: Tensor, ids: Tensor, popularity: Tensor, age: Tensor) -> Tensor:
-        """Add prior and state as of the cut to codes ``[n, C]`` and tastes ``[n, D]``; returns ``[n, C + D + 1]``."""
+        """Add prior and state as of the cut to codes ``[n, C]`` and tastes ``[n, D]``; returns ``[n, C + D + 1]``.
+
+        It is what the loss sees of :meth:`forward`.
+        """
         state = self.popularity(popularity) + self.age(age.log1p())
         prior = self.prior(self.known(ids)) + state[:, -1:]
         return torch.cat([code, unit(taste + state[:, :-1]), prior], 1)
@@ -172,46 +182,6 @@ class ItemTower(nn.Module):
         self.prior.table.weight[ids[known], 0] = (2.0 * buyers[known].float() + 1.0).log()
 
 
-class HistoryAttention(nn.Module):
-    """Weights of the events of a history: H learned mixtures of recency, repetition and what the item is.
-
-    The weight of an event is a softmax over the history of ``item score + recency bias + repeat bias``. Recency
-    starts as a power law of the age in months (Anderson and Schooler 1991), with one exponent a head.
-    """
-
-    def __init__(self, width: int, exponents: Sequence[float]) -> None:
-        super().__init__()
-        self.heads = len(exponents)
-        months = (2.0 ** (torch.arange(AGE_BUCKETS) / 1.8) - 1.0) / 30.0
-        self.recency = nn.Parameter(-months.log1p()[:, None] * torch.tensor(list(exponents)) / FAST)
-        self.repetition = nn.Parameter(torch.zeros(REPEAT_BUCKETS, self.heads))
-        self.item_score = nn.Linear(width, self.heads)
-        nn.init.zeros_(self.item_score.weight)
-        self.fast = FAST
-
-    def forward(self, vectors: Tensor, age: Tensor, repeats: Tensor, visible: Tensor) -> Tensor:
-        """Pool the histories of S moments that share a window of W events.
-
-        Args:
-            vectors: Encoded items of the windows, ``[G, W, D]``.
-            age: Days from event to moment, float32 ``[G, S, W]``.
-            repeats: Earlier events of the same user and item, int64 ``[G, W]``.
-            visible: Which events are in the moment's history, bool ``[G, S, W]``.
-
-        Returns:
-            ``[G, S, H, D]``; zero where nothing is visible.
-        """
-        bucket = ((age.clamp(min=0.0) + 1.0).log2() * 1.8).long().clamp(max=15)
-        logits = F.embedding(bucket, self.recency * self.fast)  # [G, S, W, H]
-        per_event = self.item_score(vectors) + F.embedding(repeats.clamp(max=5), self.repetition * self.fast)
-        logits = (logits + per_event.unsqueeze(1)).float()
-        logits = logits.masked_fill(~visible.unsqueeze(3), -1e9)
-        weights = logits.softmax(2) * visible.unsqueeze(3)  # the product empties what has no history
-        blocks, slots, events = visible.shape
-        flat = weights.to(vectors.dtype).transpose(2, 3).reshape(blocks, slots * self.heads, events)
-        return torch.bmm(flat, vectors).view(blocks, slots, self.heads, vectors.size(2))
-
-
 class UserTower(nn.Module):
     """A user at a moment: what they did, who they are, and when and where they ask."""
 
@@ -221,6 +191,7 @@ class UserTower(nn.Module):
     def __init__(
         self,
         encoder: ItemEncoder,
+        fold_in: FoldIn,
         inputs: TowerInputs,
         shape: TowerShape,
         context: Sequence[str],
@@ -230,6 +201,8 @@ class UserTower(nn.Module):
         super().__init__()
         width, hidden, heads = shape.width, shape.hidden, shape.heads
         self.encoder = encoder
+        self.fold_in = fold_in
+        self.factor_weight = shape.factor_weight
         self.use_content = shape.use_content and len(inputs.user) > 0
         self.known = KnownIds(shape.use_ids, shape.user_id_dropout)
         self.pad = PAD_ID
@@ -262,7 +235,7 @@ class UserTower(nn.Module):
                 event. L is any number from 1.
 
         Returns:
-            ``[B, C + D + 1]``.
+            ``[B, C + D + 1 + K]``.
         """
         flat: Dict[str, Tensor] = {}
         for name in self.item_names:
@@ -273,7 +246,10 @@ class UserTower(nn.Module):
         taste = taste.view(visible.size(0), visible.size(2), -1)
         age, repeats = features["history/age"].unsqueeze(1), features["history/repeats"]
         codes, tastes = self.pool(code, taste, age, repeats, visible)
-        return self.query(features, codes[:, 0], tastes[:, 0], visible.sum(2)[:, 0])
+        trained = self.query(features, codes[:, 0], tastes[:, 0], visible.sum(2)[:, 0])
+        # Times the temperature, as the prior: the other parts are divided by it in the loss.
+        factor = self.fold_in(features["history/item_id"], features["history/age"])
+        return torch.cat([trained, factor * (self.temperature() * self.factor_weight)], 1)
 
     def pool(self, code: Tensor, taste: Tensor, age: Tensor, repeats: Tensor, visible: Tensor) -> Tuple[Tensor, Tensor]:
         """Pool histories of codes ``[G, W, C]`` and tastes ``[G, W, D]``; the rest as in :class:`HistoryAttention`.
@@ -290,7 +266,8 @@ class UserTower(nn.Module):
         """Combine pooled codes ``[B, C]`` and tastes ``[B, H, D]`` of ``length [B]`` events with the other features.
 
         Returns:
-            ``[B, C + D + 1]``; the last component is the temperature, so that the prior is not divided by it.
+            ``[B, C + D + 1]``, what the loss sees of :meth:`forward`; the last component is the temperature, so that
+            the prior is not divided by it.
         """
         user = self.id_embedding(self.known(features["user_id"]))
         size = length.to(tastes.dtype).log1p().unsqueeze(1) / 6.0
@@ -324,7 +301,7 @@ class UserTower(nn.Module):
 
 
 class TwoTower(nn.Module):
-    """Both towers and the encoder they share.
+    """Both towers and what they share: the encoder and the factors.
 
     Args:
         inputs: What the towers read.
@@ -344,8 +321,10 @@ class TwoTower(nn.Module):
     ) -> None:
         super().__init__()
         self.encoder = ItemEncoder(inputs, shape)
-        self.item_tower = ItemTower(self.encoder, inputs, shape)
-        self.user_tower = UserTower(self.encoder, inputs, shape, context, temperature, bounds)
+        width = shape.factor_width if shape.use_ids else 0
+        self.fold_in = FoldIn(inputs.item_rows, width, shape.factor_confidence, shape.factor_decay)
+        self.item_tower = ItemTower(self.encoder, self.fold_in, inputs, shape)
+        self.user_tower = UserTower(self.encoder, self.fold_in, inputs, shape, context, temperature, bounds)
 
     @property
     def temperature(self) -> Tensor:

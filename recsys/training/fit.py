@@ -18,6 +18,7 @@ from recsys.data.batches import MomentBatches
 from recsys.data.log import InteractionLog
 from recsys.data.tables import FeatureTables
 from recsys.models.two_tower import TowerInputs, TowerShape, TwoTower
+from recsys.training.factors import fit_item_factors
 from recsys.training.task import LearningRates, RetrieverTask, Validate
 
 ADVICE = ("GPU available:", "TPU available:", "💡 Tip:", "`Trainer.fit` stopped:")
@@ -69,6 +70,10 @@ def make_model(inputs: TowerInputs, context: Sequence[str], config: ModelConfig,
         context_dropout=config.context_dropout,
         use_ids=config.use_ids,
         use_content=config.use_content,
+        factor_width=config.factor_width,
+        factor_weight=config.factor_weight,
+        factor_confidence=config.factor_confidence,
+        factor_decay=config.factor_decay,
         sparse_rows=16384 if sparse else 2**62,
     )
     return TwoTower(inputs, shape, context, config.temperature, config.temperature_bounds)
@@ -140,10 +145,8 @@ def fit_retriever(
         rank=trainer.global_rank,
         world_size=trainer.world_size,
     )
-    if model_config.use_ids:  # a content-only model has no prior of its own for an item
-        first = past.relevant & (past.repeats == 0)
-        buyers = torch.bincount(past.item[first], minlength=past.n_items)
-        model.item_tower.start_from_popularity(tables.item["item_id"], buyers.cpu())
+    if model_config.use_ids:  # a content-only model has neither prior nor factors of its own for an item
+        start_from_log(model, log, tables, model_config)
     rates = LearningRates(
         training.learning_rate,
         training.embedding_learning_rate,
@@ -169,6 +172,23 @@ def fit_retriever(
     model = task.model.cpu().eval()
     positives = len(batches.moments.items) * epochs_run
     return FitResult(model, chosen, best, history, seconds, positives / max(seconds, 1e-9))
+
+
+def start_from_log(model: TwoTower, log: InteractionLog, tables: FeatureTables, config: ModelConfig) -> None:
+    """Set what a model knows before its first step: how popular the items of the window are, and their factors."""
+    ids = tables.item["item_id"].cpu()
+    first = log.relevant & (log.repeats == 0)
+    buyers = torch.bincount(log.item[first], minlength=log.n_items).cpu()
+    model.item_tower.start_from_popularity(ids, buyers)
+    if config.factor_width:
+        fitted = fit_item_factors(
+            log,
+            config.factor_width,
+            confidence=config.factor_confidence,
+            decay=config.factor_decay,
+            regularization=config.factor_regularization,
+        )
+        model.fold_in.start_from(ids, fitted.factors, config.factor_regularization, 1.0 / max(fitted.spread, 1e-9))
 
 
 def _checkpoint(folder: Path, name: str, **settings: Any) -> ModelCheckpoint:

@@ -9,7 +9,7 @@ from recsys.models.two_tower import TowerInputs, TowerShape, TwoTower
 
 NAN = float("nan")
 ITEMS, USERS = 40, 20
-SIZES = {"width": 8, "code_width": 6, "hidden": 16, "heads": 2}
+SIZES = {"width": 8, "code_width": 6, "hidden": 16, "heads": 2, "factor_width": 4}
 INPUTS = TowerInputs(
     item_rows=ITEMS,
     user_rows=USERS,
@@ -34,6 +34,8 @@ def make(inputs=INPUTS, context=CONTEXT, seed=0, **changes):
         for module in model.modules():
             if isinstance(module, nn.Embedding):
                 module.weight[0] = 0.0  # padding never learns
+        if model.fold_in.width:
+            model.fold_in.start_from(torch.arange(ITEMS), torch.randn(ITEMS, model.fold_in.width), 1.0, 10.0)
     return model.eval()
 
 
@@ -253,8 +255,8 @@ def test_unseen_items_are_told_apart_by_their_attributes(model):
 
 
 def test_hidden_ids_in_training():
-    """Code and taste learn to do without ids; the prior, last, does not."""
-    chances = {"dropout": 0.0, "context_dropout": 0.0, "history_dropout": 0.0}
+    """Code and taste learn to do without ids; the prior, last, does not, and the factors do not learn."""
+    chances = {"dropout": 0.0, "context_dropout": 0.0, "history_dropout": 0.0, "factor_width": 0}
     model = make(id_dropout=1.0, user_id_dropout=1.0, **chances).train()
     items, asked = candidates(6), requests(6, 5)
     with torch.no_grad():
@@ -334,7 +336,7 @@ def test_what_a_user_did_is_near_before_anything_is_learned():
 
 @torch.no_grad()
 def test_prior_is_the_log_of_the_buyers_whatever_the_temperature():
-    model, items, asked = make(), candidates(5), requests(3, 4)
+    model, items, asked = make(factor_width=0), candidates(5), requests(3, 4)
     items["item_id"] = torch.tensor([2, 3, 4, 1, 0])
     model.item_tower.start_from_popularity(items["item_id"], torch.zeros(5, dtype=torch.int64))
     before = model.item_tower(items)[:, -1]
@@ -356,3 +358,15 @@ def test_temperature_is_learned_within_its_bounds():
     assert sum(p.grad is not None and bool(p.grad) for p in model.parameters()) == 1
     assert start(0.01).temperature.item() == pytest.approx(0.05)
     assert start(9.0).temperature.item() == pytest.approx(0.5)
+
+
+@torch.no_grad()
+def test_factors_join_the_towers_with_their_weight_whatever_the_temperature():
+    items, asked = candidates(7), requests(5, 9)
+    plain, joined = make(factor_width=0), make(factor_weight=1.5)
+    joined.load_state_dict(plain.state_dict() | {k: v for k, v in joined.state_dict().items() if "fold_in" in k})
+    trained = plain.user_tower(asked) @ plain.item_tower(items).T
+    both = joined.user_tower(asked) @ joined.item_tower(items).T
+    folded = joined.fold_in(asked["history/item_id"], asked["history/age"]) @ joined.fold_in.items(items["item_id"]).T
+    assert torch.allclose((both - trained) / joined.temperature, 1.5 * folded, atol=1e-4)
+    assert folded.abs().max() > 0.1

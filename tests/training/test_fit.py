@@ -12,7 +12,7 @@ from recsys.data.tables import requests_as_of
 from recsys.training.fit import FitResult, fit_retriever, make_model
 from recsys.training.task import embed_items
 
-MODEL = ModelConfig(width=8, code_width=8, hidden=16, heads=2, history=12)
+MODEL = ModelConfig(width=8, code_width=8, hidden=16, heads=2, history=12, factor_width=6)
 WITHOUT_CHANCE = dict.fromkeys(("dropout", "id_dropout", "user_id_dropout", "history_dropout", "context_dropout"), 0.0)
 TRAINING = TrainingConfig(batch_moments=48, negatives=16, max_epochs=3, patience=1, learning_rate=1e-2)
 OBJECTIVE = ObjectiveConfig("val/ndcg_at_20", "max")
@@ -192,7 +192,7 @@ def test_large_tables_take_sparse_gradients_in_one_process(little):
     inputs = little.inputs.__class__(item_rows=20_000, user_rows=26)
     for sparse in (True, False):
         model = make_model(inputs, [], MODEL, sparse)
-        tables = [m for m in model.modules() if isinstance(m, torch.nn.Embedding)]
+        tables = [m for m in model.modules() if isinstance(m, torch.nn.Embedding) and m.weight.requires_grad]
         assert {m.sparse for m in tables if m.num_embeddings == 20_000} == {sparse}
         assert not any(m.sparse for m in tables if m.num_embeddings < 100)
 
@@ -205,7 +205,7 @@ def test_the_config_reaches_the_model(little):
     assert model.temperature.item() == pytest.approx(0.2)
     assert model.user_tower.context_names == ["store"]
     state = {"popularity": torch.zeros(2), "age": torch.zeros(2)}
-    assert model.item_tower(little.tables.items(torch.arange(2)) | state).shape == (2, 5 + 10 + 1)
+    assert model.item_tower(little.tables.items(torch.arange(2)) | state).shape == (2, 5 + 10 + 1 + 6)
 
 
 def test_the_console_belongs_to_the_job(little, tmp_path, caplog):
