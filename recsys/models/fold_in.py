@@ -6,7 +6,6 @@ ridge regression over the history that the request brings, so that a user never 
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recsys.features import OOV_ID, PAD_ID
@@ -106,5 +105,7 @@ class FoldIn(nn.Module):
 def first_occurrence(ids: Tensor) -> Tensor:
     """Return 1 where an id occurs for the first time in its row of ``[B, L]``, else 0; float32."""
     ordered, place = torch.sort(ids, dim=1, stable=True)
-    changed = F.pad((ordered[:, 1:] != ordered[:, :-1]).float(), [1, 0], value=1.0)
-    return torch.zeros_like(changed).scatter(1, place, changed)
+    # Rolled rather than sliced: a slice would keep torch.export from histories of any length.
+    same = ordered == ordered.roll(1, 1)
+    first = torch.arange(ids.size(1), device=ids.device) == 0
+    return torch.zeros(ids.shape, device=ids.device).scatter(1, place, (first | ~same).float())

@@ -106,6 +106,15 @@ def test_width_zero_is_no_part():
     assert model.items(torch.tensor([2, 3])).shape == (2, 0)
 
 
+def test_exports_for_any_number_of_users_and_length():
+    model, _ = fitted()
+    sizes = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
+    program = torch.export.export(model, histories(3, 7), dynamic_shapes=(sizes, sizes)).module()
+    for n, length in ((1, 1), (5, 2), (2, 40)):
+        ids, age = histories(n, length, seed=n)
+        assert torch.allclose(program(ids, age), model(ids, age), atol=1e-6)
+
+
 def test_first_occurrence_counts_each_id_once():
     ids = torch.tensor([[5, 3, 5, 5, 3, 9]])
     assert first_occurrence(ids).tolist() == [[1, 1, 0, 0, 0, 1]]
