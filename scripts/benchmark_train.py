@@ -172,15 +172,15 @@ def train(fit: Fit, meter: Meter, device: torch.device) -> Meter:
     return meter
 
 
-def quality(bench: Bench, positives: int) -> dict[str, Any]:
-    """Train both on ``positives`` examples, the plain one at each of its rates, and validate."""
+def quality(bench: Bench, positives: int, rates: Sequence[float] = PLAIN_RATES) -> dict[str, Any]:
+    """Train both on ``positives`` examples, the plain one at each of its learning rates, and validate."""
 
     def reach(fit: Fit, at_least: int) -> tuple[ModelResult, int]:
         seen = train(fit, Meter(positives=at_least), bench.device).positives
         return bench.validate(fit.task.model), seen
 
     ours, seen = reach(bench.ours(), positives)
-    plain = {lr: reach(bench.plain(lr), seen) for lr in PLAIN_RATES}  # never fewer than ours has seen
+    plain = {lr: reach(bench.plain(lr), seen) for lr in rates}  # never fewer than ours has seen
     ndcg = {lr: result.metrics["all"]["ndcg_at_20"] for lr, (result, _) in plain.items()}
     best = max(ndcg, key=lambda lr: ndcg[lr])
     first, second = (result.per_user["all"]["ndcg_at_20"] for result in (ours, plain[best][0]))

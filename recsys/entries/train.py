@@ -40,8 +40,8 @@ class TrainResult:
     model_uri: str | None
 
 
-def run(cfg: Config) -> TrainResult:
-    """Run the main job.
+def run(cfg: Config) -> TrainResult | None:
+    """Run the main job; of several processes all fit, and the first does the rest, the others return None.
 
     Raises:
         RecsysError: Data, configuration, tracking server or output folder cannot be used; nothing half-written stays.
@@ -60,9 +60,10 @@ def run(cfg: Config) -> TrainResult:
     from recsys.evaluation.report import save as save_comparison
     from recsys.tracking.environment import describe
     from recsys.tracking.registry import register_bundle
-    from recsys.tracking.run import start_run
+    from recsys.tracking.run import is_first_process, start_run
 
-    console, folder = Console(), Path(cfg.run_dir)
+    first = is_first_process()
+    console, folder = Console(quiet=not first), Path(cfg.run_dir)
     check_paths(cfg.data)  # a mistyped path shall not leave a run, or even a store, behind
     with start_run(cfg.tracking) as tracked:
         console.rule("data")
@@ -81,10 +82,16 @@ def run(cfg: Config) -> TrainResult:
 
         console.rule("two-tower: refit on train + validation")
         data, model = refit(cfg, prepared, log, cfg.model, chosen, tracked, folder)
+        others = variants(cfg, prepared, log, tracked, folder)
+        if not first:
+            for _ in others:
+                pass
+            if cfg.bundle.refit_on == "all":
+                refit(cfg, prepared, log, cfg.model, chosen, tracked, folder, everything=True)
+            return None
         bundle = export(cfg, prepared, data, model, folder / "bundle", "train_val", {cfg.objective.metric: chosen.best})
 
         console.rule("test window, through the bundle")
-        others = variants(cfg, prepared, log, tracked, folder)
         comparison = evaluate_bundle(cfg, prepared, log, Bundle.load(bundle), others)
         metrics = metric_dict(comparison) | {cfg.objective.metric: chosen.best}
         save_comparison(comparison, folder / "evaluation")
@@ -108,6 +115,8 @@ def choose_epochs(
     cfg: Config, prepared: "Prepared", log: "InteractionLog", model: ModelConfig, tracked: "Run", folder: Path
 ) -> "FitResult":
     """Fit on the training window and keep the epoch that is best on the validation window."""
+    import torch.distributed as dist
+
     from recsys.data.dataset import fit_data, microseconds
     from recsys.evaluation.evaluate import evaluate
     from recsys.evaluation.slices import make_targets
@@ -122,7 +131,8 @@ def choose_epochs(
 
     def validate(towers: "TwoTower") -> dict[str, float]:
         scorer = TowerScorer(towers, data.log, data.tables, data.cut, model.history)
-        result = evaluate(scorer, targets, cfg.evaluation.ks, slices, cfg.evaluation.chunk_users)
+        shared = dist.is_available() and dist.is_initialized()  # the users among the processes of a DDP fit
+        result = evaluate(scorer, targets, cfg.evaluation.ks, slices, cfg.evaluation.chunk_users, distributed=shared)
         return {
             f"val/{key}" if part == "all" else f"val/{part}/{key}": value
             for part, values in result.metrics.items()

@@ -107,6 +107,14 @@ def _log_batch(run_id: str | None, batch: dict[str, list[Any]], client: Any) -> 
     client.log_batch(run_id, **batch)
 
 
+def is_first_process() -> bool:
+    """Whether this process has rank 0 among those that a launcher (Lightning, torchrun, Slurm) has started."""
+    # This import reads the rank from the launcher's variables; that of lightning_utilities alone does not.
+    from lightning_fabric.utilities.rank_zero import rank_zero_only
+
+    return bool(rank_zero_only.rank == 0)
+
+
 @contextmanager
 def start_run(tracking: TrackingConfig) -> Iterator[Run]:
     """Open an MLflow run, and close it as FINISHED, FAILED (any error) or KILLED (interrupt, exit).
@@ -117,9 +125,7 @@ def start_run(tracking: TrackingConfig) -> Iterator[Run]:
     Raises:
         TrackingError: The server cannot be reached or refuses; known within seconds.
     """
-    from lightning_utilities.core.rank_zero import rank_zero_only
-
-    if not tracking.enabled or getattr(rank_zero_only, "rank", 0) != 0:
+    if not tracking.enabled or not is_first_process():
         yield Run()
         return
     with bounded_http():

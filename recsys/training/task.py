@@ -76,7 +76,7 @@ class RetrieverTask(lightning.LightningModule):
             metrics = self._validate(self.model)
         self.model.train()
         self.validations.append(metrics)
-        self.log_dict(metrics)
+        self.log_dict(metrics, sync_dist=True)  # equal on all processes
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Row-wise Adagrad for tables, AdamW for the rest, both with linear decay."""
