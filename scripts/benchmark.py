@@ -1,6 +1,6 @@
 """Measures recsys. Every number that is printed was measured by this run, on the device it names.
 
-python scripts/benchmark.py train [--positives 200000] [--rates 0.01] [--device cuda] [model.hidden=64 ...]
+python scripts/benchmark.py train [--positives 200000] [--rate 0.01] [--device cuda] [model.hidden=64 ...]
     Training speed in one process beside a plain Lightning module (scripts/plain_lightning.py), both at width 64 and
     history 50: positive examples per second, NDCG@20 on the validation window after equally many of them, and where
     the time of our step goes. Overrides are those of `recsys train`.
@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     train = commands.add_parser("train", help="training speed beside a plain Lightning module")
     train.set_defaults(run=run_train)
     train.add_argument("--positives", type=int, default=200_000, help="examples before the NDCG is compared")
-    train.add_argument("--rates", type=float, nargs="+", default=None, help="learning rates that the plain one tries")
+    train.add_argument("--rate", type=float, action="append", help="that the plain one tries; may be repeated")
     train.add_argument("--seconds", type=float, default=10.0, help="of each timed run")
     train.add_argument("--repetitions", type=int, default=5, help="timed runs of each, in turns")
     train.add_argument("--steps", type=int, default=10, help="of ours that are taken apart, in each repetition")
@@ -60,7 +60,7 @@ def run_train(asked: argparse.Namespace) -> None:
     console, device = Console(), torch.device(asked.device)
     bench = open_bench(asked.overrides, device)
     console.print(f"{bench.cfg.data.name}: {len(bench.data.log):,} events to train on, {device_name(device)}")
-    reached = quality(bench, asked.positives, asked.rates or PLAIN_RATES)
+    reached = quality(bench, asked.positives, asked.rate or PLAIN_RATES)
     console.print(f"trained on {reached['ours']['positives']:,} positives each; now the clock, in turns")
     report: dict[str, Any] = {
         "benchmark": "train",
