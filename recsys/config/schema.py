@@ -9,7 +9,17 @@ SOURCES = ("tables", "completejourney")
 TIMESTAMP_UNITS = ("auto", "s", "ms", "us", "ns")
 METRICS = ("ndcg", "recall", "hit_rate", "mrr")
 SLICES = ("warm", "cold", "repeat", "new", "head", "torso", "tail", "cold_items", "cold_items_full")
-BASELINES = ("popular", "recent_popular", "personal_frequency", "item_knn", "als", "ease", "content_knn")
+BASELINES = (
+    "popular",
+    "recent_popular",
+    "personal_frequency",
+    "tifu_knn",
+    "up_cf",
+    "item_knn",
+    "als",
+    "ease",
+    "content_knn",
+)
 VARIANTS = ("content_only", "id_only")
 INDEXES = ("ivf", "hnsw", "flat")
 REFIT_WINDOWS = ("train_val", "all")

@@ -6,11 +6,12 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from recsys.data.log import DAY, InteractionLog
+from recsys.data.log import DAY
 from recsys.errors import ConfigError, did_you_mean
 from recsys.evaluation.collaborative import ALS, EASE, ItemKNN
 from recsys.evaluation.content import ContentKNN
-from recsys.evaluation.recommender import Past, Recommender, popularity, user_items, with_fallback
+from recsys.evaluation.next_basket import TIFUKNN, UPCF
+from recsys.evaluation.recommender import Past, Recommender, first_in_basket, popularity, user_items, with_fallback
 
 
 @dataclass
@@ -68,7 +69,7 @@ class PersonalFrequency:
         """Weigh every basket by its age; an item counts once a basket."""
         age = (past.cut - past.history.time).double() / DAY
         weights = (1 + age / self.scale) ** -self.power
-        self._matrix = user_items(past.history, weights * _first_in_basket(past.history))
+        self._matrix = user_items(past.history, weights * first_in_basket(past.history))
         self._popular = popularity(past.history)
 
     def scores(self, users: Tensor) -> Tensor:
@@ -76,22 +77,12 @@ class PersonalFrequency:
         return with_fallback(torch.from_numpy(self._matrix[users.numpy()].toarray()), self._popular)
 
 
-def _first_in_basket(history: InteractionLog) -> Tensor:
-    """Mark the first relevant event of every (basket, item), bool ``[E]``: lines of one basket may repeat an item."""
-    marks = torch.zeros(len(history.item), dtype=torch.bool)
-    rows = history.relevant.nonzero().squeeze(1)
-    keys = history.basket[rows] * history.n_items + history.item[rows]
-    ordered, order = keys.sort(stable=True)
-    first = torch.ones(len(rows), dtype=torch.bool)
-    first[1:] = ordered[1:] != ordered[:-1]
-    marks[rows[order[first]]] = True
-    return marks
-
-
 BASELINES: dict[str, Callable[[int], Recommender]] = {
     "popular": lambda _: Popular(),
     "recent_popular": lambda _: RecentPopular(),
     "personal_frequency": lambda _: PersonalFrequency(),
+    "tifu_knn": lambda _: TIFUKNN(),
+    "up_cf": lambda _: UPCF(),
     "item_knn": lambda _: ItemKNN(),
     "als": lambda seed: ALS(seed=seed),
     "ease": lambda _: EASE(),

@@ -81,3 +81,15 @@ def with_fallback(scores: Tensor, popular: Tensor) -> Tensor:
         popular: ``[N]`` in ``[0, 1)``.
     """
     return torch.where(scores > 0, scores, popular - 1)
+
+
+def first_in_basket(history: InteractionLog) -> Tensor:
+    """Mark the first relevant event of every (basket, item), bool ``[E]``: lines of one basket may repeat an item."""
+    marks = torch.zeros(len(history.item), dtype=torch.bool)
+    rows = history.relevant.nonzero().squeeze(1)
+    keys = history.basket[rows] * history.n_items + history.item[rows]
+    ordered, order = keys.sort(stable=True)
+    first = torch.ones(len(rows), dtype=torch.bool)
+    first[1:] = ordered[1:] != ordered[:-1]
+    marks[rows[order[first]]] = True
+    return marks
