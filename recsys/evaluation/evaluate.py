@@ -8,11 +8,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from recsys.data.topk import top_k
 from recsys.errors import RecsysError
 from recsys.evaluation.metrics import CatalogueMetrics, RankingMetrics, metric_keys, ranking_values
 from recsys.evaluation.recommender import Past, Recommender, Scorer
 from recsys.evaluation.slices import LIST_OF, Targets
-from recsys.evaluation.topk import top_k
 
 Progress = Callable[[str, int, int], None]
 """Called with the model's name, the users done and the users in all."""

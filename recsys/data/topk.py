@@ -5,6 +5,9 @@ from torch import Tensor
 
 from recsys.errors import RecsysError
 
+NONE = -1
+"""Stands for no item in lists of item rows, and for no group in codes."""
+
 
 def top_k(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Return the k highest scores of each row and where they stand; among equal scores the lower position wins.
@@ -46,3 +49,22 @@ def _lowest_at_edge(scores: Tensor, values: Tensor, items: Tensor) -> Tensor:
     items = items.clone()
     items[slots] = first.nonzero()[:, 1]  # both row by row, and as many of each in every row
     return items
+
+
+def top_rows(scores: Tensor, k: int) -> Tensor:
+    """Return where the k highest scores of each row stand, best first, -1 where fewer are above ``-inf``.
+
+    Args:
+        scores: ``[B, N]``, ``-inf`` where masked.
+        k: Length of the lists, also where it exceeds N.
+
+    Returns:
+        int64 ``[B, k]``.
+
+    Raises:
+        RecsysError: A score among the best is NaN.
+    """
+    values, items = top_k(scores, k)
+    out = torch.full((len(scores), k), NONE)
+    out[:, : items.shape[1]] = items.masked_fill(values == -torch.inf, NONE)
+    return out

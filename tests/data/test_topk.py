@@ -5,8 +5,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from recsys.data.topk import top_k
 from recsys.errors import RecsysError
-from recsys.evaluation.topk import top_k
 
 SCORE = st.sampled_from([0.0, 1.0, 2.0, 3.0, -torch.inf])
 
