@@ -1,0 +1,149 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from recsys.errors import DataError
+from recsys.models.calibration import (
+    IsotonicScale,
+    PlattScale,
+    check_mean_prediction,
+    fit_isotonic,
+    fit_platt,
+)
+
+
+def scores(n=5000, seed=0, slope=2.0, bias=-1.5):
+    """Logits, and labels whose true log odds are ``slope * logit + bias``."""
+    chance = torch.Generator().manual_seed(seed)
+    logits = torch.randn(n, generator=chance)
+    return logits, (torch.rand(n, generator=chance) < torch.sigmoid(slope * logits + bias)).float()
+
+
+def test_platt_is_the_logistic_regression_of_sklearn():
+    from sklearn.linear_model import LogisticRegression
+
+    logits, labels = scores()
+    weights = torch.rand(5000, generator=torch.Generator().manual_seed(1)) + 0.5
+    found = fit_platt(logits, labels, weights)
+    theirs = LogisticRegression(C=1e9, tol=1e-10).fit(logits[:, None].numpy(), labels.numpy(), weights.numpy())
+    assert found.slope.item() == pytest.approx(theirs.coef_.item(), rel=0.01)  # their labels are not smoothed
+    assert found.bias.item() == pytest.approx(theirs.intercept_.item(), rel=0.01)
+
+
+def test_temperature_is_the_best_one():
+    logits, labels = scores(bias=0.0)
+    found = fit_platt(logits, labels, use_bias=False)
+    assert found.bias.item() == 0.0
+    slopes = torch.linspace(0.5, 4, 3501)
+    losses = torch.stack([torch.nn.functional.binary_cross_entropy_with_logits(s * logits, labels) for s in slopes])
+    assert found.slope.item() == pytest.approx(slopes[losses.argmin()].item(), rel=0.01)
+
+
+def test_separable_and_reversed_scores_have_finite_rising_answers():
+    logits = torch.linspace(-1, 1, 100)
+    for labels in ((logits > 0).float(), (logits < 0).float()):
+        found = fit_platt(logits, labels)
+        p = found(logits)
+        assert p.isfinite().all()
+        assert 0 < found.slope < math.inf
+        assert (p.diff() >= 0).all()
+
+
+def test_weights_count_rows():
+    logits, labels = scores(60)
+    twice = torch.cat([logits, logits[:30]]), torch.cat([labels, labels[:30]])
+    weights = torch.where(torch.arange(60) < 30, 2.0, 1.0)
+    for fit in (fit_platt, fit_isotonic):
+        assert torch.allclose(fit(*twice)(logits), fit(logits, labels, weights)(logits), atol=1e-4)
+
+
+@pytest.mark.parametrize("fit", [fit_platt, fit_isotonic])
+@pytest.mark.parametrize("label", [0.0, 1.0])
+def test_one_kind_of_label_is_refused(fit, label):
+    with pytest.raises(DataError, match=r"of 4 labels are positive.*longer window"):
+        fit(torch.randn(4), torch.full((4,), label))
+
+
+def test_isotonic_is_that_of_sklearn():
+    from sklearn.isotonic import IsotonicRegression
+
+    logits, labels = scores(400)
+    probe = torch.linspace(-6, 6, 999)
+    ours = fit_isotonic(logits, labels)(probe)
+    theirs = IsotonicRegression().fit(logits.double().numpy(), labels.numpy())
+    bounded = theirs.y_thresholds_.clip(0.5 / 401, 1 - 0.5 / 401)
+    assert ours.numpy() == pytest.approx(np.interp(probe, theirs.X_thresholds_, bounded), abs=1e-5)
+    assert ((ours > 0) & (ours < 1)).all()
+    assert (ours.diff() >= -1e-7).all()
+
+
+def test_isotonic_by_hand():
+    scale = IsotonicScale([0.0, 1.0, 3.0], [0.1, 0.2, 0.8])
+    out = scale(torch.tensor([-9.0, 0.0, 0.5, 1.0, 2.0, 3.0, math.inf, -math.inf]))
+    assert out.tolist() == pytest.approx([0.1, 0.1, 0.15, 0.2, 0.5, 0.8, 0.8, 0.1])
+    assert IsotonicScale([2.0], [0.3])(torch.tensor([1.0, 2.0, 5.0])).tolist() == pytest.approx([0.3] * 3)
+
+
+@given(st.lists(st.tuples(st.floats(-30, 30, width=32), st.booleans()), min_size=2, max_size=60))
+def test_isotonic_rises_and_keeps_the_mean(rows):
+    logits, labels = torch.tensor([r[0] for r in rows]), torch.tensor([float(r[1]) for r in rows])
+    if labels.unique().numel() < 2:
+        return
+    p = fit_isotonic(logits, labels)(logits)
+    assert (p[logits.argsort()].diff() >= -1e-6).all()
+    assert p.mean().item() == pytest.approx(labels.mean().item(), abs=0.5 / (len(rows) + 1) + 1e-5)
+
+
+@pytest.mark.parametrize("scale", [PlattScale(2.0, -1.0), IsotonicScale([-1.0, 0.5, 2.0], [0.1, 0.1, 0.9])])
+def test_scripted_exported_and_saved_are_eager(scale):
+    scripted = torch.jit.script(scale)
+    program = torch.export.export(scale, (torch.randn(5),), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},)).module()
+    other = type(scale)(0.0, 0.0) if isinstance(scale, PlattScale) else IsotonicScale([0.0] * 3, [0.0] * 3)
+    other.load_state_dict(scale.state_dict())
+    for n in (0, 1, 3, 1000):
+        logits = torch.randn(n, generator=torch.Generator().manual_seed(n)) * 3
+        for form in (scripted, program, other):
+            assert torch.allclose(form(logits), scale(logits), atol=1e-6)
+    assert scale(torch.zeros(4, 2)).shape == (4, 2)
+
+
+def test_fits_find_the_true_probabilities():
+    logits, labels = scores(20_000)
+    probe, _ = scores(20_000, seed=1)
+    truth = torch.sigmoid(2.0 * probe - 1.5)
+
+    def error(p):
+        return float((p - truth).abs().mean())
+
+    assert error(torch.sigmoid(probe)) > 0.1
+    assert error(fit_platt(logits, labels)(probe)) < 0.01
+    assert error(fit_isotonic(logits, labels)(probe)) < 0.025
+
+
+def test_the_guard_lets_pass_what_is_near_and_stops_what_is_far():
+    chance = torch.Generator().manual_seed(0)
+    p = torch.rand(10_000, generator=chance) * 0.1
+    assert check_mean_prediction(p, 0.05, place="test") == pytest.approx(0.05, rel=0.05)
+    with pytest.raises(DataError, match=r"test: the mean prediction over 10000 rows is 0\.1.*base rate.*0\.05.*vocab"):
+        check_mean_prediction(p * 2, 0.05, place="test")
+    with pytest.raises(DataError, match="mean prediction"):
+        check_mean_prediction(p / 2, 0.05, place="test")
+
+
+def test_the_guard_weighs_and_grants_few_rows_their_chance():
+    p, weights = torch.tensor([0.9, 0.01]), torch.tensor([1.0, 99.0])
+    assert check_mean_prediction(p, 0.0189, weights=weights, place="test") == pytest.approx(0.0189)
+    assert check_mean_prediction(torch.tensor([0.2]), 0.05, place="test") == pytest.approx(0.2)
+    with pytest.raises(DataError, match="mean prediction"):
+        check_mean_prediction(torch.full((500,), 0.2), 0.05, place="test")
+
+
+def test_the_guard_stops_what_is_no_number_and_no_rows():
+    with pytest.raises(DataError, match="nan"):
+        check_mean_prediction(torch.tensor([0.1, float("nan")]), 0.1, place="test")
+    with pytest.raises(DataError, match="no rows"):
+        check_mean_prediction(torch.zeros(0), 0.1, place="test")
