@@ -112,7 +112,7 @@ def is_first_process() -> bool:
     # This import reads the rank from the launcher's variables; that of lightning_utilities alone does not.
     from lightning_fabric.utilities.rank_zero import rank_zero_only
 
-    return bool(rank_zero_only.rank == 0)
+    return getattr(rank_zero_only, "rank", 0) == 0
 
 
 @contextmanager
