@@ -47,9 +47,8 @@ def margin_rows(name: str, found: Margins, k: int, interval: bool = True) -> lis
         k: Cut-off.
         interval: Whether a margin comes with its interval, or with a star where that leaves out 0.
     """
-    titles = {
-        part: f"{part.replace('_', ' ')} {family.replace('ndcg', 'NDCG')}@{k}" for part, family in MEASURE.items()
-    }
+    shown = {"ndcg": "NDCG", "recall": "Recall"}
+    titles = {part: f"{part.replace('_', ' ')} {shown[family]}@{k}" for part, family in MEASURE.items()}
     return [
         {f"{name} less": other} | {title: signed(parts.get(part), interval) for part, title in titles.items()}
         for other, parts in found.items()
