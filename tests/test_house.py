@@ -90,7 +90,8 @@ def test_quickstart_installs_once(checkout: tuple[Path, dict[str, str]]) -> None
 
     first = quickstart()
     assert f"-m venv --clear {root}/.venv" in first
-    assert any("pip install" in line and f"-c {root}/constraints.txt -e {root}[dev]" in line for line in first)
+    wanted = f"-c {root}/constraints.txt -e {root}[baselines,dev]"
+    assert any("pip install" in line and wanted in line for line in first)
     assert first[-1] == "train seed=1"
     assert quickstart() == ["train seed=1"]
 
