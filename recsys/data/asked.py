@@ -3,15 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from recsys.data.log import DAY, InteractionLog, first_after
-
-if TYPE_CHECKING:
-    from scipy.sparse import csr_matrix
 
 
 @dataclass(frozen=True)
@@ -42,13 +38,14 @@ class Asked:
         """Distinct (request, item) of the past as ``request * N + item``, ascending, int64 ``[S]``."""
         return (self.query * self.n_items + self.item).unique()
 
-    def frequency(self, scale: float, power: float) -> "csr_matrix":
-        """Return how often and how lately each item was met: ``sum (1 + age / scale) ** -power``, sparse ``[B, N]``."""
-        from scipy.sparse import coo_matrix
+    def decay(self, scale: float, power: float) -> Tensor:
+        """Return how much each past event counts by its age, ``(1 + age / scale) ** -power``, float32 ``[E]``."""
+        return (1.0 + self.age.double() / scale).pow(-power).float()
 
-        weight = (1.0 + self.age.double() / scale).pow(-power).float()
-        entries = (weight.numpy(), (self.query.numpy(), self.item.numpy()))
-        return coo_matrix(entries, shape=(len(self), self.n_items)).tocsr()
+    def events(self, rows: Tensor) -> slice:
+        """Return where the events of the requests ``rows``, int64 ``[b]`` without gaps, lie."""
+        first, last = torch.searchsorted(self.query, torch.stack([rows[0], rows[-1] + 1])).tolist()
+        return slice(first, last)
 
 
 def asked_as_of(

@@ -20,6 +20,28 @@ ROWS = 1024
 
 
 @dataclass(frozen=True)
+class Links:
+    """Weighted links between items.
+
+    Attributes:
+        offsets: Where the links of each item begin, int64 ``[N + 1]``.
+        item: The linked items, int64 ``[M]``.
+        weight: Of the links, float32 ``[M]``.
+    """
+
+    offsets: Tensor
+    item: Tensor
+    weight: Tensor
+
+    def of(self, items: Tensor) -> tuple[Tensor, Tensor]:
+        """Return for items ``[E]`` all their links: the place of the item in ``items``, and that of the link."""
+        count = self.offsets[items + 1] - self.offsets[items]
+        place = torch.repeat_interleave(torch.arange(len(items)), count)
+        link = torch.arange(len(place)) - (count.cumsum(0) - count)[place] + self.offsets[items][place]
+        return place, link
+
+
+@dataclass(frozen=True)
 class Kind:
     """One categorical attribute of the items.
 
@@ -134,7 +156,7 @@ def new_items(log: InteractionLog, cut: int, days: float = 28.0) -> Tensor:
 
 def item_links(
     group: Tensor, item: Tensor, n_items: int, *, keep: int = 100, power: float = 0.5, largest: int = 200
-) -> "csr_matrix":
+) -> Links:
     """Link the items that are found in the same groups: baskets (bought together) or users (bought by the same).
 
     The link of items i and j weighs ``n_ij / (n_i n_j) ** power`` with ``n`` the groups that hold them: 0.5 is the
@@ -149,7 +171,7 @@ def item_links(
         largest: Groups with more distinct items say little of each pair and cost the square: they are left out.
 
     Returns:
-        Sparse ``[N, N]`` float32 with at most M entries a row and none on the diagonal.
+        At most M links an item, none to itself.
     """
     from scipy.sparse import csr_matrix, vstack
 
@@ -163,7 +185,9 @@ def item_links(
     matrix = csr_matrix(entries, shape=(len(group), n_items))
     by_item = matrix.T.tocsr()
     blocks = [_heaviest(by_item[start : start + ROWS] @ matrix, start, keep) for start in range(0, n_items, ROWS)]
-    return vstack(blocks, format="csr", dtype=np.float32)
+    links = vstack(blocks, format="csr", dtype=np.float32)
+    offsets, linked = (torch.from_numpy(part.astype(np.int64)) for part in (links.indptr, links.indices))
+    return Links(offsets, linked, torch.from_numpy(links.data))
 
 
 def _heaviest(block: "csr_matrix", start: int, keep: int) -> "csr_matrix":

@@ -18,18 +18,14 @@ twice. The answers are the same on every run: equal scores are ordered by item r
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
 from recsys.data.asked import Asked
-from recsys.data.candidate_tables import Kind
+from recsys.data.candidate_tables import Kind, Links
 from recsys.data.topk import NONE, top_rows
-
-if TYPE_CHECKING:
-    from scipy.sparse import csr_matrix
 
 CELLS = 2**23
 """Scores that are in memory at a time: 32 MB, below which the allocator uses memory again."""
@@ -79,10 +75,10 @@ def own_history(
         power: How fast; 0 counts all alike.
         staple: Power of the item's events.
     """
-    weights = asked.frequency(scale, power)
+    weight = asked.decay(scale, power)
     if events is not None:
-        weights.data *= (1.0 + events[torch.from_numpy(weights.indices).long()].float()).pow(staple).numpy()
-    return _best(asked, k, _positive(weights), eligible, seen=True)
+        weight = weight * (1.0 + events[asked.item].float()).pow(staple)
+    return _best(asked, k, _positive(asked, weight), eligible, seen=True)
 
 
 def nearest(
@@ -138,28 +134,33 @@ def near_history(
         scale: As in :func:`own_history`.
         power: As in :func:`own_history`.
     """
-    items = normalize(vectors, dim=1)
-    weights = asked.frequency(scale, power)
-    known = torch.from_numpy(weights.getnnz(axis=1) > 0)
-    centre = torch.from_numpy(weights @ items.numpy())
-    return _best(asked, k, lambda rows: (centre[rows] @ items.T).masked_fill(~known[rows, None], -torch.inf), eligible)
+    items, weight = normalize(vectors, dim=1), asked.decay(scale, power)
+
+    def scores(rows: Tensor) -> Tensor:
+        events = asked.events(rows)
+        query = asked.query[events] - rows[0]
+        known = torch.zeros(len(rows), dtype=torch.bool).index_fill_(0, query, True)
+        centre = items.new_zeros(len(rows), items.shape[1])
+        centre.index_add_(0, query, items[asked.item[events]] * weight[events, None])
+        return (centre @ items.T).masked_fill(~known[:, None], -torch.inf)
+
+    return _best(asked, k, scores, eligible)
 
 
 def linked(
-    asked: Asked, k: int, *, links: "csr_matrix", eligible: Tensor, scale: float = 7.0, power: float = 1.0
+    asked: Asked, k: int, *, links: Links, eligible: Tensor, scale: float = 7.0, power: float = 1.0
 ) -> Tensor:
     """Answer with the items that are linked to those of the history, the links summed over it.
 
     Args:
         asked: B requests.
         k: Items a request.
-        links: From an item to its neighbours, sparse ``[N, N]``; of :func:`~recsys.data.candidate_tables.item_links`.
+        links: From an item to its neighbours; of :func:`~recsys.data.candidate_tables.item_links`.
         eligible: Items that may be recommended, bool ``[N]``.
         scale: As in :func:`own_history`; short, so that the recent baskets decide.
         power: As in :func:`own_history`.
     """
-    weights = asked.frequency(scale, power)
-    return _best(asked, k, _positive(weights, links), eligible)
+    return _best(asked, k, _positive(asked, asked.decay(scale, power), links), eligible)
 
 
 def popular(asked: Asked, k: int, *, lists: Tensor, group: str = "") -> Tensor:
@@ -240,15 +241,33 @@ def _favour(asked: Asked, kind: Kind, doubt: float) -> Tensor:
     return ((counts + doubt * share) / (total + doubt) / share).log()
 
 
-def _positive(weights: "csr_matrix", links: "csr_matrix | None" = None) -> Callable[[Tensor], Tensor]:
-    """Make scores of a sparse ``[B, N]``, or of its product with links ``[N, N]``; -inf where nothing is above 0."""
+def _positive(asked: Asked, weight: Tensor, links: Links | None = None) -> Callable[[Tensor], Tensor]:
+    """Make scores that sum the events' weights ``[E]`` by item, or by linked item; -inf where nothing is above 0."""
 
     def scores(rows: Tensor) -> Tensor:
-        chunk = weights[rows.numpy()]
-        dense = torch.from_numpy((chunk if links is None else chunk @ links).toarray())
-        return dense.masked_fill(dense <= 0, -torch.inf)
+        dense = summed(asked, weight, rows, links)
+        return dense.masked_fill_(dense <= 0, -torch.inf)
 
     return scores
+
+
+def summed(asked: Asked, weight: Tensor, rows: Tensor, links: Links | None = None) -> Tensor:
+    """Sum the weights ``[E]`` of past events by item, or by the items linked to it, ``[b, N]``.
+
+    Args:
+        asked: B requests.
+        weight: Of the events.
+        rows: Requests without gaps, int64 ``[b]``.
+        links: From an item to its neighbours; the event's weight is multiplied by the link's.
+    """
+    events = asked.events(rows)
+    query, item, weight = asked.query[events] - rows[0], asked.item[events], weight[events]
+    if links is not None:
+        of_event, place = links.of(item)
+        query, item, weight = query[of_event], links.item[place], weight[of_event] * links.weight[place]
+    dense = torch.zeros(len(rows), asked.n_items)
+    dense.view(-1).index_add_(0, query * asked.n_items + item, weight)
+    return dense
 
 
 def _first_in_row(items: Tensor) -> Tensor:

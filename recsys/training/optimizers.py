@@ -1,11 +1,11 @@
-"""One optimizer for two kinds of parameters: huge tables of which a step touches few rows, and small dense matrices.
+"""One optimizer for parameters of several kinds: huge tables of which a step touches few rows, small dense matrices.
 
 Dense Adam moves and reads every row of every table at every step. Row-wise Adagrad keeps one number a row
 and touches only the rows of the batch; it takes sparse gradients (one process) and dense ones (small tables,
 DDP, which cannot reduce sparse gradients everywhere) alike.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -51,27 +51,24 @@ class RowwiseAdagrad(torch.optim.Optimizer):
             p.add_(p.grad * (-lr / (total.sqrt() + eps)).unsqueeze(1))
 
 
-class TwoPartOptimizer(torch.optim.Optimizer):
-    """Row-wise Adagrad for embedding tables and AdamW for everything else, stepped and saved as one.
+class JoinedOptimizer(torch.optim.Optimizer):
+    """Several optimizers, each with parameters of its own, stepped and saved as one.
 
     One optimizer keeps Lightning's automatic optimization, its step count and its checkpoints simple.
+
+    Args:
+        parts: No parameter is in two of them.
     """
 
-    def __init__(self, model: nn.Module, *, lr: float, embedding_lr: float, weight_decay: float) -> None:
-        tables = [m.weight for m in model.modules() if isinstance(m, nn.Embedding)]
-        is_table = {id(t) for t in tables}
-        dense = [p for p in model.parameters() if id(p) not in is_table]
+    def __init__(self, parts: Sequence[torch.optim.Optimizer]) -> None:
         self.parts: list[torch.optim.Optimizer] = []
-        super().__init__([{"params": [*tables, *dense]}], {})
-        self.parts = [
-            RowwiseAdagrad(tables, lr=embedding_lr),
-            torch.optim.AdamW(dense, lr=lr, weight_decay=weight_decay),
-        ]
+        super().__init__([{"params": [p for part in parts for group in part.param_groups for p in group["params"]]}], {})
+        self.parts = list(parts)
         self.param_groups = [group for part in self.parts for group in part.param_groups]
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """Run the closure once, then step both parts."""
+        """Run the closure once, then step all parts."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -81,7 +78,7 @@ class TwoPartOptimizer(torch.optim.Optimizer):
         return loss
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state of both parts: tensors and plain types only."""
+        """Return the state of all parts: tensors and plain types only."""
         return {"parts": [part.state_dict() for part in self.parts]}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -89,3 +86,13 @@ class TwoPartOptimizer(torch.optim.Optimizer):
         for part, state in zip(self.parts, state_dict["parts"], strict=True):
             part.load_state_dict(state)
         self.param_groups = [group for part in self.parts for group in part.param_groups]
+
+
+def retriever_optimizer(model: nn.Module, *, lr: float, embedding_lr: float, weight_decay: float) -> JoinedOptimizer:
+    """Move embedding tables by row-wise Adagrad and everything else by AdamW."""
+    tables = [m.weight for m in model.modules() if isinstance(m, nn.Embedding)]
+    is_table = {id(t) for t in tables}
+    dense = [p for p in model.parameters() if id(p) not in is_table]
+    return JoinedOptimizer(
+        [RowwiseAdagrad(tables, lr=embedding_lr), torch.optim.AdamW(dense, lr=lr, weight_decay=weight_decay)]
+    )

@@ -13,7 +13,7 @@ from recsys.data.batches import Batch, MomentBatches
 from recsys.data.tables import FeatureTables
 from recsys.models.losses import inclusion_log_probability, sampled_softmax
 from recsys.models.two_tower import TwoTower
-from recsys.training.optimizers import TwoPartOptimizer
+from recsys.training.optimizers import retriever_optimizer
 
 Validate = Callable[[TwoTower], dict[str, float]]
 """Measures a model on the validation window; returns metric keys such as ``val/ndcg_at_20``."""
@@ -81,7 +81,7 @@ class RetrieverTask(lightning.LightningModule):
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Row-wise Adagrad for tables, AdamW for the rest, both with linear decay."""
         rates = self._rates
-        optimizer = TwoPartOptimizer(
+        optimizer = retriever_optimizer(
             self.model, lr=rates.dense, embedding_lr=rates.embedding, weight_decay=rates.weight_decay
         )
         scheduler = torch.optim.lr_scheduler.LambdaLR(

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from recsys.training.optimizers import RowwiseAdagrad, TwoPartOptimizer
+from recsys.training.optimizers import RowwiseAdagrad, retriever_optimizer
 
 ROWS, WIDTH = 7, 3
 
@@ -28,7 +28,7 @@ class Model(nn.Module):
 def make(sparse=False, seed=0):
     torch.manual_seed(seed)
     model = Model(sparse)
-    return model, TwoPartOptimizer(model, lr=0.01, embedding_lr=0.1, weight_decay=0.1)
+    return model, retriever_optimizer(model, lr=0.01, embedding_lr=0.1, weight_decay=0.1)
 
 
 def train(model, optimizer, batches, schedule=None):
@@ -180,7 +180,7 @@ def test_device(device: torch.device):
     for place in ("cpu", device):
         model, _ = make(sparse=True)
         model.to(place)
-        optimizer = TwoPartOptimizer(model, lr=0.01, embedding_lr=0.1, weight_decay=0.1)
+        optimizer = retriever_optimizer(model, lr=0.01, embedding_lr=0.1, weight_decay=0.1)
         for ids in ([1, 2], [2, 3, 3]):
             optimizer.zero_grad()
             model(torch.tensor(ids, device=place)).backward()

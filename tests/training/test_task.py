@@ -8,7 +8,7 @@ from recsys.data.batches import MomentBatches
 from recsys.data.tables import requests_as_of
 from recsys.models.two_tower import TowerShape, TwoTower
 from recsys.training import task
-from recsys.training.optimizers import TwoPartOptimizer
+from recsys.training.optimizers import retriever_optimizer
 from recsys.training.task import LearningRates, RetrieverTask, embed_items, retrieval_loss
 
 HISTORY = 6
@@ -112,7 +112,7 @@ def test_loss_falls_and_every_weight_learns(little, device: torch.device):
     model = make(little, trained=False, **WITHOUT_CHANCE).to(device)
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     batches, tables = batches_of(little.log.to(device)), little.tables.to(device)
-    optimizer = TwoPartOptimizer(model, lr=1e-2, embedding_lr=0.1, weight_decay=0.0)
+    optimizer = retriever_optimizer(model, lr=1e-2, embedding_lr=0.1, weight_decay=0.0)
     losses = []
     for _ in range(4):
         for batch in batches:
@@ -130,7 +130,7 @@ def test_loss_falls_and_every_weight_learns(little, device: torch.device):
 def test_padding_never_learns(little):
     model = make(little, trained=False)
     batches = batches_of(little.log)
-    optimizer = TwoPartOptimizer(model, lr=1e-2, embedding_lr=0.1, weight_decay=0.1)
+    optimizer = retriever_optimizer(model, lr=1e-2, embedding_lr=0.1, weight_decay=0.1)
     for batch in batches:
         optimizer.zero_grad()
         retrieval_loss(model, batch, little.tables, batches).backward()
@@ -160,7 +160,7 @@ def test_loss_on_cuda_is_the_loss_on_cpu(little):
 def test_half_precision_step_on_cuda(little):
     model = make(little, trained=False).cuda()
     batches, tables = batches_of(little.log.to("cuda")), little.tables.to("cuda")
-    optimizer = TwoPartOptimizer(model, lr=1e-3, embedding_lr=0.05, weight_decay=0.0)
+    optimizer = retriever_optimizer(model, lr=1e-3, embedding_lr=0.05, weight_decay=0.0)
     for batch in batches:
         optimizer.zero_grad()
         with torch.autocast("cuda", torch.bfloat16):
