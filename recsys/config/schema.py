@@ -24,6 +24,11 @@ VARIANTS = ("content_only", "id_only")
 INDEXES = ("ivf", "hnsw", "flat")
 REFIT_WINDOWS = ("train_val", "all")
 MODES = ("max", "min")
+CANDIDATE_SOURCES = ("history", "nearest", "near_history", "linked", "popular", "popular_in_group")
+RANKING_LOSSES = ("bce", "listwise", "lambda_rank")
+WIDE_OPTIMIZERS = ("ftrl", "adagrad")
+DEEP_OPTIMIZERS = ("adamw", "adagrad")
+CALIBRATIONS = ("isotonic", "platt", "temperature", "none")
 
 
 @dataclass
@@ -102,6 +107,64 @@ class TrainingConfig:
 
 
 @dataclass
+class CandidatesConfig:
+    """What the ranker gets to order: the union of several small sources."""
+
+    limit: int = 500  # candidates of a user, at most
+    sizes: dict[str, int] = field(  # source -> items that it names; a source that is left out is off
+        default_factory=lambda: {"history": 310, "nearest": 500, "linked": 100, "popular": 200}
+    )
+    shares: dict[str, float] = field(  # source -> share of the places; what one leaves free the others get
+        default_factory=lambda: {"history": 62.0, "nearest": 30.0, "linked": 4.0, "popular": 4.0}
+    )
+    group: str | None = None  # user attribute or context column of the source popular_in_group
+
+
+@dataclass
+class RankerTrainingConfig:
+    """How the ranker is fitted: on snapshots inside the training window, each labelled by what followed it."""
+
+    snapshots: int = 2  # cuts, the last of them one horizon before the end of the training window
+    stride_days: float | None = None  # between cuts; null: the length of the horizon
+    horizon_days: float | None = None  # null: the length of the validation window
+    negatives: float = 0.3  # share of the candidates without label that is kept; weights make up for the others
+    loss: str = "bce"  # bce | listwise | lambda_rank
+    batch_groups: int = 32  # users at a cut in a batch
+    max_epochs: int = 3
+    patience: int = 1  # epochs without a better objective before it stops
+    learning_rate: float = 1e-3  # of the deep part
+    embedding_learning_rate: float = 0.05  # of its embedding tables (row-wise Adagrad)
+    wide_learning_rate: float = 2e-3  # of the wide part
+    deep_optimizer: str = "adamw"  # adamw | adagrad
+    wide_optimizer: str = "ftrl"  # ftrl | adagrad
+    wide_l1: float = 0.0  # of FTRL: weights leave 0 only once their gradients have summed up to more
+    weight_decay: float = 1e-4  # of AdamW
+
+
+@dataclass
+class RankerConfig:
+    """The Wide & Deep ranker of the second stage."""
+
+    enabled: bool = True  # false: retrieval alone
+    candidates: CandidatesConfig = field(default_factory=CandidatesConfig)
+    training: RankerTrainingConfig = field(default_factory=RankerTrainingConfig)
+    groups: list[str] | None = None  # item attributes by which a user's rhythm is measured; null: inferred
+    tasks: list[str] = field(default_factory=list)  # event types learned beside the relevant ones, such as click, cart
+    use_wide: bool = True  # false: deep only
+    use_deep: bool = True  # false: wide only
+    crosses: list[list[str]] | None = None  # of categorical features, memorised by the wide part; null: inferred
+    cross_buckets: int = 2**18  # weights that the combinations of a cross share
+    width: int = 16  # of an embedding
+    hidden: list[int] = field(default_factory=lambda: [256, 128])
+    dropout: float = 0.1
+    id_dropout: float = 0.2  # share of ids hidden from the deep part in training
+    norm: str = "layer"  # layer | batch | none
+    forms: list[str] = field(default_factory=lambda: ["normal", "log"])  # what numbers look like to the deep part
+    attention: int = 0  # width of the attention of the candidate over the history; 0: none
+    calibration: str = "isotonic"  # isotonic | platt | temperature | none
+
+
+@dataclass
 class ObjectiveConfig:
     """The one quantity that choices are made by; a validation metric."""
 
@@ -150,6 +213,7 @@ class Config:
     data: DataConfig = MISSING
     model: ModelConfig = field(default_factory=ModelConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
+    ranker: RankerConfig = field(default_factory=RankerConfig)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     bundle: BundleConfig = field(default_factory=BundleConfig)

@@ -54,7 +54,7 @@ class Kind:
     share: Tensor
 
 
-def item_kinds(log: InteractionLog, cut: int, item_features: Mapping[str, Tensor]) -> list[Kind]:
+def item_kinds(log: InteractionLog, cut: int, item_features: Mapping[str, Tensor]) -> dict[str, Kind]:
     """Return the categorical attributes that tell items apart, with the shares of their codes as of the cut.
 
     Numbers, lists of values, the item's id, and attributes of which less than two codes were taken are none.
@@ -65,13 +65,13 @@ def item_kinds(log: InteractionLog, cut: int, item_features: Mapping[str, Tensor
         item_features: Encoded: ids int64 ``[N]`` or ``[N, slots]``, numbers float32 ``[N]``.
     """
     item = log.item[log.time < cut]
-    kinds = []
+    kinds = {}
     for name, code in item_features.items():
         if name == ITEM_ID or code.is_floating_point() or code.dim() > 1:
             continue
         counts = torch.bincount(code[item], minlength=int(code.max()) + 1)
         if int((counts > 0).sum()) > 1:
-            kinds.append(Kind(code, counts / counts.sum()))
+            kinds[name] = Kind(code, counts / counts.sum())
     return kinds
 
 

@@ -147,9 +147,7 @@ def near_history(
     return _best(asked, k, scores, eligible)
 
 
-def linked(
-    asked: Asked, k: int, *, links: Links, eligible: Tensor, scale: float = 7.0, power: float = 1.0
-) -> Tensor:
+def linked(asked: Asked, k: int, *, links: Links, eligible: Tensor, scale: float = 7.0, power: float = 1.0) -> Tensor:
     """Answer with the items that are linked to those of the history, the links summed over it.
 
     Args:

@@ -62,7 +62,8 @@ class JoinedOptimizer(torch.optim.Optimizer):
 
     def __init__(self, parts: Sequence[torch.optim.Optimizer]) -> None:
         self.parts: list[torch.optim.Optimizer] = []
-        super().__init__([{"params": [p for part in parts for group in part.param_groups for p in group["params"]]}], {})
+        params = [p for part in parts for group in part.param_groups for p in group["params"]]
+        super().__init__([{"params": params}], {})
         self.parts = list(parts)
         self.param_groups = [group for part in self.parts for group in part.param_groups]
 

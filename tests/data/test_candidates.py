@@ -50,7 +50,9 @@ def all_lists(log: InteractionLog, eligible: torch.Tensor, k: int, cut: int = CU
     sources = {
         "history": partial(own_history, eligible=eligible, events=torch.bincount(past.item, minlength=ITEMS)),
         "two_tower": partial(nearest, vectors=ITEM_VECTORS, eligible=eligible),
-        "favoured": partial(nearest, vectors=ITEM_VECTORS, eligible=eligible, kinds=item_kinds(log, cut, FEATURES)),
+        "favoured": partial(
+            nearest, vectors=ITEM_VECTORS, eligible=eligible, kinds=[*item_kinds(log, cut, FEATURES).values()]
+        ),
         "popular": partial(popular, lists=popular_lists(log, cut, eligible)),
         "fresh": partial(popular, lists=popular_lists(log, cut, eligible & new_items(log, cut))),
         "segment": partial(popular, lists=popular_lists(log, cut, eligible, codes=codes), group="segment"),
@@ -133,10 +135,10 @@ def test_kinds_are_the_attributes_with_a_choice(log_of):
         "price": torch.tensor([1.0, 2.0, 3.0]),
         "tags": torch.tensor([[2], [3], [4]]),
     }
-    (kind,) = item_kinds(log, CUT, features)
+    (kind,) = item_kinds(log, CUT, features).values()
     assert kind.code.tolist() == [2, 3, 4]
     assert kind.share.tolist() == pytest.approx([0, 0, 1 / 3, 2 / 3, 0])
-    assert item_kinds(log, 0, features) == []
+    assert item_kinds(log, 0, features) == {}
 
 
 def test_chunks_do_not_matter(log_of, monkeypatch):

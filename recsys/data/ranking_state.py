@@ -1,0 +1,326 @@
+"""What the second stage reads as of a cut besides the request, and the pairs it makes of requests.
+
+::
+
+    events before the cut ─► candidate tables, item state ─┐
+    item tower as of the cut ─► item vectors ──────────────┴─► RankingState ─┐
+    requests: past events, user vectors ─────────────────────────────────────┴─► candidates ─► pairs with features
+
+One implementation serves training snapshots, evaluation and the bundle, which stores the state as Parquet and JSON.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+
+import polars as pl
+import torch
+from torch import Tensor
+
+from recsys.columns import ITEM_ID, USER_ID
+from recsys.data.asked import Asked
+from recsys.data.candidate_tables import Kind, Links, item_kinds, item_links, popular_lists
+from recsys.data.candidates import (
+    Candidates,
+    Source,
+    linked,
+    near_history,
+    nearest,
+    own_history,
+    popular,
+    union,
+)
+from recsys.data.log import InteractionLog
+from recsys.data.pair_features import ItemState, PairState, UserState, item_state, pair_features, user_state
+from recsys.data.pair_plan import PairPlan
+from recsys.data.past_lines import number_items, past_lines
+from recsys.data.topk import NONE
+
+SOURCES = ("history", "nearest", "near_history", "linked", "popular", "popular_in_group")
+"""Names of the candidate sources; the group of the last is of the user, such as the store or an attribute."""
+CODE = "code"
+"""The part of the retriever's vectors that remembers single items; what is new to a user is searched without it."""
+FAVOUR = 0.8
+"""Weight of a user's favoured kinds of items when the two-tower searches."""
+PAIRS = 8192
+"""Pairs whose vectors are in memory at a time: few enough to stay in the cache."""
+
+
+@dataclass(frozen=True)
+class CandidatePlan:
+    """Which candidates a request gets.
+
+    Attributes:
+        limit: The most of a request.
+        sizes: Source to the most items that it names; those left out are off.
+        shares: Source to its share of the places, 1 where it has none; see :func:`recsys.data.candidates.union`.
+        group: User attribute or context column of ``popular_in_group``; empty: none.
+    """
+
+    limit: int = 500
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    shares: Mapping[str, float] = field(default_factory=dict)
+    group: str = ""
+
+
+@dataclass(frozen=True)
+class CandidateTables:
+    """What the sources read besides the request.
+
+    Attributes:
+        eligible: Items that may be recommended, bool ``[N]``.
+        events: Of each item before the cut, int64 ``[N]``.
+        kinds: Attributes by which users favour items.
+        links: From items to those that are bought together with them.
+        popular: Group to item rows; row -1 is overall, ``[G + 1, K]``.
+    """
+
+    eligible: Tensor
+    events: Tensor
+    kinds: Mapping[str, Kind]
+    links: Links
+    popular: Tensor
+
+
+@dataclass(frozen=True)
+class RankerPairs:
+    """P pairs of B requests and their candidates, sorted by request.
+
+    Attributes:
+        query: Which request, int64 ``[P]``.
+        item: Item row, int64 ``[P]``.
+        names: Of the numeric features, F of them.
+        numbers: Float32 ``[P, F]``, NaN where missing.
+        lists: Source to the items it named, ``[B, k]``, as :func:`recsys.evaluation.coverage.coverage` reads them.
+        candidates: The union of these.
+    """
+
+    query: Tensor
+    item: Tensor
+    names: tuple[str, ...]
+    numbers: Tensor
+    lists: Mapping[str, Tensor]
+    candidates: Candidates
+
+    def __len__(self) -> int:
+        return len(self.query)
+
+
+@dataclass(frozen=True)
+class RankingState:
+    """All that the second stage reads besides the request.
+
+    Attributes:
+        cut: Microseconds since 1970 UTC; nothing at or after it is known.
+        plan: Features of pairs.
+        candidate_plan: Sources and their sizes.
+        tables: What the sources read.
+        items: Items as of the cut.
+        vectors: Of the items by the retriever, ``[N, D]``.
+        parts: Name to the columns of a vector that it covers, from and to; the retriever's similarity is their sum.
+    """
+
+    cut: int
+    plan: PairPlan
+    candidate_plan: CandidatePlan
+    tables: CandidateTables
+    items: ItemState
+    vectors: Tensor
+    parts: Mapping[str, tuple[int, int]]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the numeric features of a pair, in the order of the columns."""
+        ours = (f.name for f in self.plan.features if f.side != "context")
+        towers = [f"tower_{part}" for part in self.parts if self.parts[part][1] > self.parts[part][0]]
+        return (*ours, *towers, "tower_score", *(f"rank_{name}" for name in self.candidate_plan.sizes))
+
+    def users(self, events: pl.DataFrame, cut: int | None = None) -> UserState:
+        """Sum up what users did before a time, by default the cut.
+
+        Args:
+            events: Prepared events, of the users of interest at least; ``user_id`` may be any name of theirs.
+            cut: Microseconds since 1970 UTC.
+        """
+        table = self.items.table
+        return user_state(self.plan, table, past_lines(self.plan, table, events, self.cut if cut is None else cut))
+
+    def pairs(self, asked: Asked, users: UserState, user_ids: pl.Series) -> RankerPairs:
+        """Find the candidates of B requests and compute their features.
+
+        Args:
+            asked: The requests; their vectors are divided by the temperature of the retriever.
+            users: What their users did.
+            user_ids: Their names in ``users``, ``[B]``.
+        """
+        lists = {name: source(asked, self.candidate_plan.sizes[name]) for name, source in self.sources().items()}
+        found = union(lists, self.candidate_plan.limit, self.candidate_plan.shares)
+        ids = self.items.table[ITEM_ID]
+        named = pl.DataFrame({USER_ID: user_ids.gather(found.query.numpy()), ITEM_ID: ids.gather(found.item.numpy())})
+        frame = pair_features(PairState(self.plan, self.cut, self.items, users), named)
+        columns = {name: frame[name] for name in frame.columns if not name.startswith("context_")}
+        numbers = torch.empty(len(found), len(self.names))
+        for place, name in enumerate(columns):
+            numbers[:, place] = torch.from_numpy(columns[name].fill_null(float("nan")).to_numpy())
+        similarity = self._similarity(asked, found)
+        numbers[:, len(columns) : len(columns) + similarity.shape[1]] = similarity
+        for place, name in enumerate(self.candidate_plan.sizes, len(columns) + similarity.shape[1]):
+            rank = found.rank[name]
+            numbers[:, place] = torch.where(rank > 0, rank.float(), torch.nan)
+        return RankerPairs(found.query, found.item, self.names, numbers, lists, found)
+
+    def sources(self) -> dict[str, Source]:
+        """Return the sources of the plan by name."""
+        tables, code_end = self.tables, self.parts[CODE][1]
+        general = self.vectors[:, code_end:]
+        kinds = list(tables.kinds.values())
+
+        def near(asked: Asked, k: int) -> Tensor:
+            some = Asked(asked.query, asked.item, asked.age, asked.vector[:, code_end:], asked.n_items, asked.groups)
+            return nearest(some, k, vectors=general, eligible=tables.eligible, kinds=kinds, weight=FAVOUR)
+
+        known: dict[str, Source] = {
+            "history": partial(own_history, eligible=tables.eligible, events=tables.events),
+            "nearest": near,
+            "near_history": partial(near_history, vectors=general, eligible=tables.eligible),
+            "linked": partial(linked, links=tables.links, eligible=tables.eligible),
+            "popular": partial(popular, lists=tables.popular[-1:]),
+            "popular_in_group": partial(popular, lists=tables.popular, group=self.candidate_plan.group),
+        }
+        return {name: known[name] for name in self.candidate_plan.sizes}
+
+    def _similarity(self, asked: Asked, found: Candidates) -> Tensor:
+        """Return the retriever's similarity by parts and in all, ``[P, parts + 1]``."""
+        spans = [span for span in self.parts.values() if span[1] > span[0]]
+        out = torch.empty(len(found), len(spans) + 1)
+        for rows in torch.arange(len(found)).split(PAIRS):
+            product = asked.vector[found.query[rows]] * self.vectors[found.item[rows]]
+            for place, (start, end) in enumerate(spans):
+                out[rows, place] = product[:, start:end].sum(1)
+        out[:, -1] = out[:, :-1].sum(1)
+        return out
+
+    def save(self, folder: Path) -> None:
+        """Write everything but the vectors and what :meth:`load` is given.
+
+        Raises:
+            OSError: The place cannot be written to, or is full.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        tables = self.tables
+        items = self.items.table.with_columns(pl.Series("events", tables.events.numpy()))
+        items.write_parquet(folder / "items.parquet")
+        count = tables.links.offsets.diff()
+        origin = torch.repeat_interleave(torch.arange(len(count)), count)
+        links = {"item": origin.int().numpy(), "linked": tables.links.item.int().numpy()}
+        pl.DataFrame(links | {"weight": tables.links.weight.numpy()}).write_parquet(folder / "links.parquet")
+        group, place = (tables.popular != NONE).nonzero(as_tuple=True)
+        popular_items = {"group": group.int().numpy(), "item": tables.popular[group, place].int().numpy()}
+        pl.DataFrame(popular_items).write_parquet(folder / "popular.parquet")
+        content = {
+            "cut": self.cut,
+            "plan": asdict(self.plan),
+            "candidates": asdict(self.candidate_plan),
+            "parts": {name: list(span) for name, span in self.parts.items()},
+            "popular": list(tables.popular.shape),
+            "kinds": {name: kind.share.tolist() for name, kind in tables.kinds.items()},
+        }
+        (folder / "state.json").write_text(json.dumps(content) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(
+        cls, folder: Path, vectors: Tensor, item_features: Mapping[str, Tensor], eligible: Tensor
+    ) -> "RankingState":
+        """Read what :meth:`save` wrote.
+
+        Args:
+            folder: Where it lies.
+            vectors: Of the items, ``[N, D]``.
+            item_features: Encoded, ``[N]`` or ``[N, slots]``.
+            eligible: Items that may be recommended, bool ``[N]``.
+        """
+        content = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+        table = pl.read_parquet(folder / "items.parquet")
+        links = pl.read_parquet(folder / "links.parquet")
+        count = torch.bincount(_tensor(links["item"]), minlength=len(table))
+        offsets = torch.cat([torch.zeros(1, dtype=torch.int64), count.cumsum(0)])
+        listed = pl.read_parquet(folder / "popular.parquet")
+        group = _tensor(listed["group"])
+        groups, depth = content["popular"]
+        places = torch.bincount(group, minlength=groups)
+        place = torch.arange(len(group)) - (places.cumsum(0) - places)[group]
+        popular_items = torch.full((groups, depth), NONE)
+        popular_items[group, place] = _tensor(listed["item"])
+        plan = content["plan"] | {name: tuple(content["plan"][name]) for name in ("groups", "relevant")}
+        return cls(
+            content["cut"],
+            PairPlan(**plan),
+            CandidatePlan(**content["candidates"]),
+            CandidateTables(
+                eligible,
+                _tensor(table["events"]),
+                {name: Kind(item_features[name], torch.tensor(share)) for name, share in content["kinds"].items()},
+                Links(offsets, _tensor(links["linked"]), torch.from_numpy(links["weight"].to_numpy().copy())),
+                popular_items,
+            ),
+            ItemState(table.drop("events")),
+            vectors,
+            {name: (span[0], span[1]) for name, span in content["parts"].items()},
+        )
+
+
+def fit_ranking_state(
+    log: InteractionLog,
+    events: pl.DataFrame,
+    items: pl.DataFrame,
+    item_features: Mapping[str, Tensor],
+    cut: int,
+    *,
+    plan: PairPlan,
+    candidate_plan: CandidatePlan,
+    eligible: Tensor,
+    vectors: Tensor,
+    parts: Mapping[str, tuple[int, int]],
+    groups: Tensor | None = None,
+) -> RankingState:
+    """Sum up the events before a cut for the second stage.
+
+    Args:
+        log: Events; those at or after the cut are not read.
+        events: The same as prepared.
+        items: Prepared items.
+        item_features: Encoded, ``[N]`` or ``[N, slots]``.
+        cut: Microseconds since 1970 UTC.
+        plan: Features of pairs.
+        candidate_plan: Sources and their sizes.
+        eligible: Items that may be recommended, bool ``[N]``.
+        vectors: Of the items by the retriever as of the cut, ``[N, D]``.
+        parts: Of the vectors.
+        groups: Code of each user for ``popular_in_group``, int64 ``[U]``, -1 for none.
+    """
+    past = log.between(None, cut)
+    table = number_items(plan, items)
+    lines = past_lines(plan, table, events, cut)
+    kinds = item_kinds(past, cut, item_features)
+    basket = past.basket.unique(return_inverse=True)[1]
+    return RankingState(
+        cut,
+        plan,
+        candidate_plan,
+        CandidateTables(
+            eligible,
+            torch.bincount(past.item, minlength=log.n_items),
+            kinds,
+            item_links(basket, past.item, log.n_items),
+            popular_lists(past, cut, eligible, codes=groups),
+        ),
+        item_state(plan, table, lines),
+        vectors,
+        parts,
+    )
+
+
+def _tensor(column: pl.Series) -> Tensor:
+    return torch.from_numpy(column.cast(pl.Int64).to_numpy().copy())
