@@ -17,7 +17,7 @@ from recsys.data.batches import Batch, MomentBatches, moments_of
 from recsys.data.dataset import FittedData, fit_data, interaction_log, microseconds
 from recsys.data.prepared import prepare
 from recsys.data.tables import FeatureTables
-from recsys.entries.train import tower_inputs
+from recsys.entries.retriever import tower_inputs
 from recsys.evaluation.evaluate import ModelResult, evaluate
 from recsys.evaluation.significance import paired_difference
 from recsys.evaluation.slices import Targets, make_targets

@@ -37,16 +37,21 @@ from recsys.bundle.parity import (
     serving_copy,
 )  # fmt: skip
 from recsys.bundle.profile import data_profile
+from recsys.bundle.ranking import EVENT_COLUMNS, Ranking
 from recsys.bundle.reader import CHUNK, Bundle
 from recsys.bundle.requests import ASOF, ASOF_COLUMN, ELIGIBLE, TowerInputs, item_table, microseconds
 from recsys.bundle.sample import golden_sample
 from recsys.columns import ITEM_ID, USER_ID
 from recsys.data.encode import Encoder
+from recsys.data.ranking_state import RankingState
 from recsys.errors import BundleError
+from recsys.features import OOV_ID, PAD_ID
 
 LIBRARIES = ("torch", "numpy", "polars", "faiss-cpu")
 CASE_ROWS = 1024
 """Rows of the large parity case."""
+CASE_USERS = 8
+"""Users whose candidates are compared."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +73,21 @@ class Facts:
     data_fingerprint: str
 
 
+@dataclass(frozen=True)
+class SecondStage:
+    """What the ranker of a bundle consists of.
+
+    Attributes:
+        ranker: Scriptable, ``Dict[str, Tensor] -> [P, 2]``, logit and probability.
+        state: As of the cut of the bundle.
+        temperature: Of the retriever.
+    """
+
+    ranker: nn.Module
+    state: RankingState
+    temperature: float
+
+
 def export_bundle(
     folder: str | Path,
     *,
@@ -84,6 +104,7 @@ def export_bundle(
     facts: Facts,
     index: str = "hnsw",
     min_index_recall: float = 0.99,
+    second: SecondStage | None = None,
 ) -> Manifest:
     """Write a bundle and return its manifest; an existing folder is replaced at the end, or not at all.
 
@@ -103,6 +124,7 @@ def export_bundle(
         facts: For the manifest and the card.
         index: ``hnsw`` or ``flat``.
         min_index_recall: Least recall@100 of the index against exact search.
+        second: Ranker and what it reads; None for retrieval alone.
 
     Raises:
         BundleError: A compiled tower differs from the eager one, the index finds too little, or the folder cannot
@@ -111,7 +133,7 @@ def export_bundle(
     target = Path(folder)
     towers = {"user": serving_copy(user_tower), "item": serving_copy(item_tower)}
     scripted = {side: script(tower) for side, tower in towers.items()}
-    past = _stored(events.filter(pl.col("timestamp") < cut), users, items, history)
+    past = _stored(events.filter(pl.col("timestamp") < cut), users, items, history, second is not None)
     with written_beside(target) as beside:
         users.write_parquet(beside / part.USERS)
         _catalogue(items, item_asof, eligible).write_parquet(beside / part.CATALOGUE)
@@ -140,6 +162,16 @@ def export_bundle(
         built.save(beside / part.INDEX)
 
         cases = {"user": _user_cases(inputs, now), "item": _item_cases(item_inputs, table)}
+        if second:
+            towers["ranker"] = serving_copy(second.ranker)
+            scripted["ranker"] = script(towers["ranker"])
+            save_script(scripted["ranker"], beside / part.RANKER)
+            second.state.save(beside / part.RANKING)
+            ids, encoded = items[ITEM_ID], {name: column[1:-1] for name, column in table.items()}
+            ranking = Ranking(
+                beside, torch.from_numpy(item_vectors), eligible.cpu(), ids, encoded, second.temperature, len(users)
+            )
+            cases["ranker"] = _ranker_cases(ranking, inputs, torch.from_numpy(user_vectors), now)
         parity = _prove(towers, scripted, cases, beside)
         _write_json(parity, beside / part.PARITY)
         _write_json(data_profile(encoder, inputs, item_inputs), beside / part.PROFILE)
@@ -156,7 +188,8 @@ def export_bundle(
             "windows": dict(facts.windows),
             "fitted_on": facts.fitted_on,
             "features": encoder.spec.to_list(),
-            "signatures": {side: _signature(cases[side]["odd"]) for side in ("user", "item")},
+            "signatures": {side: _signature(cases[side]["odd"]) for side in towers},
+            "ranker": {"temperature": second.temperature} if second else {},
             "index": measured,
             "metrics": {key: float(value) for key, value in facts.metrics.items()},
             "libraries": {name: version(name) for name in LIBRARIES},
@@ -194,15 +227,16 @@ def write_metrics(folder: str | Path, metrics: Mapping[str, float], name: str) -
         return seal(beside, **content)
 
 
-def _stored(events: pl.DataFrame, users: pl.DataFrame, items: pl.DataFrame, history: int) -> pl.DataFrame:
-    """Replace ids by rows and keep what a reader needs of the past."""
-    rows = events.select(USER_ID, ITEM_ID, pl.col("timestamp").alias(TIMESTAMP))
+def _stored(events: pl.DataFrame, users: pl.DataFrame, items: pl.DataFrame, history: int, whole: bool) -> pl.DataFrame:
+    """Replace ids by rows and keep what a reader needs of the past: for a second stage, all of it."""
+    others = [name for name in EVENT_COLUMNS if whole and name in events.columns]
+    rows = events.select(USER_ID, ITEM_ID, pl.col("timestamp").alias(TIMESTAMP), *others)
     for frame, key, row in ((users, USER_ID, USER_ROW), (items, ITEM_ID, ITEM_ROW)):
         numbered = frame.select(key).with_row_index(row)
         rows = rows.join(numbered, on=key, how="inner", maintain_order="left")
     if len(rows) < len(events):
         raise BundleError(f"events: {len(events) - len(rows)} rows have a user or item that its table does not have.")
-    return stored_histories(rows, history)
+    return stored_histories(rows, None if whole else history)
 
 
 def _catalogue(items: pl.DataFrame, item_asof: Mapping[str, Tensor], eligible: Tensor) -> pl.DataFrame:
@@ -264,13 +298,41 @@ def _item_cases(item_inputs: Inputs, table: Inputs) -> dict[str, Inputs]:
     }
 
 
+def _ranker_cases(ranking: Ranking, inputs: TowerInputs, vectors: Tensor, now: int) -> dict[str, Inputs]:
+    """Return inputs of the ranker: pairs of known users, of one without any past, and some without any feature."""
+    n = len(inputs.users)
+    rows = list(range(min(CASE_USERS, n)))
+    ids = inputs.users[USER_ID].gather(rows).to_list()
+    known = ranking.requests(rows, [NOTHING] * len(rows), now, vectors[rows], inputs.people(ids))
+    pairs = ranking.candidates(known)
+    stranger = ranking.requests([-1], [NOTHING], now, vectors[:1], inputs.people([None]))
+    strange = ranking.candidates(stranger)
+    odd = ranking.inputs(known, pairs, torch.arange(7) % len(pairs))
+    nothing = {
+        name: torch.full_like(column, float("nan") if column.is_floating_point() else PAD_ID)
+        for name, column in odd.items()
+    }
+    unseen = {
+        name: column if column.is_floating_point() else torch.full_like(column, OOV_ID) for name, column in odd.items()
+    }
+    return {
+        "one": ranking.inputs(known, pairs, torch.tensor([0])),
+        "odd": odd,
+        "large": ranking.inputs(known, pairs, torch.arange(CASE_ROWS) % len(pairs)),
+        "without a past": ranking.inputs(stranger, strange, torch.arange(min(len(strange), CASE_ROWS))),
+        "missing": nothing,
+        "unseen ids": unseen,
+    }
+
+
 def _prove(
     towers: Mapping[str, nn.Module], scripted: Mapping[str, Any], cases: Mapping[str, dict[str, Inputs]], folder: Path
 ) -> dict[str, Any]:
     rows = []
     for side, tower in towers.items():
         rows += compare(side, "torchscript", tower, scripted[side], cases[side])
-        program = export_program(tower, cases[side]["odd"], folder / f"{side}_tower.pt2")
+        name = "ranker.pt2" if side == "ranker" else f"{side}_tower.pt2"
+        program = export_program(tower, cases[side]["odd"], folder / name)
         if program is not None:
             rows += compare(side, "torch.export", tower, program, cases[side])
     return certificate(rows)

@@ -12,7 +12,7 @@ from typing import Any
 
 from recsys.errors import BundleError, did_you_mean
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Raised when a reader of the version before could no longer read the folder."""
 
 MANIFEST = "manifest.json"
@@ -29,6 +29,8 @@ SAMPLE = "sample.json"
 PARITY = "parity.json"
 PROFILE = "data_profile.json"
 CARD = "model_card.md"
+RANKER = "ranker.pt"
+RANKING = "ranking"
 
 REQUIRED = (
     USER_TOWER, ITEM_TOWER, USER_EMBEDDINGS, ITEM_EMBEDDINGS, INDEX, CATALOGUE, USERS, HISTORIES,
@@ -57,6 +59,7 @@ class Manifest:
         fitted_on: Windows that the model was fitted on, such as ``train_val``.
         features: The feature declaration, :meth:`recsys.features.FeatureSpec.to_list`.
         signatures: Tower -> input name -> ``{dtype, shape}``; letters are free dimensions.
+        ranker: What the second stage needs beside its parts, ``temperature`` of the retriever; empty without one.
         index: Kind of the index, its measured recall and search width.
         metrics: Metric key -> value.
         libraries: Library -> version that wrote the bundle.
@@ -78,6 +81,7 @@ class Manifest:
     fitted_on: str
     features: list[dict[str, Any]]
     signatures: dict[str, dict[str, dict[str, Any]]]
+    ranker: dict[str, Any]
     index: dict[str, Any]
     metrics: dict[str, float]
     libraries: dict[str, str]
@@ -103,7 +107,8 @@ class Manifest:
             )
         for name in self.parts:
             _check_inside(folder, name)
-        missing = [name for name in (*REQUIRED, *self.parts) if name not in self.parts or not (folder / name).is_file()]
+        required = (*REQUIRED, RANKER, f"{RANKING}/state.json") if self.ranker else REQUIRED
+        missing = [name for name in (*required, *self.parts) if name not in self.parts or not (folder / name).is_file()]
         if missing:
             raise BundleError(f"bundle {folder}: part '{missing[0]}' is missing. {AGAIN}")
         for name in _files(folder):

@@ -8,6 +8,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from recsys.columns import ITEM_ID, USER_ID
+
 Ints = NDArray[np.int64]
 USER_ROW, ITEM_ROW, TIMESTAMP, REPEATS = "user_row", "item_row", "timestamp", "repeats"
 DAY_US = 86_400_000_000
@@ -50,7 +52,7 @@ class Gathered:
 class Histories:
     """Events of every known user before the bundle's cut, sorted by user and time.
 
-    Of each user these are the last L events and, older than those, the last event of every item: enough to
+    Of each user these are at least the last L events and, older than those, the last event of every item: enough to
     continue ``repeats`` and to know everything the user has had.
 
     Attributes:
@@ -122,23 +124,25 @@ class Histories:
         return items[last], times[last], counts[last]
 
 
-def stored_histories(events: pl.DataFrame, length: int) -> pl.DataFrame:
+def stored_histories(events: pl.DataFrame, length: int | None) -> pl.DataFrame:
     """Reduce the events before the cut to what :class:`Histories` keeps.
 
     Args:
-        events: ``user_row, item_row, timestamp`` in time order within each user.
-        length: L of the model.
+        events: ``user_row, item_row, timestamp`` in time order within each user, and what else shall be kept.
+        length: L of the model; None keeps all events.
 
     Returns:
-        ``user_row, item_row, timestamp, repeats`` sorted by user, then as given.
+        ``user_row, item_row, timestamp, repeats`` and the other columns, sorted by user, then as given.
     """
     pair = [USER_ROW, ITEM_ROW]
+    length = len(events) if length is None else length
     return (
-        events.select(
+        events.with_columns(
             pl.col(USER_ROW).cast(pl.UInt32),
             pl.col(ITEM_ROW).cast(pl.UInt32),
             pl.col(TIMESTAMP).cast(pl.Datetime("us", "UTC")),
         )
+        .select(*pair, TIMESTAMP, pl.exclude(*pair, TIMESTAMP, USER_ID, ITEM_ID))
         .sort(USER_ROW, maintain_order=True)
         .with_columns(
             pl.int_range(pl.len(), dtype=pl.UInt32).over(pair).alias(REPEATS),

@@ -16,6 +16,7 @@ from recsys.bundle.format import Manifest, read_manifest
 from recsys.bundle.histories import Fresh, Histories
 from recsys.bundle.index import MARGIN, ItemIndex
 from recsys.bundle.parts import local_folder, read_tower, read_vectors, run_tower
+from recsys.bundle.ranking import Ranking, Requests
 from recsys.bundle.requests import (
     ASOF_COLUMN,
     DTYPES,
@@ -51,6 +52,7 @@ class Bundle:
         user_vectors: ``[U, D]`` float32, as of the cut.
         item_vectors: ``[N, D]`` float32, as of the cut.
         eligible: ``[N]`` bool, items that may be recommended.
+        ranking: The second stage; None in a bundle of retrieval alone.
     """
 
     def __init__(self, folder: Path, manifest: Manifest) -> None:
@@ -72,6 +74,13 @@ class Bundle:
         table = item_table(encoder, self.items)
         histories = Histories.load(folder / part.HISTORIES, manifest.n_users)
         self._inputs = TowerInputs(encoder, users, table, histories, manifest.history_length, manifest.user_id_type)
+        features = {name: column[1:-1] for name, column in table.items()}
+        self.ranking: Ranking | None = None
+        if manifest.ranker:
+            temperature = manifest.ranker["temperature"]
+            self.ranking = Ranking(
+                folder, self.item_vectors, self.eligible, self.item_ids, features, temperature, manifest.n_users
+            )
 
     @classmethod
     def load(cls, uri: str | Path) -> "Bundle":
@@ -179,7 +188,9 @@ class Bundle:
     ) -> pl.DataFrame:
         """Return the best items for each user: ``user_id, item_id, rank, score``, rank 1 first.
 
-        Users come in the order asked for. One who asks for more items than there are gets all there are.
+        The score is the probability that the user takes the item in the days that the ranker was trained for, or,
+        without a ranker, the inner product of the vectors. Users come in the order asked for; one who asks for more
+        items than there are gets all there are.
 
         Args:
             users: Raw ids; None takes every user of the bundle.
@@ -215,8 +226,69 @@ class Bundle:
             if exclude_seen:
                 past = self._inputs.histories
                 dropped = [banned.union(past.seen(u, f).tolist()) for u, f in zip(rows, fresh[chunk], strict=True)]
-            answers.append(self._answer(ids[chunk], ks[chunk], *self.retrieve(vectors, max(ks[chunk]), dropped)))
+            if self.ranking is None:
+                found = self.retrieve(vectors, max(ks[chunk]), dropped)
+            else:
+                requests = self._requests(self.ranking, ids[chunk], rows, fresh[chunk], now, vectors)
+                found = self._best(self.ranking, requests, vectors, max(ks[chunk]), dropped)
+            answers.append(self._answer(ids[chunk], ks[chunk], *found))
         return pl.concat(answers)
+
+    def rank(
+        self,
+        users: Sequence[Id | None] | pl.Series,
+        histories: Sequence[Sequence[Event] | None] | None = None,
+        as_of: datetime | None = None,
+    ) -> pl.DataFrame:
+        """Return all candidates of each user: ``user_id, item_id, rank, score``, the score being the probability.
+
+        Args:
+            users: Raw ids.
+            histories: As in :meth:`embed_users`.
+            as_of: As in :meth:`embed_users`.
+
+        Raises:
+            BundleError: As in :meth:`embed_users`, or the bundle has no second stage.
+        """
+        if self.ranking is None:
+            raise BundleError(f"bundle {self.folder}: it has no ranker; train with ranker=wide_deep to have one.")
+        return self.recommend(users, self.ranking.state.candidate_plan.limit, histories, as_of=as_of)
+
+    def requests(
+        self,
+        users: Sequence[Id | None] | pl.Series,
+        histories: Sequence[Sequence[Event] | None] | None = None,
+        as_of: datetime | None = None,
+    ) -> Requests:
+        """Return what the second stage reads of users, for :attr:`ranking`.
+
+        Args:
+            users: Raw ids.
+            histories: As in :meth:`embed_users`.
+            as_of: As in :meth:`embed_users`.
+
+        Raises:
+            BundleError: As in :meth:`embed_users`, or the bundle has no second stage.
+        """
+        if self.ranking is None:
+            raise BundleError(f"bundle {self.folder}: it has no ranker; train with ranker=wide_deep to have one.")
+        ids = checked_ids(users, self.manifest.user_id_type, USER_ID)
+        now, fresh = self._fresh(histories, len(ids), as_of)
+        rows = self._rows_of_users(ids)
+        known = as_of is None and histories is None and min(rows, default=-1) >= 0
+        vectors = self.user_vectors[rows] if known else self._embed(ids, fresh, now, None)
+        return self._requests(self.ranking, ids, rows, fresh, now, vectors)
+
+    def _requests(
+        self, ranking: Ranking, ids: list[Id | None], rows: list[int], fresh: list[Fresh], now: int, vectors: Tensor
+    ) -> Requests:
+        return ranking.requests(rows, fresh, now, vectors, self._inputs.people(ids))
+
+    def _best(
+        self, ranking: Ranking, asked: Requests, vectors: Tensor, k: int, dropped: Sequence[Collection[int]]
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Return the best items by the ranker; where filters leave too few candidates, retrieval finds further ones."""
+        return ranking.best(asked, k, dropped, lambda some, taken: self.retrieve(vectors[some], k, taken)[0])
 
     def _answer(
         self, ids: list[Id | None], ks: Sequence[int], rows: NDArray[np.int64], scores: NDArray[np.float32]

@@ -55,6 +55,11 @@ class TowerInputs:
         """N; as an item row it stands for an item that the bundle does not know."""
         return len(next(iter(self.table.values()))) - 2
 
+    def people(self, user_ids: Sequence[Id | None]) -> dict[str, Tensor]:
+        """Return the encoded features of users, ``[B]`` or ``[B, slots]``; missing ones for who is unknown."""
+        asked = pl.DataFrame({USER_ID: pl.Series(list(user_ids), dtype=DTYPES[self.user_type])})
+        return self.encoder.encode(asked.join(self.users, on=USER_ID, how="left", maintain_order="left"), "user")
+
     def build(
         self,
         user_ids: Sequence[Id | None],
@@ -73,9 +78,7 @@ class TowerInputs:
             context: B rows of context columns; missing columns are missing values, but ``timestamp`` is then
                 ``now``. None: a batch job, which has no hour and no store.
         """
-        asked = pl.DataFrame({USER_ID: pl.Series(list(user_ids), dtype=DTYPES[self.user_type])})
-        people = asked.join(self.users, on=USER_ID, how="left", maintain_order="left")
-        inputs = self.encoder.encode(people, "user")
+        inputs = self.people(user_ids)
 
         # Without a context it is a batch job: its own hour of the day says nothing about the customers'.
         moment = pl.DataFrame({"asof/row": range(len(user_ids))})

@@ -18,6 +18,7 @@ from recsys.config.schema import (
     EvaluateConfig,
     EvaluationConfig,
     ModelConfig,
+    RankerConfig,
     RecommendConfig,
 )
 from recsys.errors import ConfigError, did_you_mean
@@ -30,10 +31,11 @@ SCHEMAS = {
     "recommend_schema": RecommendConfig,
     "data/schema": DataConfig,
     "model/schema": ModelConfig,
+    "ranker/schema": RankerConfig,
     "evaluation/schema": EvaluationConfig,
 }
 """What the YAML files extend, by the name in their defaults lists."""
-OPEN_KEYS = ("columns", "item_columns", "user_columns", "tracking.tags")
+OPEN_KEYS = ("candidates.sizes", "candidates.shares", "columns", "item_columns", "user_columns", "tracking.tags")
 """Maps whose keys are the user's own: no ``+`` is needed to add one."""
 
 

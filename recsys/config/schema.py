@@ -21,6 +21,7 @@ BASELINES = (
     "content_knn",
 )
 VARIANTS = ("content_only", "id_only")
+RANKERS = ("wide_only", "deep_only", "lightgbm")
 INDEXES = ("ivf", "hnsw", "flat")
 REFIT_WINDOWS = ("train_val", "all")
 MODES = ("max", "min")
@@ -127,6 +128,7 @@ class RankerTrainingConfig:
     snapshots: int = 2  # cuts, the last of them one horizon before the end of the training window
     stride_days: float | None = None  # between cuts; null: the length of the horizon
     horizon_days: float | None = None  # null: the length of the validation window
+    max_users: int = 5000  # of a snapshot; bounds memory at about max_users x limit x 500 bytes
     negatives: float = 0.3  # share of the candidates without label that is kept; weights make up for the others
     loss: str = "bce"  # bce | listwise | lambda_rank
     batch_groups: int = 32  # users at a cut in a batch
@@ -181,6 +183,9 @@ class EvaluationConfig:
         default_factory=lambda: ["popular", "recent_popular", "personal_frequency", "item_knn", "als", "content_knn"]
     )
     variants: list[str] = field(default_factory=list)  # content_only, id_only: extra two-tower rows
+    rankers: list[str] = field(  # rivals of the ranker on its candidates and features; lightgbm: extra `baselines`
+        default_factory=lambda: ["wide_only", "deep_only", "lightgbm"]
+    )
     bootstrap: int = 1000  # resamples of the paired intervals
     chunk_users: int = 64  # users scored at a time; bounds memory at chunk x items x 4 bytes
 

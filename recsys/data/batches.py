@@ -219,7 +219,7 @@ class MomentBatches:
         return max(len(self._usable) // (self.batch_moments * self.world_size), 1)
 
     def __iter__(self) -> Iterator[Batch]:
-        generator = _generator(self.seed, self.epoch)
+        generator = generator_of(self.seed, self.epoch)
         blocks = self._blocks(generator)
         stream = self._stream(blocks)
         noise = torch.rand(len(blocks.start), generator=generator, dtype=torch.float64)
@@ -232,7 +232,7 @@ class MomentBatches:
         self.epoch += 1
         for step in range(len(self)):
             i = turns[step * self.world_size + self.rank]
-            draw = _generator(self.seed, epoch + 1, i)
+            draw = generator_of(self.seed, epoch + 1, i)
             yield self._batch(blocks.take(slice(edges[i], edges[i + 1])), stream, draw)
 
     def _blocks(self, generator: torch.Generator) -> Block:
@@ -310,7 +310,7 @@ class MomentBatches:
         )
 
 
-def _generator(*numbers: int) -> torch.Generator:
+def generator_of(*numbers: int) -> torch.Generator:
     """Return a random stream of its own for each sequence of numbers."""
     seed = 0
     for number in numbers:

@@ -1,15 +1,16 @@
 """From the prepared tables to what models train on: the log, and features encoded by one window's vocabularies."""
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 
 import polars as pl
 import torch
 from torch import Tensor
 
-from recsys.columns import BASKET_ID, EVENT_TYPE, ITEM_ID, TIMESTAMP, USER_ID
+from recsys.columns import ITEM_ID, TIMESTAMP, USER_ID
 from recsys.data.encode import Encoder
 from recsys.data.log import InteractionLog
+from recsys.data.log_rows import log_of_rows
 from recsys.data.prepared import Prepared
 from recsys.data.tables import FeatureTables
 
@@ -38,6 +39,11 @@ def microseconds(when: datetime) -> int:
     return int(pl.Series([when]).dt.cast_time_unit("us").dt.epoch("us")[0])
 
 
+def as_time(time: int) -> datetime:
+    """Return microseconds since 1970 as a UTC time."""
+    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=time)
+
+
 def interaction_log(prepared: Prepared) -> InteractionLog:
     """Return all events as rows of the prepared user and item tables."""
     rows = (
@@ -47,24 +53,7 @@ def interaction_log(prepared: Prepared) -> InteractionLog:
         .with_columns(pl.col("user", "item").cast(pl.Int64), pl.col(TIMESTAMP).dt.epoch("us").alias("time"))
         .collect()
     )
-    moment = ["user", "time"]
-    if BASKET_ID in rows.columns:  # an event without a basket number is a moment of its own time
-        moment = ["user", BASKET_ID, "alone"]
-        rows = rows.with_columns(alone=pl.when(pl.col(BASKET_ID).is_null()).then("time"))
-    number = pl.struct(moment)
-    basket = rows.select(number.rank("dense").cast(pl.Int64) - 1).to_series()
-    relevant = pl.Series([True]).new_from_index(0, len(rows))
-    if prepared.relevant and EVENT_TYPE in rows.columns:
-        relevant = rows[EVENT_TYPE].is_in(list(prepared.relevant)).fill_null(False)
-    return InteractionLog(
-        user=_tensor(rows["user"]),
-        item=_tensor(rows["item"]),
-        time=_tensor(rows["time"]),
-        basket=_tensor(basket),
-        relevant=_tensor(relevant),
-        n_users=len(prepared.users),
-        n_items=len(prepared.items),
-    )
+    return log_of_rows(rows, len(prepared.users), len(prepared.items), prepared.relevant)
 
 
 def fit_data(prepared: Prepared, log: InteractionLog, until: datetime) -> FittedData:
@@ -89,7 +78,3 @@ def fit_data(prepared: Prepared, log: InteractionLog, until: datetime) -> Fitted
         eligible = torch.zeros(log.n_items, dtype=torch.bool)
         eligible[past.item] = True
     return FittedData(cut, past, encoder, tables, eligible)
-
-
-def _tensor(series: pl.Series) -> Tensor:
-    return torch.from_numpy(series.to_numpy().copy())

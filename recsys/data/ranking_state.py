@@ -42,6 +42,8 @@ SOURCES = ("history", "nearest", "near_history", "linked", "popular", "popular_i
 """Names of the candidate sources; the group of the last is of the user, such as the store or an attribute."""
 CODE = "code"
 """The part of the retriever's vectors that remembers single items; what is new to a user is searched without it."""
+GROUP = "group"
+"""The name of the users' groups in a request."""
 FAVOUR = 0.8
 """Weight of a user's favoured kinds of items when the two-tower searches."""
 PAIRS = 8192
@@ -75,6 +77,7 @@ class CandidateTables:
         kinds: Attributes by which users favour items.
         links: From items to those that are bought together with them.
         popular: Group to item rows; row -1 is overall, ``[G + 1, K]``.
+        groups: Group of each user, int64 ``[U]``, -1 for none; None without groups.
     """
 
     eligible: Tensor
@@ -82,6 +85,7 @@ class CandidateTables:
     kinds: Mapping[str, Kind]
     links: Links
     popular: Tensor
+    groups: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -95,6 +99,7 @@ class RankerPairs:
         numbers: Float32 ``[P, F]``, NaN where missing.
         lists: Source to the items it named, ``[B, k]``, as :func:`recsys.evaluation.coverage.coverage` reads them.
         candidates: The union of these.
+        requests: B.
     """
 
     query: Tensor
@@ -103,6 +108,7 @@ class RankerPairs:
     numbers: Tensor
     lists: Mapping[str, Tensor]
     candidates: Candidates
+    requests: int
 
     def __len__(self) -> int:
         return len(self.query)
@@ -137,6 +143,11 @@ class RankingState:
         towers = [f"tower_{part}" for part in self.parts if self.parts[part][1] > self.parts[part][0]]
         return (*ours, *towers, "tower_score", *(f"rank_{name}" for name in self.candidate_plan.sizes))
 
+    def groups_of(self, rows: Tensor) -> dict[str, Tensor]:
+        """Return the groups of users by row, int64 ``[B]``, -1 for one that is not known; empty without groups."""
+        codes = self.tables.groups
+        return {} if codes is None else {GROUP: torch.where(rows >= 0, codes[rows], NONE)}
+
     def users(self, events: pl.DataFrame, cut: int | None = None) -> UserState:
         """Sum up what users did before a time, by default the cut.
 
@@ -157,19 +168,23 @@ class RankingState:
         """
         lists = {name: source(asked, self.candidate_plan.sizes[name]) for name, source in self.sources().items()}
         found = union(lists, self.candidate_plan.limit, self.candidate_plan.shares)
-        ids = self.items.table[ITEM_ID]
-        named = pl.DataFrame({USER_ID: user_ids.gather(found.query.numpy()), ITEM_ID: ids.gather(found.item.numpy())})
+        numbers = self.features(asked, users, user_ids, found)
+        return RankerPairs(found.query, found.item, self.names, numbers, lists, found, len(asked))
+
+    def features(self, asked: Asked, users: UserState, user_ids: pl.Series, found: Candidates) -> Tensor:
+        """Return the numeric features of candidates, float32 ``[P, F]``, NaN where missing; columns as in ``names``."""
+        query, item = found.query.numpy(), found.item.numpy()
+        named = pl.DataFrame({USER_ID: user_ids.gather(query), ITEM_ID: self.items.table[ITEM_ID].gather(item)})
         frame = pair_features(PairState(self.plan, self.cut, self.items, users), named)
-        columns = {name: frame[name] for name in frame.columns if not name.startswith("context_")}
-        numbers = torch.empty(len(found), len(self.names))
-        for place, name in enumerate(columns):
-            numbers[:, place] = torch.from_numpy(columns[name].fill_null(float("nan")).to_numpy())
+        known = (frame[name].fill_null(float("nan")) for name in frame.columns if not name.startswith("context_"))
+        columns = [torch.from_numpy(column.to_numpy()) for column in known]
         similarity = self._similarity(asked, found)
-        numbers[:, len(columns) : len(columns) + similarity.shape[1]] = similarity
-        for place, name in enumerate(self.candidate_plan.sizes, len(columns) + similarity.shape[1]):
-            rank = found.rank[name]
-            numbers[:, place] = torch.where(rank > 0, rank.float(), torch.nan)
-        return RankerPairs(found.query, found.item, self.names, numbers, lists, found)
+        ranks = [found.rank[name] for name in self.candidate_plan.sizes]
+        columns += [*similarity.T, *(torch.where(rank > 0, rank.float(), torch.nan) for rank in ranks)]
+        numbers = torch.empty(len(found), len(columns))
+        for place, column in enumerate(columns):
+            numbers[:, place] = column
+        return numbers
 
     def sources(self) -> dict[str, Source]:
         """Return the sources of the plan by name."""
@@ -187,7 +202,7 @@ class RankingState:
             "near_history": partial(near_history, vectors=general, eligible=tables.eligible),
             "linked": partial(linked, links=tables.links, eligible=tables.eligible),
             "popular": partial(popular, lists=tables.popular[-1:]),
-            "popular_in_group": partial(popular, lists=tables.popular, group=self.candidate_plan.group),
+            "popular_in_group": partial(popular, lists=tables.popular, group=GROUP),
         }
         return {name: known[name] for name in self.candidate_plan.sizes}
 
@@ -219,12 +234,15 @@ class RankingState:
         group, place = (tables.popular != NONE).nonzero(as_tuple=True)
         popular_items = {"group": group.int().numpy(), "item": tables.popular[group, place].int().numpy()}
         pl.DataFrame(popular_items).write_parquet(folder / "popular.parquet")
+        if tables.groups is not None:
+            pl.DataFrame({"group": tables.groups.numpy()}).write_parquet(folder / "groups.parquet")
         content = {
             "cut": self.cut,
             "plan": asdict(self.plan),
             "candidates": asdict(self.candidate_plan),
             "parts": {name: list(span) for name, span in self.parts.items()},
             "popular": list(tables.popular.shape),
+            "grouped": tables.groups is not None,
             "kinds": {name: kind.share.tolist() for name, kind in tables.kinds.items()},
         }
         (folder / "state.json").write_text(json.dumps(content) + "\n", encoding="utf-8")
@@ -264,6 +282,7 @@ class RankingState:
                 {name: Kind(item_features[name], torch.tensor(share)) for name, share in content["kinds"].items()},
                 Links(offsets, _tensor(links["linked"]), torch.from_numpy(links["weight"].to_numpy().copy())),
                 popular_items,
+                _tensor(pl.read_parquet(folder / "groups.parquet")["group"]) if content["grouped"] else None,
             ),
             ItemState(table.drop("events")),
             vectors,
@@ -315,6 +334,7 @@ def fit_ranking_state(
             kinds,
             item_links(basket, past.item, log.n_items),
             popular_lists(past, cut, eligible, codes=groups),
+            groups,
         ),
         item_state(plan, table, lines),
         vectors,

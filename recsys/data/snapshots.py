@@ -7,12 +7,12 @@
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import accumulate
 
 import torch
 from torch import Tensor
 
-from recsys.data.log import InteractionLog
 from recsys.data.ranking_state import RankerPairs
 
 
@@ -45,99 +45,116 @@ class RankingSet:
         return int(self.group[-1]) + 1 if len(self.group) else 0
 
 
-def label_pairs(users: Tensor, pairs: RankerPairs, truths: Sequence[InteractionLog]) -> tuple[Tensor, int]:
-    """Say of each pair whether its user took its item.
+@dataclass(frozen=True)
+class Snapshot:
+    """What could have been shown to B users as of a cut, and what they took after it.
+
+    It holds rows, not ids: these depend on the vocabularies of the window that a ranker is fitted on.
+
+    Attributes:
+        users: Their rows, int64 ``[B]``.
+        query: User of each pair, as place in ``users``, int64 ``[P]``, ascending.
+        item: Item row of each pair, int64 ``[P]``.
+        names: Of the numeric features, F of them.
+        numbers: Float32 ``[P, F]``, NaN where missing.
+        labels: As in :class:`RankingSet`.
+        rate: As in :class:`RankingSet`.
+        lost: As in :class:`RankingSet`.
+    """
+
+    users: Tensor
+    query: Tensor
+    item: Tensor
+    names: tuple[str, ...]
+    numbers: Tensor
+    labels: Tensor
+    rate: Tensor
+    lost: int
+
+    def __len__(self) -> int:
+        return len(self.query)
+
+
+def take_snapshot(users: Tensor, pairs: Sequence[RankerPairs], truths: Sequence[Tensor], n_items: int) -> Snapshot:
+    """Label pairs.
 
     Args:
         users: Row of the user of each request, int64 ``[B]``.
-        pairs: Of these requests.
-        truths: For each of T tasks the events of the horizon that count; their relevance does not matter.
-
-    Returns:
-        Labels float32 ``[P, T]``, and how many distinct (user, item) of the first task's truth of these users are not
-        among the pairs.
+        pairs: Of these requests, chunk by chunk.
+        truths: For each of T tasks the distinct (user, item) of the horizon as ``user * N + item``, ascending.
+        n_items: N.
     """
-    labels, lost = [], 0
-    for task, truth in enumerate(truths):
-        n_items = truth.n_items
-        keys = (truth.user * n_items + truth.item).unique()
-        hit = torch.isin(users[pairs.query] * n_items + pairs.item, keys)
-        labels.append(hit.float())
-        if task == 0:
-            lost = int(torch.isin(keys // n_items, users).sum()) - int(hit.sum())
-    return torch.stack(labels, 1), lost
+    starts = accumulate((part.requests for part in pairs), initial=0)
+    query = torch.cat([part.query + start for part, start in zip(pairs, starts, strict=False)])
+    item = torch.cat([part.item for part in pairs])
+    keys = users[query] * n_items + item
+    labels = torch.stack([torch.isin(keys, truth).float() for truth in truths], 1)
+    lost = int(torch.isin(truths[0] // n_items, users).sum()) - int(labels[:, 0].sum())
+    numbers = torch.cat([part.numbers for part in pairs])
+    return Snapshot(users, query, item, pairs[0].names, numbers, labels, torch.ones(len(query)), lost)
 
 
-def sample_negatives(labels: Tensor, rate: float, seed: int) -> tuple[Tensor, Tensor]:
-    """Choose which pairs are kept: all with a positive label, and of the others a share.
-
-    Args:
-        labels: ``[P, T]``.
-        rate: Of the negatives, in (0, 1].
-        seed: Of the draw.
-
-    Returns:
-        Rows that are kept, ascending int64, and the probability with which each of them was, float32.
-    """
-    positive = (labels > 0).any(1)
-    drawn = torch.rand(len(labels), generator=torch.Generator().manual_seed(seed)) < rate
+def thin_out(snapshot: Snapshot, share: float, seed: int) -> Snapshot:
+    """Keep the pairs with a label, and a share of the others in (0, 1]."""
+    positive = (snapshot.labels > 0).any(1)
+    drawn = torch.rand(len(snapshot), generator=torch.Generator().manual_seed(seed)) < share
     rows = (positive | drawn).nonzero().squeeze(1)
-    return rows, torch.where(positive[rows], 1.0, rate)
+    return replace(
+        snapshot,
+        query=snapshot.query[rows],
+        item=snapshot.item[rows],
+        numbers=snapshot.numbers[rows],
+        labels=snapshot.labels[rows],
+        rate=snapshot.rate[rows] * torch.where(positive[rows], 1.0, share),
+    )
 
 
 def ranking_set(
-    pairs: RankerPairs,
-    labels: Tensor,
-    *,
-    item_ids: Mapping[str, Tensor],
-    user_ids: Mapping[str, Tensor],
-    lost: int = 0,
-    rows: Tensor | None = None,
-    rate: Tensor | None = None,
+    snapshots: Sequence[Snapshot], item_ids: Mapping[str, Tensor], user_ids: Mapping[str, Tensor]
 ) -> RankingSet:
-    """Put the features of pairs and the ids of their users and items together.
+    """Put snapshots of the same features one after the other and add the ids of items and users.
 
     Args:
-        pairs: P of them, of B requests.
-        labels: ``[P, T]``.
+        snapshots: One or more; a user of whom no pair is left has no group.
         item_ids: Categorical features of all items, ``[N]`` or ``[N, slots]``.
-        user_ids: Categorical features of the requests' users, ``[B]`` or ``[B, slots]``.
-        lost: See :class:`RankingSet`.
-        rows: Pairs that are kept, ascending; None keeps all. A request of which none is kept gets no group.
-        rate: Of each of these.
+        user_ids: Categorical features of all users, ``[U]`` or ``[U, slots]``.
     """
-    rows = torch.arange(len(pairs)) if rows is None else rows
-    query, item, numbers = pairs.query[rows], pairs.item[rows], pairs.numbers[rows]
-    features = pair_inputs(pairs.names, numbers, query, item, item_ids, user_ids)
-    group = query.unique_consecutive(return_inverse=True)[1]
-    return RankingSet(group, features, labels[rows], torch.ones(len(rows)) if rate is None else rate, lost)
+    groups, first = [], 0
+    for snapshot in snapshots:
+        group = snapshot.query.unique_consecutive(return_inverse=True)[1]
+        groups.append(group + first)
+        first += int(group[-1]) + 1 if len(group) else 0
+    user = torch.cat([s.users[s.query] for s in snapshots])
+    item = torch.cat([s.item for s in snapshots])
+    numbers = torch.cat([s.numbers for s in snapshots])
+    return RankingSet(
+        torch.cat(groups),
+        pair_inputs(snapshots[0].names, numbers, item, user, item_ids, user_ids),
+        torch.cat([s.labels for s in snapshots]),
+        torch.cat([s.rate for s in snapshots]),
+        sum(s.lost for s in snapshots),
+    )
 
 
 def pair_inputs(
     names: Sequence[str],
     numbers: Tensor,
-    query: Tensor,
     item: Tensor,
+    user: Tensor,
     item_ids: Mapping[str, Tensor],
     user_ids: Mapping[str, Tensor],
 ) -> dict[str, Tensor]:
-    """Return what a ranker reads of P pairs: name to raw numbers ``[P]``, or ids ``[P]`` or ``[P, slots]``."""
+    """Return what a ranker reads of P pairs: name to raw numbers ``[P]``, or ids ``[P]`` or ``[P, slots]``.
+
+    Args:
+        names: Of the numbers.
+        numbers: ``[P, F]``.
+        item: Row in ``item_ids`` of each pair, int64 ``[P]``.
+        user: Row in ``user_ids`` of each pair, int64 ``[P]``.
+        item_ids: Categorical features of items.
+        user_ids: Categorical features of users, or of requests.
+    """
     columns = numbers.t().contiguous()
     features = {name: columns[place] for place, name in enumerate(names)}
     features |= {name: ids[item] for name, ids in item_ids.items()}
-    return features | {name: ids[query] for name, ids in user_ids.items()}
-
-
-def join_sets(sets: Sequence[RankingSet]) -> RankingSet:
-    """Put several sets of the same features one after the other; their groups stay apart."""
-    group, first = [], 0
-    for part in sets:
-        group.append(part.group + first)
-        first += part.n_groups
-    return RankingSet(
-        torch.cat(group),
-        {name: torch.cat([part.features[name] for part in sets]) for name in sets[0].features},
-        torch.cat([part.labels for part in sets]),
-        torch.cat([part.rate for part in sets]),
-        sum(part.lost for part in sets),
-    )
+    return features | {name: ids[user] for name, ids in user_ids.items()}

@@ -3,7 +3,8 @@
 ``recsys train`` opens the test window with the same :func:`evaluate_bundle`, so the two tables agree.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,14 +12,21 @@ from recsys.config.schema import Config, EvaluateConfig
 from recsys.errors import BundleError
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from torch import Tensor
 
     from recsys.bundle.reader import Bundle
     from recsys.data.dataset import FittedData
     from recsys.data.log import InteractionLog
     from recsys.data.prepared import Prepared
+    from recsys.entries.ranker import SecondStage
+    from recsys.entries.ranking import RankedWindow
     from recsys.evaluation.report import Comparison
     from recsys.models.two_tower import TwoTower
+    from recsys.models.wide_deep import WideDeep
+
+BOOSTING = "lightgbm"
+"""Name of the boosted trees in the table."""
 
 
 def run(cfg: EvaluateConfig) -> "Comparison":
@@ -34,7 +42,6 @@ def run(cfg: EvaluateConfig) -> "Comparison":
     from recsys.data.prepared import prepare
     from recsys.data.sources import check_paths
     from recsys.entries.recommend import load
-    from recsys.evaluation.report import metric_dict, print_comparison, save
     from recsys.tracking.environment import describe
     from recsys.tracking.run import start_run
 
@@ -47,13 +54,13 @@ def run(cfg: EvaluateConfig) -> "Comparison":
         refuse_other_data(bundle, cfg.bundle_uri, prepared)
         describe(tracked, cfg, prepared, folder)
         tracked.log_tags({"bundle_fingerprint": bundle.manifest.fingerprint})
-        comparison = evaluate_bundle(cfg, prepared, interaction_log(prepared), bundle)
-        paths = save(comparison, folder / "evaluation")
-        tracked.log_metrics(metric_dict(comparison))
+        report = evaluate_bundle(cfg, prepared, interaction_log(prepared), bundle)
+        paths = report.save(folder / "evaluation")
+        tracked.log_metrics(report.metrics)
         tracked.log_file(folder / "evaluation", "evaluation")
-    print_comparison(comparison, console)
+    report.show(console)
     console.print(f"bundle          {cfg.bundle_uri}\ntable and plot  {paths[0].parent}", markup=False, soft_wrap=True)
-    return comparison
+    return report.comparison
 
 
 def refuse_seen(bundle: "Bundle", uri: str) -> None:
@@ -92,7 +99,9 @@ def evaluate_bundle(
     log: "InteractionLog",
     bundle: "Bundle",
     others: Iterable[tuple[str, "FittedData", "TwoTower"]] = (),
-) -> "Comparison":
+    rankers: "Mapping[str, WideDeep] | None" = None,
+    stage: "SecondStage | None" = None,
+) -> "Report":
     """Open the test window once: the loaded bundle, variants and baselines, all fitted on what came before it.
 
     Args:
@@ -101,8 +110,11 @@ def evaluate_bundle(
         log: Its events, from :func:`recsys.data.dataset.interaction_log`.
         bundle: Fitted before the test window.
         others: Name, data and towers of variants, fitted before the test window.
+        rankers: The bundle's ranker in memory and its rivals, fitted before the test window.
+        stage: What they learned from; LightGBM learns from it, too.
     """
     from recsys.data.dataset import fit_data, microseconds
+    from recsys.entries.ranking import rank_window
     from recsys.evaluation.baselines import make_baseline
     from recsys.evaluation.evaluate import evaluate, fit_and_evaluate
     from recsys.evaluation.progress import progress_bar
@@ -116,23 +128,66 @@ def evaluate_bundle(
     truth = log.between(data.cut, microseconds(windows.end))
     targets = make_targets(data.log, truth, data.eligible)
     past = Past(data.log, data.cut, data.tables.item, data.eligible)
+    baselines = list(settings.baselines)
 
+    ranked = rank_window(cfg, bundle, targets, rankers or {}, stage) if bundle.ranking else None
     with progress_bar() as progress:
-        through = BundleScorer(bundle)
-        results = [evaluate(through, targets, settings.ks, chunk_users=settings.chunk_users, progress=progress)]
+        results = [
+            evaluate(scorer, targets, settings.ks, chunk_users=settings.chunk_users, progress=progress)
+            for scorer in [*(ranked.scorers if ranked else ()), BundleScorer(bundle)]
+        ]
     for name, fitted, model in others:
-        scorer = TowerScorer(model, fitted.log, fitted.tables, fitted.cut, cfg.model.history)
-        scorer.name = name
-        results.append(evaluate(scorer, targets, settings.ks, chunk_users=settings.chunk_users))
+        towers = TowerScorer(model, fitted.log, fitted.tables, fitted.cut, cfg.model.history)
+        towers.name = name
+        results.append(evaluate(towers, targets, settings.ks, chunk_users=settings.chunk_users))
     with progress_bar() as progress:
         rivals = (make_baseline(name, cfg.seed) for name in settings.baselines)
         results += fit_and_evaluate(rivals, past, targets, settings.ks, settings.chunk_users, progress)
+    if ranked and ranked.has_boosting:
+        baselines.insert(0, BOOSTING)
     k = int(cfg.objective.metric.rpartition("_")[2])
-    return compare(results, settings.baselines, "test", k, settings.bootstrap, cfg.seed)
+    comparison = compare(results, baselines, "test", k, settings.bootstrap, cfg.seed)
+    return Report(comparison, ranked)
+
+
+@dataclass(frozen=True)
+class Report:
+    """What the test window showed.
+
+    Attributes:
+        comparison: The table.
+        ranked: Candidates and probabilities of the second stage; None without one.
+    """
+
+    comparison: "Comparison"
+    ranked: "RankedWindow | None"
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Flat keys, ``test/...``."""
+        from recsys.evaluation.report import metric_dict
+
+        found = metric_dict(self.comparison)
+        return found | (self.ranked.metrics("test/ranking") if self.ranked else {})
+
+    def save(self, folder: Path) -> list[Path]:
+        """Write tables and plots into the folder; return their paths."""
+        from recsys.evaluation.report import save
+
+        return save(self.comparison, folder) + (self.ranked.save(folder) if self.ranked else [])
+
+    def show(self, console: "Console") -> None:
+        """Print the tables."""
+        from recsys.evaluation.report import print_comparison
+
+        print_comparison(self.comparison, console)
+        if self.ranked:
+            console.print()
+            self.ranked.show(console)
 
 
 class BundleScorer:
-    """A loaded bundle as a scorer: what the serving team would answer, over the whole catalogue."""
+    """A loaded bundle's retrieval as a scorer: over the whole catalogue, from the stored vectors."""
 
     name = "two_tower"
 

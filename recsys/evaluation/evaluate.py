@@ -40,6 +40,14 @@ class ModelResult:
     fit_seconds: float = 0.0
     score_seconds: float = 0.0
 
+    def flat(self, window: str) -> dict[str, float]:
+        """Return the metrics as flat keys: ``val/ndcg_at_20``, ``val/new/ndcg_at_20`` ..."""
+        return {
+            f"{window}/{key}" if part == "all" else f"{window}/{part}/{key}": value
+            for part, values in self.metrics.items()
+            for key, value in values.items()
+        }
+
 
 @torch.no_grad()
 def evaluate(

@@ -1,6 +1,6 @@
 """Who is asked, what counts as an answer, and how both are cut into slices."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -81,6 +81,17 @@ class Targets:
         """Return the number of items that each of ``users`` has in the slice's truth, ``[T]``."""
         rows = torch.searchsorted(self.users, self.truth_keys[self.truth_slices[slice_name]] // self.n_items)
         return torch.bincount(rows, minlength=len(self.users))
+
+    def only(self, users: Tensor) -> "Targets":
+        """Return the questions of some of the users, rows ascending; slices that become empty are left out."""
+        asked = torch.isin(self.truth_keys // self.n_items, users)
+        parts = {name: part[asked] for name, part in self.truth_slices.items()}
+        return replace(
+            self,
+            users=self.users[torch.isin(self.users, users)],
+            truth_keys=self.truth_keys[asked],
+            truth_slices={name: part for name, part in parts.items() if part.any()},
+        )
 
     def find(self, users: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
         """Look the items ``[B, K]`` ranked for ``users [B]`` up: are they truth (bool), and where in ``truth_keys``."""

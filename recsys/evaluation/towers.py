@@ -5,9 +5,9 @@ from torch import Tensor
 
 from recsys.data.asof import ItemClock
 from recsys.data.log import InteractionLog
-from recsys.data.tables import FeatureTables, requests_as_of
+from recsys.data.tables import FeatureTables
 from recsys.models.two_tower import TwoTower
-from recsys.training.task import embed_items
+from recsys.training.task import embed_items, embed_users
 
 
 class TowerScorer:
@@ -32,5 +32,5 @@ class TowerScorer:
     @torch.no_grad()
     def scores(self, users: Tensor) -> Tensor:
         """Return inner products ``[B, N]`` for user rows ``[B]``."""
-        requests = requests_as_of(self._log, self._tables, users.to(self._device), self._cut, self._history)
-        return (self._model.user_tower(requests) @ self._items.T).cpu()
+        rows = users.to(self._device)
+        return (embed_users(self._model, self._log, self._tables, rows, self._cut, self._history) @ self._items.T).cpu()

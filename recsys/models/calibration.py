@@ -1,6 +1,7 @@
 """Scores become probabilities, and a guard that these are about what they should be."""
 
 from collections.abc import Sequence
+from typing import Dict
 
 import torch
 from torch import Tensor, nn
@@ -48,6 +49,27 @@ class IsotonicScale(nn.Module):
         above = (below + 1).clamp(max=x.size(0) - 1)
         way = ((inside - x[below]) / (x[above] - x[below]).clamp(min=1e-12)).clamp(0.0, 1.0)
         return torch.lerp(y[below], y[above], way)
+
+
+class CalibratedRanker(nn.Module):
+    """A ranker that says how probable a pair is, beside the logit that orders pairs.
+
+    Args:
+        ranker: Raw features to logits, ``[P]`` or ``[P, T]``; the first task counts.
+        scale: Logits to probabilities.
+    """
+
+    def __init__(self, ranker: nn.Module, scale: nn.Module) -> None:
+        super().__init__()
+        self.ranker = ranker
+        self.scale = scale
+
+    def forward(self, features: Dict[str, Tensor]) -> Tensor:
+        """Return logit and probability of P pairs, float32 ``[P, 2]``."""
+        logits = self.ranker(features)
+        if logits.dim() == 2:
+            logits = logits[:, 0]
+        return torch.stack([logits, self.scale(logits)], 1)
 
 
 def fit_platt(logits: Tensor, labels: Tensor, weights: Tensor | None = None, use_bias: bool = True) -> PlattScale:

@@ -27,6 +27,7 @@ the towers when these answer, with a weight chosen on validation.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Dict, List, Tuple
 
 import torch
@@ -325,6 +326,11 @@ class TwoTower(nn.Module):
         self.fold_in = FoldIn(inputs.item_rows, width, shape.factor_confidence, shape.factor_decay)
         self.item_tower = ItemTower(self.encoder, self.fold_in, inputs, shape)
         self.user_tower = UserTower(self.encoder, self.fold_in, inputs, shape, context, temperature, bounds)
+
+        widths = {"code": shape.code_width, "taste": shape.width, "prior": 1, "factor": width}
+        ends = list(accumulate(widths.values()))
+        self.parts = {name: (end - widths[name], end) for name, end in zip(widths, ends, strict=True)}
+        """Columns of a vector, from and to, by what they are."""
 
     @property
     def temperature(self) -> Tensor:

@@ -1,8 +1,5 @@
 """Fits a retriever: chooses the number of epochs on validation, or fits for a number that was chosen."""
 
-import logging
-import time
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +7,7 @@ from typing import Any
 
 import pytorch_lightning as lightning
 import torch
-from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 
 from recsys.config.schema import ModelConfig, ObjectiveConfig, TrainingConfig
@@ -18,14 +15,9 @@ from recsys.data.batches import MomentBatches
 from recsys.data.log import InteractionLog
 from recsys.data.tables import FeatureTables
 from recsys.models.two_tower import TowerInputs, TowerShape, TwoTower
+from recsys.training.epochs import Course, Validate
 from recsys.training.factors import fit_item_factors
-from recsys.training.task import LearningRates, RetrieverTask, Validate
-
-ADVICE = ("GPU available:", "TPU available:", "💡 Tip:", "`Trainer.fit` stopped:")
-"""How the notes begin that Lightning gives on every fit: a job fits several times and itself says what matters."""
-logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(
-    lambda record: not record.getMessage().startswith(ADVICE)
-)
+from recsys.training.task import LearningRates, RetrieverTask
 
 
 @dataclass(frozen=True)
@@ -120,16 +112,17 @@ def fit_retriever(
         ckpt_path: Checkpoint to go on from, or ``last``.
     """
     lightning.seed_everything(seed, verbose=False)
-    watch: list[Callback] = [*callbacks]
-    best_epoch = None
-    if objective and validate:
-        stop = EarlyStopping(
-            objective.metric, patience=training.patience, mode=objective.mode, check_on_train_epoch_end=True
-        )
-        best_epoch = _checkpoint(folder, "best", monitor=objective.metric, mode=objective.mode)
-        watch += [stop, best_epoch]
-    watch.append(_checkpoint(folder, "last"))  # after the best, whose score it remembers
-    trainer = trainer_of(max_epochs=epochs or training.max_epochs, logger=logger, callbacks=watch)
+    course = Course(
+        trainer_of,
+        folder,
+        max_epochs=epochs or training.max_epochs,
+        patience=training.patience,
+        objective=objective,
+        validate=validate,
+        logger=logger,
+        callbacks=callbacks,
+    )
+    trainer = course.trainer
     context = list(tables.context)
     model = make_model(inputs, context, model_config, sparse=trainer.world_size == 1)
     device = trainer.strategy.root_device
@@ -153,25 +146,11 @@ def fit_retriever(
         training.weight_decay,
         total_steps=training.max_epochs * len(batches),
     )
-    task = RetrieverTask(model, batches, tables.to(device), rates, validate)
-    start = time.perf_counter()
-    with warnings.catch_warnings():
-        # Lightning asks torch's pytree for a leaf in the old way whenever it is given a data loader
-        warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated", FutureWarning)
-        trainer.fit(task, train_dataloaders=batches, ckpt_path=ckpt_path)
-    seconds = time.perf_counter() - start
-    if trainer.interrupted:
-        raise KeyboardInterrupt
-    epochs_run = trainer.current_epoch
-    history = tuple(metrics[objective.metric] for metrics in task.validations) if objective else ()
-    best, chosen = float("nan"), epochs_run
-    if best_epoch and best_epoch.best_model_score is not None:
-        saved = torch.load(best_epoch.best_model_path, weights_only=True, map_location="cpu")
-        task.load_state_dict(saved["state_dict"])
-        best, chosen = float(best_epoch.best_model_score), saved["epoch"] + 1
+    task = RetrieverTask(model, batches, tables.to(device), rates)
+    done = course.run(task, batches, ckpt_path)
     model = task.model.cpu().eval()
-    positives = len(batches.moments.items) * epochs_run
-    return FitResult(model, chosen, best, history, seconds, positives / max(seconds, 1e-9))
+    positives = len(batches.moments.items) * done.run
+    return FitResult(model, done.chosen, done.best, done.history, done.seconds, positives / max(done.seconds, 1e-9))
 
 
 def start_from_log(model: TwoTower, log: InteractionLog, tables: FeatureTables, config: ModelConfig) -> None:
@@ -189,10 +168,3 @@ def start_from_log(model: TwoTower, log: InteractionLog, tables: FeatureTables, 
             regularization=config.factor_regularization,
         )
         model.fold_in.start_from(ids, fitted.factors, config.factor_regularization, 1.0 / max(fitted.spread, 1e-9))
-
-
-def _checkpoint(folder: Path, name: str, **settings: Any) -> ModelCheckpoint:
-    """Write ``folder/NAME.ckpt`` at the end of epochs: of every one, or of those that improve a monitored metric."""
-    return ModelCheckpoint(
-        folder, filename=name, save_on_train_epoch_end=True, enable_version_counter=False, **settings
-    )

@@ -1,6 +1,5 @@
 """The LightningModule of the retriever: the only place of this stage that logs."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytorch_lightning as lightning
@@ -10,13 +9,11 @@ from torch import Tensor
 
 from recsys.data.asof import ItemClock
 from recsys.data.batches import Batch, MomentBatches
-from recsys.data.tables import FeatureTables
+from recsys.data.log import InteractionLog
+from recsys.data.tables import FeatureTables, requests_as_of
 from recsys.models.losses import inclusion_log_probability, sampled_softmax
 from recsys.models.two_tower import TwoTower
 from recsys.training.optimizers import retriever_optimizer
-
-Validate = Callable[[TwoTower], dict[str, float]]
-"""Measures a model on the validation window; returns metric keys such as ``val/ndcg_at_20``."""
 
 
 @dataclass(frozen=True)
@@ -37,10 +34,6 @@ class RetrieverTask(lightning.LightningModule):
         batches: Of the window to fit on.
         tables: Encoded features, on the device of the batches' log.
         rates: Learning rates.
-        validate: Called after every epoch, on all processes; None for a fit without validation.
-
-    Attributes:
-        validations: What ``validate`` returned after each epoch.
     """
 
     def __init__(
@@ -49,12 +42,10 @@ class RetrieverTask(lightning.LightningModule):
         batches: MomentBatches,
         tables: FeatureTables,
         rates: LearningRates,
-        validate: Validate | None = None,
     ) -> None:
         super().__init__()
         self.model = model
-        self._batches, self._tables, self._rates, self._validate = batches, tables, rates, validate
-        self.validations: list[dict[str, float]] = []
+        self._batches, self._tables, self._rates = batches, tables, rates
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
         """Return the loss of one batch."""
@@ -66,17 +57,6 @@ class RetrieverTask(lightning.LightningModule):
     def on_train_epoch_start(self) -> None:
         """Set the order of this epoch: a fit that goes on from a checkpoint goes on with its order."""
         self._batches.epoch = self.current_epoch
-
-    def on_train_epoch_end(self) -> None:
-        """Measure the validation window."""
-        if self._validate is None:
-            return
-        self.model.eval()
-        with torch.no_grad():
-            metrics = self._validate(self.model)
-        self.model.train()
-        self.validations.append(metrics)
-        self.log_dict(metrics, sync_dist=True)  # equal on all processes
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Row-wise Adagrad for tables, AdamW for the rest, both with linear decay."""
@@ -128,3 +108,12 @@ def embed_items(model: TwoTower, tables: FeatureTables, clock: ItemClock, cut: i
     """Embed the whole catalogue as of a cut, ``[N, D]``."""
     rows = torch.arange(len(tables.item["item_id"]), device=tables.item["item_id"].device)
     return torch.cat([model.item_tower(tables.items(c) | clock.state(c, cut)) for c in rows.split(chunk)])
+
+
+@torch.no_grad()
+def embed_users(
+    model: TwoTower, log: InteractionLog, tables: FeatureTables, users: Tensor, cut: int, history: int, chunk: int = 256
+) -> Tensor:
+    """Embed users ``[B]`` as of a cut, from their last ``history`` events, ``[B, D]``."""
+    parts = (requests_as_of(log, tables, rows, cut, history) for rows in users.split(chunk))
+    return torch.cat([model.user_tower(part) for part in parts])

@@ -12,7 +12,7 @@ from pytorch_lightning.callbacks import ModelSummary
 
 from recsys.bundle.reader import Bundle
 from recsys.config.compose import compose
-from recsys.entries.train import trainer_factory
+from recsys.entries.retriever import trainer_factory
 
 
 def test_the_model_is_summarised_at_its_first_fit_alone(caplog: pytest.LogCaptureFixture) -> None:

@@ -1,0 +1,195 @@
+"""The second stage of a bundle: candidates of a request, their features, and how the ranker orders them."""
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from recsys.bundle import format as part
+from recsys.bundle.histories import ITEM_ROW, USER_ROW, Fresh, Ints
+from recsys.bundle.parts import read_tower, run_tower
+from recsys.columns import BASKET_ID, EVENT_TYPE, ITEM_ID, QUANTITY, TIMESTAMP, USER_ID, VALUE
+from recsys.data.asked import Asked, asked_as_of
+from recsys.data.candidates import Candidates
+from recsys.data.log_rows import log_of_rows
+from recsys.data.pair_features import UserState
+from recsys.data.ranking_state import RankerPairs, RankingState
+from recsys.data.snapshots import pair_inputs
+
+EVENT_COLUMNS = (BASKET_ID, EVENT_TYPE, QUANTITY, VALUE)
+"""What features of pairs read of an event beside user, item and time."""
+CHUNK = 65_536
+"""Pairs that go through the ranker at a time."""
+More = Callable[[Tensor, Sequence[Collection[int]]], Ints]
+"""Finds further items for some requests, given what to leave out for each; item rows ``[b, k]``, -1 for none."""
+
+
+@dataclass(frozen=True)
+class Requests:
+    """B requests, ready to be ranked.
+
+    Attributes:
+        asked: Their past, vectors and groups.
+        users: What their users did, named by the number of the request.
+        ids: Encoded features of their users, ``[B]`` or ``[B, slots]``.
+    """
+
+    asked: Asked
+    users: UserState
+    ids: dict[str, Tensor]
+
+    @property
+    def names(self) -> pl.Series:
+        """Names of the requests in ``users``, ``[B]``."""
+        return pl.Series(USER_ID, range(len(self.asked)), dtype=pl.Int64)
+
+
+class Ranking:
+    """What the bundle's second stage holds in memory; nothing in it changes.
+
+    Args:
+        folder: Of the bundle.
+        vectors: Of the items, ``[N, D]``.
+        eligible: Items that may be recommended, bool ``[N]``.
+        item_ids: Raw ids, ``[N]``.
+        item_features: Encoded, ``[N]`` or ``[N, slots]``.
+        temperature: Of the retriever.
+        n_users: U.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        vectors: Tensor,
+        eligible: Tensor,
+        item_ids: pl.Series,
+        item_features: dict[str, Tensor],
+        temperature: float,
+        n_users: int,
+    ) -> None:
+        self.state = RankingState.load(folder / part.RANKING, vectors, item_features, eligible)
+        self._ranker = read_tower(folder / part.RANKER)
+        self._events = pl.read_parquet(folder / part.HISTORIES)
+        self._offsets = np.searchsorted(self._events[USER_ROW].to_numpy(), np.arange(n_users + 1))
+        self._item_ids, self._temperature = item_ids, temperature
+        self._item_features = {name: ids for name, ids in item_features.items() if not ids.is_floating_point()}
+
+    def requests(
+        self, rows: Sequence[int], fresh: Sequence[Fresh], now: int, vectors: Tensor, people: dict[str, Tensor]
+    ) -> Requests:
+        """Collect what the sources and the features read of B requests.
+
+        Args:
+            rows: User rows; -1 is an unknown user.
+            fresh: Events that the bundle does not know of.
+            now: Time of the requests, microseconds since 1970 UTC.
+            vectors: Of the user tower, ``[B, D]``.
+            people: Encoded features of the users.
+        """
+        events = self._past(rows, fresh)
+        # Fresh events without a time happen at the time of the request, and only earlier ones are known.
+        cut = now + 1 if any(len(f.items) for f in fresh) else now
+        log = log_of_rows(events, len(rows), len(self._item_ids), self.state.plan.relevant)
+        asked = asked_as_of(
+            log, torch.arange(len(rows)), cut, vectors / self._temperature, self.state.groups_of(torch.tensor(rows))
+        )
+        ids = {name: column for name, column in people.items() if not column.is_floating_point()}
+        named = events.with_columns(pl.col("user").cast(pl.Int64).alias(USER_ID))
+        return Requests(asked, self.state.users(named, cut), ids)
+
+    def candidates(self, requests: Requests) -> RankerPairs:
+        """Return the candidates of the requests with their features."""
+        return self.state.pairs(requests.asked, requests.users, requests.names)
+
+    def score(self, requests: Requests, pairs: RankerPairs | Candidates) -> Tensor:
+        """Return logit and probability of pairs, float32 ``[P, 2]``."""
+        out = torch.empty(len(pairs), 2)
+        for some in torch.arange(len(pairs)).split(CHUNK):
+            out[some] = run_tower(self._ranker, self.inputs(requests, pairs, some))
+        return out
+
+    def inputs(self, requests: Requests, pairs: RankerPairs | Candidates, rows: Tensor) -> dict[str, Tensor]:
+        """Return what the ranker reads of some of the pairs."""
+        if isinstance(pairs, RankerPairs):
+            numbers = pairs.numbers[rows]
+        else:
+            some = Candidates(
+                pairs.query[rows], pairs.item[rows], {name: rank[rows] for name, rank in pairs.rank.items()}
+            )
+            numbers = self.state.features(requests.asked, requests.users, requests.names, some)
+        query, item = pairs.query[rows], pairs.item[rows]
+        return pair_inputs(self.state.names, numbers, item, query, self._item_features, requests.ids)
+
+    def best(
+        self, requests: Requests, k: int, exclude: Sequence[Collection[int]], more: More
+    ) -> tuple[Ints, NDArray[np.float32]]:
+        """Return the best items of each request.
+
+        Args:
+            requests: B of them.
+            k: Items a request.
+            exclude: For each request the item rows to leave out.
+            more: Asked where the candidates do not suffice.
+
+        Returns:
+            Item rows ``[B, k]``, -1 at the end where there are fewer, and their probabilities, -inf there.
+        """
+        pairs = self.candidates(requests)
+        n_items, n = len(self._item_ids), len(requests.asked)
+        left_out = np.concatenate([np.asarray(list(rows), np.int64) + b * n_items for b, rows in enumerate(exclude)])
+        keys = (pairs.query * n_items + pairs.item).numpy()
+        keep = torch.from_numpy(~np.isin(keys, left_out))
+        query, item = pairs.query[keep], pairs.item[keep]
+        scores = self.score(requests, pairs)[keep]
+        short = (torch.bincount(query, minlength=n) < k).nonzero().squeeze(1)
+        if len(short):
+            found = pairs.query.numpy()
+            taken = [[*exclude[b], *pairs.item.numpy()[np.searchsorted(found, b) : np.searchsorted(found, b, "right")]]
+                     for b in short.tolist()]  # fmt: skip
+            row, place = ((further := torch.from_numpy(more(short, taken))) >= 0).nonzero(as_tuple=True)
+            rank = {name: torch.zeros(len(row), dtype=torch.int32) for name in self.state.candidate_plan.sizes}
+            extra = Candidates(short[row], further[row, place], rank)
+            query, item = torch.cat([query, extra.query]), torch.cat([item, extra.item])
+            scores = torch.cat([scores, self.score(requests, extra)])
+        order = torch.argsort(item, stable=True)
+        order = order[scores[order, 0].argsort(descending=True, stable=True)]
+        order = order[query[order].argsort(stable=True)]
+        query, item, probability = query[order], item[order], scores[order, 1]
+        place = torch.arange(len(query)) - torch.searchsorted(query, query)
+        rows, values = np.full((n, k), -1, np.int64), np.full((n, k), -np.inf, np.float32)
+        top = place < k
+        rows[query[top], place[top]] = item[top]
+        values[query[top], place[top]] = probability[top]
+        return rows, values
+
+    def _past(self, rows: Sequence[int], fresh: Sequence[Fresh]) -> pl.DataFrame:
+        """Return the events of the requests: number of the request and item row, ids, times and what else there is."""
+        known = np.asarray(rows, np.int64)
+        start = np.where(known >= 0, self._offsets[known], 0)
+        count = np.where(known >= 0, self._offsets[known + 1] - start, 0)
+        request = np.repeat(np.arange(len(rows)), count)
+        event = np.arange(len(request)) - (np.cumsum(count) - count)[request] + start[request]
+        columns = [ITEM_ROW, TIMESTAMP, *(name for name in EVENT_COLUMNS if name in self._events.columns)]
+        events = self._events.select(columns)[event].insert_column(0, pl.Series("user", request, dtype=pl.Int64))
+        new = [
+            pl.DataFrame({"user": b, ITEM_ROW: f.items, TIMESTAMP: f.times}).with_columns(
+                pl.col("user").cast(pl.Int64),
+                pl.col(ITEM_ROW).cast(events.schema[ITEM_ROW]),
+                pl.col(TIMESTAMP).cast(pl.Datetime("us", "UTC")),
+            )
+            for b, f in enumerate(fresh)
+            if len(f.items)
+        ]
+        if new:
+            happened = pl.concat(new).filter(pl.col(ITEM_ROW) < len(self._item_ids))
+            if EVENT_TYPE in events.columns and self.state.plan.relevant:
+                happened = happened.with_columns(pl.lit(self.state.plan.relevant[0]).alias(EVENT_TYPE))
+            events = pl.concat([events, happened], how="diagonal")
+        item = pl.col(ITEM_ROW).cast(pl.Int64).alias("item")
+        events = events.with_columns(item, pl.col(TIMESTAMP).dt.epoch("us").alias("time")).sort("user", "time", "item")
+        return events.with_columns(self._item_ids.gather(events["item"]).alias(ITEM_ID))

@@ -1,0 +1,36 @@
+"""From rows of a table to the interaction log."""
+
+from collections.abc import Sequence
+
+import polars as pl
+import torch
+from torch import Tensor
+
+from recsys.columns import BASKET_ID, EVENT_TYPE
+from recsys.data.log import InteractionLog
+
+
+def log_of_rows(rows: pl.DataFrame, n_users: int, n_items: int, relevant: Sequence[str]) -> InteractionLog:
+    """Return events as a log; an event without a basket number is a moment of its own time.
+
+    Args:
+        rows: ``user`` and ``item``, row numbers, and ``time`` in microseconds since 1970 UTC, sorted by these three
+            in the order user, time, item; ``basket_id`` and ``event_type`` where there are any.
+        n_users: U.
+        n_items: N.
+        relevant: Event types that count as positives; empty: all.
+    """
+    moment = ["user", "time"]
+    if BASKET_ID in rows.columns:
+        moment = ["user", BASKET_ID, "alone"]
+        rows = rows.with_columns(alone=pl.when(pl.col(BASKET_ID).is_null()).then("time"))
+    basket = rows.select(pl.struct(moment).rank("dense").cast(pl.Int64) - 1).to_series()
+    counts = pl.Series([True]).new_from_index(0, len(rows))
+    if relevant and EVENT_TYPE in rows.columns:
+        counts = rows[EVENT_TYPE].is_in(list(relevant)).fill_null(False)
+    user, item, time = (_tensor(rows[name].cast(pl.Int64)) for name in ("user", "item", "time"))
+    return InteractionLog(user, item, time, _tensor(basket), _tensor(counts), n_users, n_items)
+
+
+def _tensor(series: pl.Series) -> Tensor:
+    return torch.from_numpy(series.to_numpy().copy())

@@ -1,0 +1,136 @@
+"""Batches of pairs for the ranker: whole groups, so that a loss may compare what one user could have been shown.
+
+::
+
+    pairs of a set, by group   0 0 0 1 1 2 2 2 2 3 4 4
+    a batch of groups 4, 1             x x         x x
+    its group numbers                  0 0         1 1
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from recsys.data.batches import generator_of
+from recsys.errors import DataError
+
+REQUEST = "request"
+"""Feature with the request of each pair, a row of the features of histories; int64 ``[P]``."""
+HISTORY = "history/"
+"""Prefix of the features that are held once a request, ``[R, L]`` or ``[R, L, slots]``."""
+
+
+def take_pairs(features: dict[str, Tensor], rows: Tensor) -> dict[str, Tensor]:
+    """Return some of P pairs, with the histories of their requests alone.
+
+    Args:
+        features: Raw or encoded, ``[P, ...]`` each; histories ``[R, ...]``, with the request of each pair.
+        rows: int64 ``[p]``.
+    """
+    taken = {name: values.index_select(0, rows) for name, values in features.items() if not name.startswith(HISTORY)}
+    if REQUEST in taken:
+        requests, taken[REQUEST] = taken[REQUEST].unique(return_inverse=True)
+        taken |= {
+            name: values.index_select(0, requests) for name, values in features.items() if name.startswith(HISTORY)
+        }
+    return taken
+
+
+@dataclass(frozen=True)
+class PairBatch:
+    """p pairs of ``n_groups`` whole groups.
+
+    Attributes:
+        encoded: What a ranker's score reads, ``[p, ...]`` each; see :func:`take_pairs` for histories.
+        labels: Float32 ``[p, T]``.
+        weights: How many pairs each one stands for, float32 ``[p]``.
+        group: int64 ``[p]`` in [0, n_groups), ascending.
+        n_groups: Number of groups.
+    """
+
+    encoded: dict[str, Tensor]
+    labels: Tensor
+    weights: Tensor
+    group: Tensor
+    n_groups: int
+
+    def to(self, device: torch.device | str) -> "PairBatch":
+        """Return the batch on another device."""
+        return replace(
+            self,
+            encoded={name: values.to(device) for name, values in self.encoded.items()},
+            labels=self.labels.to(device),
+            weights=self.weights.to(device),
+            group=self.group.to(device),
+        )
+
+
+class PairBatches:
+    """Iterates over all groups once an epoch, shuffled; batches have ``batch_groups`` or, to come out even, some more.
+
+    The order depends on ``seed`` and the epoch alone. Under several processes each takes every ``world_size``-th
+    batch, and all take the same number. Batches lie where the set lies.
+    """
+
+    def __init__(
+        self,
+        encoded: dict[str, Tensor],
+        labels: Tensor,
+        weights: Tensor,
+        group: Tensor,
+        *,
+        batch_groups: int,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        """Prepare batches over P pairs.
+
+        Args:
+            encoded: What a ranker's score reads, rows of P pairs; histories by :func:`take_pairs`.
+            labels: Float32 ``[P, T]``.
+            weights: Float32 ``[P]``.
+            group: int64 ``[P]``, ascending; every group from 0 to the last has a pair.
+            batch_groups: Groups of a batch, about.
+            seed: Of the order.
+            rank: Of this process.
+            world_size: Number of processes.
+
+        Raises:
+            DataError: There are fewer groups than processes.
+        """
+        self.encoded, self.labels, self.weights = encoded, labels, weights
+        self.batch_groups = batch_groups
+        self.seed, self.rank, self.world_size = seed, rank, world_size
+        self.epoch = 0
+        self._size = torch.bincount(group)
+        self._start = self._size.cumsum(0) - self._size
+        if len(self._size) < world_size:
+            raise DataError(
+                f"the ranker's training set has {len(self._size)} groups (users at a cut) for {world_size} "
+                "process(es) to train on; each needs one: take more snapshots or fewer devices."
+            )
+
+    def __len__(self) -> int:
+        """Return the batches of an epoch, for each process."""
+        return max(len(self._size) // (self.batch_groups * self.world_size), 1)
+
+    def __iter__(self) -> Iterator[PairBatch]:
+        order = torch.randperm(len(self._size), generator=generator_of(self.seed, self.epoch))
+        order = order.to(self._size.device)
+        self.epoch += 1
+        n_batches = len(self) * self.world_size
+        edges = [i * len(order) // n_batches for i in range(n_batches + 1)]
+        for i in range(self.rank, n_batches, self.world_size):
+            yield self._batch(order[edges[i] : edges[i + 1]].sort().values)
+
+    def _batch(self, groups: Tensor) -> PairBatch:
+        size = self._size[groups]
+        local = torch.repeat_interleave(size)
+        first = size.cumsum(0) - size
+        rows = torch.arange(len(local), device=local.device) + (self._start[groups] - first)[local]
+        return PairBatch(
+            take_pairs(self.encoded, rows), self.labels[rows], self.weights[rows], local, n_groups=len(groups)
+        )

@@ -1,0 +1,175 @@
+"""The second stage on the test window: candidates and features once, through the bundle, and every ranker on them."""
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from recsys.config.schema import Config
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from torch import Tensor
+
+    from recsys.bundle.reader import Bundle
+    from recsys.entries.ranker import SecondStage
+    from recsys.evaluation.boosting import BoostedRanker
+    from recsys.evaluation.coverage import Coverage
+    from recsys.evaluation.ranking import Reliability
+    from recsys.evaluation.slices import Targets
+    from recsys.evaluation.two_stage import PairScorer
+    from recsys.models.wide_deep import WideDeep
+
+CHUNK_USERS = 256
+"""Users whose candidates are in memory at a time."""
+ACTIVITY = ("few items", "some items", "many items")
+"""Thirds of the users by the items they had: the segments whose probabilities are looked at apart."""
+
+
+@dataclass(frozen=True)
+class RankedWindow:
+    """What the second stage said of the users of a window.
+
+    Attributes:
+        scorers: The bundle's ranker, then its rivals.
+        coverage: Share of the truth among the candidates, by source.
+        quality: ``auc``, ``log_loss``, ``ece`` and so on, of all pairs.
+        curves: Probabilities against observed rates.
+        has_boosting: Whether LightGBM is one of the rivals.
+    """
+
+    scorers: "list[PairScorer]"
+    coverage: "list[Coverage]"
+    quality: dict[str, float]
+    curves: "dict[str, Reliability]"
+    has_boosting: bool
+
+    def metrics(self, root: str) -> dict[str, float]:
+        """Return flat keys below ``root``."""
+        found = {f"{root}/{key.replace(' ', '_')}": value for key, value in self.quality.items() if value == value}
+        for entry in self.coverage:
+            found |= {f"{root}/coverage/{entry.source}/{part}": share for part, share in entry.recall.items()}
+        return found
+
+    def save(self, folder: Path) -> list[Path]:
+        """Write ``candidates.json``, ``ranking.json`` and the reliability plot into the folder."""
+        from recsys.evaluation.coverage import coverage_rows
+        from recsys.evaluation.reliability import save
+
+        paths = save(self.curves, folder)
+        for name, content in (("candidates", coverage_rows(self.coverage)), ("ranking", self.quality)):
+            path = folder / f"{name}.json"
+            beside = path.with_name(f".{path.name}.tmp")
+            beside.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+            paths.append(beside.replace(path))
+        return paths
+
+    def show(self, console: "Console") -> None:
+        """Print coverage and quality."""
+        from recsys.evaluation.coverage import coverage_table
+
+        console.print(coverage_table(self.coverage))
+        q = self.quality
+        console.print(
+            f"pairs ranked: AUC {q['auc']:.4f}, GAUC {q['gauc']:.4f}, log loss {q['log_loss']:.4f}, normalized entropy "
+            f"{q['normalized_entropy']:.4f}, expected calibration error {q['ece']:.4f} "
+            f"(mean probability {q['mean_probability']:.4f}, base rate {q['base_rate']:.4f})",
+            highlight=False,
+        )
+
+
+def rank_window(
+    cfg: Config,
+    bundle: "Bundle",
+    targets: "Targets",
+    rankers: "Mapping[str, WideDeep]",
+    stage: "SecondStage | None",
+) -> RankedWindow:
+    """Rank the candidates of all users of a window by the loaded bundle, and by rivals on the same features.
+
+    Args:
+        cfg: Which rivals.
+        bundle: With a second stage, fitted before the window.
+        targets: The window.
+        rankers: Rankers in memory; the bundle's own, which is measured through the bundle, is not looked at.
+        stage: What LightGBM learns from; None leaves it out.
+    """
+    import torch
+
+    from recsys.entries.ranker import MAIN
+    from recsys.evaluation.coverage import coverage
+    from recsys.evaluation.two_stage import PairScorer, predict_boosting, ranking_metrics
+    from recsys.training.fit_ranker import predict
+
+    assert bundle.ranking is not None
+    rivals = {name: model for name, model in rankers.items() if name != MAIN}
+    boosted = boosting(cfg, stage) if stage else None
+    query, item, chunks = [], [], []
+    values: dict[str, list[Tensor]] = {}
+    seconds: dict[str, float] = {}
+
+    def say(name: str, scores: "Tensor", start: float) -> None:
+        values.setdefault(name, []).append(scores)
+        seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - start
+
+    for rows in torch.arange(len(targets.users)).split(CHUNK_USERS):
+        users = targets.users[rows]
+        start = time.perf_counter()
+        requests = bundle.requests(bundle.user_ids.gather(users.numpy()))
+        pairs = bundle.ranking.candidates(requests)
+        say(MAIN, bundle.ranking.score(requests, pairs), start)
+        features = bundle.ranking.inputs(requests, pairs, torch.arange(len(pairs)))
+        for name, model in rivals.items():
+            start = time.perf_counter()
+            say(name, predict(model, features), start)
+        if boosted:
+            start = time.perf_counter()
+            say("lightgbm", predict_boosting(boosted, features), start)
+        query.append(pairs.query + rows[0])
+        item.append(pairs.item)
+        chunks.append((users, pairs.lists, pairs.candidates))
+    whole_query, whole_item = torch.cat(query), torch.cat(item)
+    found = {name: torch.cat(parts) for name, parts in values.items()}
+    main = found[MAIN]
+    labels = targets.find(targets.users[whole_query], whole_item[:, None])[0][:, 0].float()
+    quality, curves = ranking_metrics(
+        main[:, 0], main[:, 1], labels, whole_query, activity(targets)[whole_query], ACTIVITY
+    )
+    scorers = [
+        PairScorer(
+            name, targets.n_items, targets.users, whole_query, whole_item, main[:, 0] if name == MAIN else scores,
+            bundle.scores,
+        )
+        for name, scores in found.items()
+    ]  # fmt: skip
+    return RankedWindow(scorers, coverage(chunks, targets), quality, curves, boosted is not None)
+
+
+def boosting(cfg: Config, stage: "SecondStage") -> "BoostedRanker | None":
+    """Grow trees on the ranker's snapshots, as many as are best on validation; None if they are not asked for."""
+    import importlib.util
+    import logging
+
+    from recsys.data.snapshots import ranking_set
+    from recsys.evaluation.boosting import Boosting
+    from recsys.evaluation.two_stage import fit_boosting
+
+    if "lightgbm" not in cfg.evaluation.rankers:
+        return None
+    if importlib.util.find_spec("lightgbm") is None:
+        logging.getLogger(__name__).warning("no row of LightGBM: pip install 'recsys[baselines]' for it.")
+        return None
+    *earlier, window = stage.snapshots
+    chosen = fit_boosting(ranking_set(earlier, {}, {}), ranking_set([window], {}, {}), settings=Boosting(seed=cfg.seed))
+    rounds = max(chosen.booster.best_iteration, 1)
+    return fit_boosting(ranking_set(stage.snapshots, {}, {}), settings=Boosting(seed=cfg.seed, rounds=rounds))
+
+
+def activity(targets: "Targets") -> "Tensor":
+    """Return which third of the users, by items they had, each user of the window belongs to, int64 ``[T]``."""
+    import torch
+
+    had = torch.bincount(targets.seen_keys // targets.n_items, minlength=int(targets.users.max()) + 1)[targets.users]
+    return torch.bucketize(had.float(), torch.quantile(had.float(), torch.tensor([1 / 3, 2 / 3])))

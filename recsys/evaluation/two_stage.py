@@ -1,0 +1,235 @@
+"""The second stage in the comparison: what a ranker says of pairs, as a scorer of the catalogue and as probabilities.
+
+P stands for pairs of a request and a candidate, sorted by request, as :class:`~recsys.data.ranking_state.RankerPairs`
+and :class:`~recsys.data.snapshots.RankingSet` hold them.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from recsys.data.snapshots import RankingSet
+from recsys.errors import ConfigError, DataError, RecsysError, did_you_mean
+from recsys.evaluation.boosting import BoostedRanker, Boosting, Rows, fit
+from recsys.evaluation.ranking import AUC, GAUC, Calibration, LogLoss, Reliability
+
+PAIRS = 2**18
+"""Pairs measured or scored at a time."""
+MOST_CATEGORIES = 255
+"""Ids of a category that trees may split on; LightGBM has as many bins and would throw rarer ids together."""
+STEP = 2.0**-10
+"""Least distance of two candidates, as a share of the score below them: far above what float32 can tell apart."""
+
+
+class PairScorer:
+    """Scores the catalogue for users whose candidates were ranked before: candidates first, then everything else.
+
+    The order within a user is the ranker's among the candidates, with its ties, and the retriever's among the other
+    items, whose scores stay as they are. A candidate's score is the highest of those, or 0, plus its place from below
+    in steps that float32 keeps apart whatever the scale of the retriever; the ranker's own values are not in it.
+
+    Args:
+        name: Of the model.
+        n_items: N.
+        users: User rows, int64 ``[R]``, strictly ascending.
+        query: Place in ``users``, int64 ``[P]``, ascending.
+        item: Item row, int64 ``[P]``, distinct within a user.
+        values: The ranker's, ``[P]``, higher is better.
+        fallback: The retriever's scores ``[B, N]`` of user rows ``[B]``; without, all other items are equal.
+
+    Raises:
+        RecsysError: Shapes or orders do not fit, or a value is NaN.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        n_items: int,
+        users: Tensor,
+        query: Tensor,
+        item: Tensor,
+        values: Tensor,
+        fallback: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
+        self.name = name
+        shapes = [tuple(part.shape) for part in (query, item, values)]
+        if len(set(shapes)) > 1 or query.ndim != 1:
+            raise RecsysError(f"model '{name}': query, item and values have shapes {shapes}; needed is [P] for each.")
+        if bool((users.diff() <= 0).any()) or bool((query.diff() < 0).any()):
+            raise RecsysError(f"model '{name}': users must rise strictly and pairs be sorted by them; sort both first.")
+        if len(query) and not 0 <= int(query[0]) <= int(query[-1]) < len(users):
+            raise RecsysError(
+                f"model '{name}': pairs of requests {int(query[0])} to {int(query[-1])}, there are {len(users)}."
+            )
+        if bool(values.isnan().any()):
+            raise RecsysError(f"model '{name}': a value is NaN; its training diverged or its features hold NaN.")
+        self._n_items, self._fallback = n_items, fallback
+        self._users, self._item = users, item
+        self._first = torch.searchsorted(query, torch.arange(len(users) + 1))
+        self._place = _places(query, values, self._first[query])
+
+    def scores(self, users: Tensor) -> Tensor:
+        """Return scores ``[B, N]`` float32 for user rows ``[B]``; an unknown user has no candidates.
+
+        Raises:
+            RecsysError: The retriever's scores have a wrong shape, or are too high for others to stand above them.
+        """
+        if self._fallback is None:
+            out = torch.zeros(len(users), self._n_items)
+        else:
+            out = self._fallback(users).to(torch.float32, copy=True)  # it may be a view of what is used again
+            if out.shape != (len(users), self._n_items):
+                raise RecsysError(
+                    f"model '{self.name}': the retriever's scores have shape {tuple(out.shape)}, "
+                    f"needed is {(len(users), self._n_items)}."
+                )
+        start = self._first[torch.searchsorted(self._users, users)]
+        count = self._first[torch.searchsorted(self._users, users, right=True)] - start
+        row = torch.repeat_interleave(torch.arange(len(users)), count)
+        pair = torch.arange(len(row)) + (start - count.cumsum(0) + count)[row]
+        row, item, place = (part.to(out.device) for part in (row, self._item[pair], self._place[pair]))
+        out[row, item] = -torch.inf
+        below = out.amax(1).double().clamp(min=0.0)  # candidates are above 0 in any case, also where all else is masked
+        step = (below * STEP).clamp(min=1.0)
+        raised = (below[row] + place * step[row]).float()
+        if bool((raised == torch.inf).any()):
+            raise RecsysError(
+                f"model '{self.name}': the retriever scores up to {float(below.max()):g}, which leaves no room for the "
+                "candidates above; mask items with -inf and keep scores finite."
+            )
+        out[row, item] = raised
+        return out
+
+
+def ranking_metrics(
+    logits: Tensor,
+    probabilities: Tensor,
+    labels: Tensor,
+    query: Tensor,
+    segment: Tensor | None = None,
+    segments: Sequence[str] = (),
+) -> tuple[dict[str, float], dict[str, Reliability]]:
+    """Measure how a ranker orders pairs, and how true its probabilities are.
+
+    Args:
+        logits: What the order is judged by, ``[P]``: calibrated probabilities may have ties that the ranker has not.
+        probabilities: Calibrated, in [0, 1], ``[P]``.
+        labels: 0 or 1, ``[P]``.
+        query: Which request, int64 ``[P]``, ascending.
+        segment: Place in ``segments`` of each pair, int64 ``[P]``.
+        segments: Names of the segments whose calibration is measured apart.
+
+    Returns:
+        ``auc``, ``gauc``, ``gauc_users``, ``log_loss``, ``normalized_entropy``, ``base_rate``, ``mean_probability``,
+        ``ece`` and ``<segment>/ece``, NaN where there is nothing to measure; and the reliability curves of ``all`` and
+        of each segment.
+
+    Raises:
+        RecsysError: Shapes do not fit, the pairs are not sorted, or a number is not what it should be.
+    """
+    if bool((query.diff() < 0).any()):
+        raise RecsysError("ranking metrics: pairs must be sorted by their request; sort them first.")
+    area, by_user, loss, calibration = AUC(), GAUC(), LogLoss(), Calibration(segments)
+    cuts = torch.searchsorted(query, query[::PAIRS].contiguous()).unique().tolist() or [0]  # no request is torn apart
+    for start, end in pairwise([*cuts, len(query)]):
+        some = slice(start, end)
+        area.update(logits[some], labels[some])
+        by_user.update(logits[some], labels[some], query[some])
+        loss.update(probabilities[some], labels[some])
+        calibration.update(probabilities[some], labels[some], None if segment is None else segment[some])
+    found = {"auc": area.compute()} | by_user.compute() | loss.compute() | calibration.compute()
+    return {key: float(value) for key, value in found.items()}, calibration.curves()
+
+
+def numbers(features: Mapping[str, Tensor]) -> tuple[str, ...]:
+    """Return the names of the numeric features, in their order."""
+    return tuple(name for name, values in features.items() if values.is_floating_point())
+
+
+def categories(features: Mapping[str, Tensor]) -> tuple[str, ...]:
+    """Return the names of the features with one id a pair that trees can split on: :data:`MOST_CATEGORIES` ids."""
+    ids = {name: values for name, values in features.items() if not values.is_floating_point() and values.ndim == 1}
+    return tuple(name for name, values in ids.items() if len(values) and int(values.max()) < MOST_CATEGORIES)
+
+
+def fit_boosting(
+    train: RankingSet,
+    validation: RankingSet | None = None,
+    names: Sequence[str] | None = None,
+    settings: Boosting | None = None,
+    categorical: Sequence[str] = (),
+) -> BoostedRanker:
+    """Grow trees that rank the pairs of each group by the label of the first task.
+
+    Args:
+        train: What they learn from.
+        validation: Decides how many trees are kept; without it all are.
+        names: Numeric features that they see; None takes all. Ids are left out, for an order of ids says nothing.
+        settings: How they are grown; the defaults without.
+        categorical: Features with one id a pair that they see besides, of :func:`categories`.
+
+    Raises:
+        ConfigError: A categorical feature is none of those, or LightGBM is not installed.
+        DataError: A feature is missing, or there is no positive pair.
+    """
+    fitting = categories(train.features)
+    for name in categorical:
+        if name not in fitting:
+            raise ConfigError(
+                f"boosting: '{name}' is not a feature with one id a pair and at most {MOST_CATEGORIES} ids; "
+                f"legal: {', '.join(fitting) or 'none'}." + did_you_mean(name, fitting)
+            )
+    columns = (*(numbers(train.features) if names is None else names), *categorical)
+    watched = None if validation is None else _rows(validation, columns)
+    return fit(_rows(train, columns), columns, settings, watched, categorical)
+
+
+def predict_boosting(ranker: BoostedRanker, features: Mapping[str, Tensor]) -> Tensor:
+    """Return the trees' scores of pairs, float32 ``[P]``; features as :class:`RankingSet` holds them, in any order.
+
+    Raises:
+        DataError: A feature that the trees were grown on is missing.
+    """
+    chunks = range(0, len(next(iter(features.values()))), PAIRS)
+    some = [ranker.predict(_matrix(features, ranker.names, slice(start, start + PAIRS))) for start in chunks]
+    return torch.from_numpy(np.concatenate([np.zeros(0, dtype=np.float32), *some]))
+
+
+def _places(query: Tensor, values: Tensor, first: Tensor) -> Tensor:
+    """Return the place from below, from 1, of each value among the distinct values of its request, int64 ``[P]``.
+
+    Args:
+        query: Which request, ascending, ``[P]``.
+        values: ``[P]``.
+        first: Row of the first pair of each pair's request, ``[P]``.
+    """
+    order = values.argsort(stable=True)
+    order = order[query[order].argsort(stable=True)]
+    ordered = values[order]
+    other = torch.ones_like(query, dtype=torch.bool)  # the sorted queries are the queries
+    other[1:] = query[1:] != query[:-1]
+    height = (other | torch.cat([other[:1], ordered[1:] != ordered[:-1]])).cumsum(0)
+    places = torch.empty_like(query)
+    places[order] = height - height[first] + 1
+    return places
+
+
+def _rows(pairs: RankingSet, names: Sequence[str]) -> Rows:
+    groups = pairs.group.unique_consecutive(return_counts=True)[1]
+    return Rows(_matrix(pairs.features, names, slice(None)), pairs.labels[:, 0].numpy(), groups.numpy())
+
+
+def _matrix(features: Mapping[str, Tensor], names: Sequence[str], rows: slice) -> np.ndarray:
+    """Put columns side by side, float32 ``[P, F]``; ids stay below what float32 holds exactly."""
+    for name in names:
+        if name not in features:
+            raise DataError(f"boosting: the pairs have no feature '{name}'." + did_you_mean(name, features))
+    if not names:
+        raise DataError("boosting: the pairs have no numeric feature, and no categorical one was named.")
+    out = np.empty((len(features[names[0]][rows]), len(names)), dtype=np.float32)
+    for place, name in enumerate(names):
+        out[:, place] = features[name][rows].numpy()
+    return out

@@ -1,0 +1,158 @@
+"""Explanations add up, and say what was put into the model."""
+
+import pytest
+import torch
+from torch import nn
+
+from recsys.errors import RecsysError
+from recsys.models.explanation import explain, typical
+from recsys.models.transforms import fit_numeric
+from recsys.models.wide import Cross, IdInput
+from recsys.models.wide_deep import RankerInputs, RankerShape, WideDeep
+
+NAN = float("nan")
+IDS = (IdInput("user_id", 12), IdInput("brand", 9), IdInput("words", 20, slots=2))
+NUMERICS = (
+    fit_numeric("count", torch.arange(8.0)),
+    fit_numeric("gap", torch.cat([torch.arange(50.0), torch.tensor([NAN])])),
+)
+CROSSES = (Cross(("user_id", "brand"), 64),)
+INPUTS = RankerInputs(IDS, NUMERICS, CROSSES)
+ATTENTIVE = RankerInputs(IDS, NUMERICS, CROSSES, history=("brand",))
+PAIRS = {
+    "user_id": torch.tensor([5, 5, 1]),
+    "brand": torch.tensor([2, 3, 0]),
+    "words": torch.tensor([[4, 7], [19, 0], [0, 0]]),
+    "count": torch.tensor([0.0, 7.0, 3.0]),
+    "gap": torch.tensor([12.5, NAN, 49.0]),
+}
+HISTORY = {
+    "request": torch.tensor([0, 0, 0]),
+    "history/brand": torch.tensor([[2, 3, 0]]),
+    "history/age": torch.tensor([[1.0, 30.0, 0.0]]),
+}
+COLUMNS = ["user_id", "brand", "words[0]", "words[1]", "user_id x brand", "count", "gap"]
+
+
+def make(inputs=INPUTS, tasks=1, **changes):
+    torch.manual_seed(0)
+    model = WideDeep(inputs, RankerShape(width=4, hidden=(8,), **changes), [0.1] * tasks)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(torch.randn(p.shape) * 0.3)
+        for module in model.modules():
+            if isinstance(module, nn.Embedding):
+                module.weight[0] = 0.0  # padding never learns
+    return model.eval()
+
+
+def by_name(explanation, part):
+    return {c.name: c for c in explanation.contributions if c.part == part}
+
+
+@pytest.mark.parametrize("tasks", [1, 3])
+@pytest.mark.parametrize(
+    ("inputs", "changes"),
+    [
+        (INPUTS, {}),
+        (INPUTS, {"use_deep": False}),
+        (INPUTS, {"use_wide": False}),
+        (RankerInputs(IDS, crosses=CROSSES), {}),
+        (RankerInputs((), NUMERICS), {}),
+        (ATTENTIVE, {}),
+    ],
+)
+@torch.no_grad()
+def test_wide_bias_and_deep_sum_to_the_logit(inputs, changes, tasks):
+    model, features = make(inputs, tasks, **changes), PAIRS | HISTORY
+    logits = model(features).reshape(3, tasks)
+    for task in range(tasks):
+        found = explain(model, features, typical(PAIRS), task=task)
+        assert [e.logit for e in found] == logits[:, task].tolist()
+        for e in found:
+            exact = [c.amount for c in e.contributions if c.part != "deep"]
+            assert sum(exact) + e.deep == pytest.approx(e.logit, abs=1e-5)
+            assert e.contributions[0].name == "bias"
+            assert len(exact) == 1 + len(model.wide.columns)
+            sizes = [abs(c.amount) for c in e.contributions[1:]]
+            assert sizes == sorted(sizes, reverse=True)
+            assert (e.deep != 0) == changes.get("use_deep", True)
+
+
+@torch.no_grad()
+def test_wide_names_come_with_their_own_weights_and_values():
+    """One weight is set at a time: it must appear under its name, for the pairs that have the value, and only there."""
+    model = make(use_deep=False)
+    model.wide.table.weight.zero_()
+    model.wide.bins.weight.zero_()
+    model.wide.table.weight[model.wide.offsets[1] + 3 - 2] = 0.5  # brand 3
+    model.wide.bins.weight[-1] = -2.0  # gap is missing
+    found = explain(model, PAIRS, {})
+    moved = [{c.name: c.amount for c in e.contributions if c.part == "wide" and c.amount} for e in found]
+    assert moved == [{}, {"gap": -2.0, "brand": 0.5}, {}]
+    values = {c.name: c.value for c in found[0].contributions}
+    assert values == {"bias": None} | dict(zip(COLUMNS, [5, 2, 4, 7, (5, 2), 0.0, 12.5], strict=True))
+
+
+@torch.no_grad()
+def test_deep_contributions_are_what_is_lost_without_a_feature():
+    model, reference = make(use_wide=False), typical(PAIRS)
+    found = explain(model, PAIRS, reference)
+    whole = model(PAIRS)
+    for name, values in PAIRS.items():
+        usual = torch.zeros_like(values) if name not in ("count", "gap") else torch.full((3,), float(reference[name]))
+        expected = whole - model(PAIRS | {name: usual})
+        amounts = [by_name(e, "deep")[name].amount for e in found]
+        assert amounts == pytest.approx(expected.tolist(), abs=1e-5)
+        assert max(map(abs, amounts)) > 1e-3
+    assert by_name(found[2], "deep")["words"].value == (0, 0)
+    assert by_name(found[2], "deep")["words"].amount == 0  # nothing there to take away
+    assert by_name(found[2], "deep")["count"].amount == 0  # the median itself
+
+
+@torch.no_grad()
+def test_families_are_taken_away_together():
+    model, reference = make(), typical(PAIRS)
+    found = explain(model, PAIRS, reference, families={"rhythm": ("count", "gap"), "brand": ("brand",)})
+    usual = {name: torch.full((3,), float(reference[name])) for name in ("count", "gap")}
+
+    def deep_logit(features):
+        encoded = model.encode(features)
+        return model.deep(encoded, model.numeric.deep(encoded["numeric/position"], encoded["numeric/log"]))[:, 0]
+
+    expected = deep_logit(PAIRS) - deep_logit(PAIRS | usual)
+    assert [by_name(e, "deep")["rhythm"].amount for e in found] == pytest.approx(expected.tolist(), abs=1e-5)
+    assert by_name(found[0], "deep")["rhythm"].value is None
+    assert by_name(found[0], "deep")["brand"].value == 2
+    assert set(by_name(found[0], "deep")) == {"rhythm", "brand"}
+
+
+@torch.no_grad()
+def test_history_is_compared_with_none():
+    model, features = make(ATTENTIVE, use_wide=False), PAIRS | HISTORY
+    found = explain(model, features, typical(PAIRS))
+    none = model(features | {"history/brand": torch.zeros(1, 3, dtype=torch.int64)})
+    expected = model(features) - none
+    amounts = [by_name(e, "deep")["history"].amount for e in found]
+    assert amounts == pytest.approx(expected.tolist(), abs=1e-5)
+    assert max(map(abs, amounts)) > 1e-3
+
+
+def test_typical_is_the_median_of_numbers_and_nothing_of_ids():
+    assert {name: value.tolist() for name, value in typical(PAIRS).items()} == {
+        "user_id": 0,
+        "brand": 0,
+        "words": 0,
+        "count": 3.0,
+        "gap": 12.5,
+    }
+
+
+def test_what_cannot_be_explained_is_refused():
+    model, reference = make(), typical(PAIRS)
+    with pytest.raises(RecsysError, match="'gap' has no reference"):
+        explain(model, PAIRS, {name: value for name, value in reference.items() if name != "gap"})
+    with pytest.raises(RecsysError, match=r"no feature 'cuont'.*Did you mean 'count'"):
+        explain(model, PAIRS, reference, {"rhythm": ("cuont",)})
+    with pytest.raises(RecsysError, match="training mode"):
+        explain(model.train(), PAIRS, reference)
