@@ -15,6 +15,7 @@ VERBS = {
     "prepare": "tables -> prepared data set (cached by content) and a data report",
     "train": "the main job: prepare, fit the two-tower model, evaluate, bundle, register",
     "evaluate": "a bundle beside the baselines on the test window, with intervals",
+    "explain": "what moved the score of one item for one user",
     "recommend": "a bundle -> the k best items for all or given users, as parquet",
 }
 HELP = f"""usage: recsys VERB [group=option] [key=value] [flags]

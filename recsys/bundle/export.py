@@ -81,11 +81,13 @@ class SecondStage:
         ranker: Scriptable, ``Dict[str, Tensor] -> [P, 2]``, logit and probability.
         state: As of the cut of the bundle.
         temperature: Of the retriever.
+        typical: Name of each numeric feature to its median over training pairs, NaN where it is mostly missing.
     """
 
     ranker: nn.Module
     state: RankingState
     temperature: float
+    typical: Mapping[str, float]
 
 
 def export_bundle(
@@ -167,6 +169,8 @@ def export_bundle(
             scripted["ranker"] = script(towers["ranker"])
             save_script(scripted["ranker"], beside / part.RANKER)
             second.state.save(beside / part.RANKING)
+            medians = {name: value if value == value else None for name, value in second.typical.items()}
+            _write_json(medians, beside / part.RANKING / part.TYPICAL)
             ids, encoded = items[ITEM_ID], {name: column[1:-1] for name, column in table.items()}
             ranking = Ranking(
                 beside, torch.from_numpy(item_vectors), eligible.cpu(), ids, encoded, second.temperature, len(users)

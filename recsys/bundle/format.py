@@ -31,6 +31,7 @@ PROFILE = "data_profile.json"
 CARD = "model_card.md"
 RANKER = "ranker.pt"
 RANKING = "ranking"
+TYPICAL = "typical.json"
 
 REQUIRED = (
     USER_TOWER, ITEM_TOWER, USER_EMBEDDINGS, ITEM_EMBEDDINGS, INDEX, CATALOGUE, USERS, HISTORIES,

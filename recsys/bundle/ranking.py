@@ -1,8 +1,10 @@
 """The second stage of a bundle: candidates of a request, their features, and how the ranker orders them."""
 
+import json
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -73,7 +75,8 @@ class Ranking:
         n_users: int,
     ) -> None:
         self.state = RankingState.load(folder / part.RANKING, vectors, item_features, eligible)
-        self._ranker = read_tower(folder / part.RANKER)
+        self._calibrated = read_tower(folder / part.RANKER)
+        self._folder = folder
         self._events = pl.read_parquet(folder / part.HISTORIES)
         self._offsets = np.searchsorted(self._events[USER_ROW].to_numpy(), np.arange(n_users + 1))
         self._item_ids, self._temperature = item_ids, temperature
@@ -110,8 +113,23 @@ class Ranking:
         """Return logit and probability of pairs, float32 ``[P, 2]``."""
         out = torch.empty(len(pairs), 2)
         for some in torch.arange(len(pairs)).split(CHUNK):
-            out[some] = run_tower(self._ranker, self.inputs(requests, pairs, some))
+            out[some] = self.run(self.inputs(requests, pairs, some))
         return out
+
+    def run(self, features: dict[str, Tensor]) -> Tensor:
+        """Return logit and probability of P pairs of raw features, float32 ``[P, 2]``."""
+        return run_tower(self._calibrated, features)
+
+    @property
+    def model(self) -> Any:
+        """The compiled Wide & Deep model, without the calibration."""
+        return self._calibrated.ranker
+
+    @property
+    def typical(self) -> dict[str, Tensor]:
+        """Typical values of the numeric features, scalars: medians over training pairs."""
+        content = json.loads((self._folder / part.RANKING / part.TYPICAL).read_text(encoding="utf-8"))
+        return {name: torch.tensor(float("nan") if x is None else x) for name, x in content.items()}
 
     def inputs(self, requests: Requests, pairs: RankerPairs | Candidates, rows: Tensor) -> dict[str, Tensor]:
         """Return what the ranker reads of some of the pairs."""

@@ -11,19 +11,29 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 from recsys.columns import OPTIONAL_EVENT_COLUMNS, REQUIRED_EVENT_COLUMNS
 from recsys.config.schema import (
     BASELINES,
+    CALIBRATIONS,
+    CANDIDATE_SOURCES,
+    DEEP_OPTIMIZERS,
     INDEXES,
     METRICS,
     MODES,
+    NUMERIC_FORMS,
+    RANKER_NORMS,
+    RANKERS,
+    RANKING_LOSSES,
     REFIT_WINDOWS,
     SLICES,
     SOURCES,
     TIMESTAMP_UNITS,
     VARIANTS,
+    WIDE_OPTIMIZERS,
     Config,
     DataConfig,
     EvaluateConfig,
+    ExplainConfig,
     ModelConfig,
     ObjectiveConfig,
+    RankerConfig,
     RecommendConfig,
     SplitConfig,
 )
@@ -53,11 +63,31 @@ CONFIG_RULES: dict[str, Rule] = {
     "training.learning_rate": POSITIVE,
     "training.embedding_learning_rate": POSITIVE,
     "training.weight_decay": NOT_NEGATIVE,
+    "ranker.candidates.limit": AT_LEAST_1,
+    "ranker.training.snapshots": AT_LEAST_1,
+    "ranker.training.max_users": AT_LEAST_1,
+    "ranker.training.negatives": (lambda v: 0 < v <= 1, "must be a share above 0, at most 1"),
+    "ranker.training.bce_weight": NOT_NEGATIVE,
+    "ranker.training.batch_groups": AT_LEAST_1,
+    "ranker.training.max_epochs": AT_LEAST_1,
+    "ranker.training.patience": NOT_NEGATIVE,
+    "ranker.training.learning_rate": POSITIVE,
+    "ranker.training.embedding_learning_rate": POSITIVE,
+    "ranker.training.wide_learning_rate": POSITIVE,
+    "ranker.training.wide_l1": NOT_NEGATIVE,
+    "ranker.training.weight_decay": NOT_NEGATIVE,
+    "ranker.width": AT_LEAST_1,
+    "ranker.knots": (lambda v: v >= 2, "must be 2 or more"),
+    "ranker.cross_buckets": (lambda v: 1 <= v <= 2**31, "must be from 1 to 2147483648"),
+    "ranker.dropout": LOSSY_SHARE,
+    "ranker.id_dropout": SHARE,
+    "ranker.attention": NOT_NEGATIVE,
     "evaluation.bootstrap": AT_LEAST_1,
     "evaluation.chunk_users": AT_LEAST_1,
     "bundle.min_index_recall": SHARE,
     "seed": (lambda v: 0 <= v < 2**32, "must be from 0 to 4294967295"),
 }
+EXPLAIN_RULES: dict[str, Rule] = {"top": AT_LEAST_1}
 RECOMMEND_RULES: dict[str, Rule] = {"k": AT_LEAST_1, "batch_size": AT_LEAST_1}
 CHOICES: dict[str, tuple[str, ...]] = {
     "data.source": SOURCES,
@@ -65,13 +95,20 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "objective.mode": MODES,
     "evaluation.baselines": BASELINES,
     "evaluation.variants": VARIANTS,
+    "evaluation.rankers": RANKERS,
+    "ranker.training.loss": RANKING_LOSSES,
+    "ranker.training.wide_optimizer": WIDE_OPTIMIZERS,
+    "ranker.training.deep_optimizer": DEEP_OPTIMIZERS,
+    "ranker.norm": RANKER_NORMS,
+    "ranker.forms": NUMERIC_FORMS,
+    "ranker.calibration": CALIBRATIONS,
     "bundle.index": INDEXES,
     "bundle.refit_on": REFIT_WINDOWS,
 }
 """Legal values of a key, or of each element of a list."""
 
 
-def check(cfg: Config | EvaluateConfig | RecommendConfig) -> None:
+def check(cfg: Config | EvaluateConfig | RecommendConfig | ExplainConfig) -> None:
     """Check everything that can be checked before data is read.
 
     Raises:
@@ -79,6 +116,8 @@ def check(cfg: Config | EvaluateConfig | RecommendConfig) -> None:
     """
     if isinstance(cfg, RecommendConfig):
         problems = list(_ranges(cfg, RECOMMEND_RULES))
+    elif isinstance(cfg, ExplainConfig):
+        problems = list(_ranges(cfg, EXPLAIN_RULES))
     else:
         problems = [
             *_ranges(cfg, CONFIG_RULES),
@@ -86,6 +125,7 @@ def check(cfg: Config | EvaluateConfig | RecommendConfig) -> None:
             *_data(cfg.data),
             *_split(cfg.data.split),
             *_model(cfg.model),
+            *_ranker(cfg.ranker),
             *_cutoffs(cfg.evaluation.ks),
             *_objective(cfg.objective, cfg.evaluation.ks),
         ]
@@ -170,6 +210,24 @@ def _model(model: ModelConfig) -> Iterator[str]:
             f"model.temperature_bounds={bounds}: must be two numbers with "
             f"0 < low <= model.temperature={model.temperature} <= high."
         )
+
+
+def _ranker(ranker: RankerConfig) -> Iterator[str]:
+    if not (ranker.use_wide or ranker.use_deep):
+        yield "ranker.use_wide=false and ranker.use_deep=false: nothing is left to rank by; one must be true."
+    if not ranker.hidden or any(width < 1 for width in ranker.hidden):
+        yield f"ranker.hidden={list(ranker.hidden)}: one or more widths of 1 or more."
+    candidates = ranker.candidates
+    for key, legal in (("sizes", CANDIDATE_SOURCES), ("shares", (*candidates.sizes,))):
+        for name, value in getattr(candidates, key).items():
+            if name not in legal:
+                yield f"ranker.candidates.{key}: '{name}' is not one of {', '.join(legal)}.{did_you_mean(name, legal)}"
+            elif value <= 0:
+                yield f"ranker.candidates.{key}.{name}={value}: {POSITIVE[1]}."
+    if not candidates.sizes:
+        yield f"ranker.candidates.sizes: no source; give one or more of {', '.join(CANDIDATE_SOURCES)}."
+    if "popular_in_group" in candidates.sizes and candidates.group is None:
+        yield "ranker.candidates.group has no value; the source popular_in_group needs a user attribute or context."
 
 
 def _cutoffs(ks: Sequence[int]) -> Iterator[str]:

@@ -29,6 +29,8 @@ CANDIDATE_SOURCES = ("history", "nearest", "near_history", "linked", "popular", 
 RANKING_LOSSES = ("bce", "listwise", "lambda_rank")
 WIDE_OPTIMIZERS = ("ftrl", "adagrad")
 DEEP_OPTIMIZERS = ("adamw", "adagrad")
+RANKER_NORMS = ("layer", "batch", "none")
+NUMERIC_FORMS = ("quantile", "normal", "piecewise", "log")
 CALIBRATIONS = ("isotonic", "platt", "temperature", "none")
 
 
@@ -125,18 +127,19 @@ class CandidatesConfig:
 class RankerTrainingConfig:
     """How the ranker is fitted: on snapshots inside the training window, each labelled by what followed it."""
 
-    snapshots: int = 2  # cuts, the last of them one horizon before the end of the training window
-    stride_days: float | None = None  # between cuts; null: the length of the horizon
+    snapshots: int = 3  # cuts, the last of them one horizon before the end of the training window
+    stride_days: float | None = None  # between cuts; null: half of the horizon
     horizon_days: float | None = None  # null: the length of the validation window
     max_users: int = 5000  # of a snapshot; bounds memory at about max_users x limit x 500 bytes
     negatives: float = 0.3  # share of the candidates without label that is kept; weights make up for the others
-    loss: str = "bce"  # bce | listwise | lambda_rank
+    loss: str = "listwise"  # bce | listwise | lambda_rank
+    bce_weight: float = 40.0  # of the cross entropy beside listwise or lambda_rank: logits keep a level by it
     batch_groups: int = 32  # users at a cut in a batch
-    max_epochs: int = 3
+    max_epochs: int = 4
     patience: int = 1  # epochs without a better objective before it stops
     learning_rate: float = 1e-3  # of the deep part
-    embedding_learning_rate: float = 0.05  # of its embedding tables (row-wise Adagrad)
-    wide_learning_rate: float = 2e-3  # of the wide part
+    embedding_learning_rate: float = 3e-3  # of its embedding tables (row-wise Adagrad)
+    wide_learning_rate: float = 5e-4  # of the wide part
     deep_optimizer: str = "adamw"  # adamw | adagrad
     wide_optimizer: str = "ftrl"  # ftrl | adagrad
     wide_l1: float = 0.0  # of FTRL: weights leave 0 only once their gradients have summed up to more
@@ -156,14 +159,15 @@ class RankerConfig:
     use_deep: bool = True  # false: wide only
     crosses: list[list[str]] | None = None  # of categorical features, memorised by the wide part; null: inferred
     cross_buckets: int = 2**18  # weights that the combinations of a cross share
-    width: int = 16  # of an embedding
+    width: int = 8  # of an embedding
     hidden: list[int] = field(default_factory=lambda: [256, 128])
-    dropout: float = 0.1
-    id_dropout: float = 0.2  # share of ids hidden from the deep part in training
+    dropout: float = 0.2
+    id_dropout: float = 0.3  # share of ids hidden from the deep part in training
     norm: str = "layer"  # layer | batch | none
-    forms: list[str] = field(default_factory=lambda: ["normal", "log"])  # what numbers look like to the deep part
+    knots: int = 8  # of a number, at most: intervals of its piecewise linear forms, and bins of the wide part
+    forms: list[str] = field(default_factory=lambda: ["piecewise", "log"])  # what numbers look like to the deep part
     attention: int = 0  # width of the attention of the candidate over the history; 0: none
-    calibration: str = "isotonic"  # isotonic | platt | temperature | none
+    calibration: str = "platt"  # platt | isotonic | temperature | none; isotonic has steps, so equal probabilities
 
 
 @dataclass
@@ -248,4 +252,15 @@ class RecommendConfig:
     users: str | None = None  # null: all; a comma-separated list, or a file with a user_id column
     exclude_seen: bool = False
     batch_size: int = 256
+    tracking_uri: str | None = None
+
+
+@dataclass
+class ExplainConfig:
+    """``explain``: why the ranker of a bundle puts an item where it does for a user."""
+
+    bundle: str = MISSING  # folder, models:/NAME/VERSION or runs:/ID/bundle
+    user: Any = MISSING  # id; one that the bundle does not know is a stranger
+    item: Any = MISSING  # id
+    top: int = 20  # lines that are shown
     tracking_uri: str | None = None

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import torch
 from torch import Tensor
@@ -177,14 +178,14 @@ class RankingState:
         named = pl.DataFrame({USER_ID: user_ids.gather(query), ITEM_ID: self.items.table[ITEM_ID].gather(item)})
         frame = pair_features(PairState(self.plan, self.cut, self.items, users), named)
         known = (frame[name].fill_null(float("nan")) for name in frame.columns if not name.startswith("context_"))
-        columns = [torch.from_numpy(column.to_numpy()) for column in known]
-        similarity = self._similarity(asked, found)
-        ranks = [found.rank[name] for name in self.candidate_plan.sizes]
-        columns += [*similarity.T, *(torch.where(rank > 0, rank.float(), torch.nan) for rank in ranks)]
-        numbers = torch.empty(len(found), len(columns))
+        columns = [column.to_numpy() for column in known]
+        columns += [*self._similarity(asked, found).T.numpy()]
+        ranks = (found.rank[name] for name in self.candidate_plan.sizes)
+        columns += [torch.where(rank > 0, rank.float(), torch.nan).numpy() for rank in ranks]
+        numbers = np.empty((len(found), len(columns)), dtype=np.float32)
         for place, column in enumerate(columns):
             numbers[:, place] = column
-        return numbers
+        return torch.from_numpy(numbers)
 
     def sources(self) -> dict[str, Source]:
         """Return the sources of the plan by name."""

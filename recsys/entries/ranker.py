@@ -122,7 +122,7 @@ def cuts(cfg: Config, prepared: "Prepared") -> list[int]:
     from recsys.data.log import DAY
 
     settings, length = cfg.ranker.training, horizon(cfg, prepared)
-    stride = int(settings.stride_days * DAY) if settings.stride_days else length
+    stride = int(settings.stride_days * DAY) if settings.stride_days else length // 2
     last = microseconds(prepared.windows.val_start) - length
     start = microseconds(prepared.windows.train_start)
     found = [last - number * stride for number in range(settings.snapshots)]
@@ -390,4 +390,6 @@ def served(
 
     state = state_as_of(cfg, prepared, log, data, towers, stage.plan, data.cut)
     calibrated = CalibratedRanker(ranker, stage.calibration or PlattScale())
-    return Served(calibrated, state, float(towers.temperature.detach()))
+    last = stage.snapshots[-1]
+    medians = dict(zip(last.names, last.numbers.nanmedian(0).values.tolist(), strict=True))
+    return Served(calibrated, state, float(towers.temperature.detach()), medians)

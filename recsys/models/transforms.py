@@ -56,6 +56,8 @@ def fit_numeric(name: str, values: Tensor, knots: int = 32, sample: int = 200_00
     if len(ordered) == 0:
         return NumericFit(name, (0.0,), (0.5,), 0.0, 1.0, missing)
     at = _knots(ordered, knots)
+    apart = at.diff() >= torch.finfo(torch.float32).tiny  # closer ones have no finite slope between them
+    at = at[torch.cat([torch.ones(1, dtype=torch.bool), apart])]
     below = torch.searchsorted(ordered, at)
     up_to = torch.searchsorted(ordered, at, right=True)
     levels = (below + up_to).double() / (2 * len(ordered))
@@ -182,8 +184,9 @@ class NumericTransform(nn.Module):
         way = place - knot.float()
         after = (knot + 1).clamp(max=self.knots.size(1) - 1)
         parts = [missing[:, self.flagged].float()]
-        for table in self.scores.unbind(0):
-            low, high = table.t().gather(0, knot), table.t().gather(0, after)
+        for form in range(self.scores.size(0)):
+            table = self.scores[form].t()
+            low, high = table.gather(0, knot), table.gather(0, after)
             parts.append((low + way * (high - low)).masked_fill(missing, 0.0))
         if self.use_piecewise:
             steps = torch.arange(self.knots.size(1) - 1, device=place.device)

@@ -172,6 +172,7 @@ class WidePart(nn.Module):
         """
         return self.table(rows.long()).sum(1) + self.bins(bins.long() + self.bin_offsets).sum(1)
 
+    @torch.jit.export
     def weights(self, rows: Tensor, bins: Tensor) -> Tensor:
         """Return each of the weights that :meth:`forward` sums, ``[P, S + F, T]``, in the order of ``columns``."""
         return torch.cat([self.table(rows.long()), self.bins(bins.long() + self.bin_offsets)], 1)

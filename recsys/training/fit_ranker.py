@@ -86,7 +86,7 @@ def make_ranker(
             )
     inputs = RankerInputs(
         ids=tuple(id_inputs),
-        numerics=tuple(fit_numeric(name, train.features[name]) for name in numerics),
+        numerics=tuple(fit_numeric(name, train.features[name], config.knots) for name in numerics),
         crosses=tuple(crosses),
         history=tuple(history),
     )

@@ -50,7 +50,8 @@ class RankerTask(lightning.LightningModule):
 
     def training_step(self, batch: PairBatch, _: int) -> Tensor:
         """Return the loss of one batch."""
-        loss = ranker_loss(self.model.score(batch.encoded), batch, self._training.loss)
+        training = self._training
+        loss = ranker_loss(self.model.score(batch.encoded), batch, training.loss, training.bce_weight)
         self.log("train/ranker_loss", loss, prog_bar=True, batch_size=batch.n_groups)
         return loss
 
@@ -77,17 +78,22 @@ class RankerTask(lightning.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
 
-def ranker_loss(logits: Tensor, batch: PairBatch, kind: str) -> Tensor:
+def ranker_loss(logits: Tensor, batch: PairBatch, kind: str, bce_weight: float = 0.0) -> Tensor:
     """Average the losses of the tasks: of the first by ``kind``, of the others by cross entropy; scalar, float32.
 
     Args:
         logits: ``[p]``, or ``[p, T]`` for several tasks.
         batch: Of these pairs.
         kind: One of :data:`LOSSES`.
+        bce_weight: Of the first task's cross entropy beside a loss of lists or of orders, which by itself leaves open
+            what a logit is worth.
     """
     columns = logits.view(len(batch.weights), -1).unbind(1)
     labels = batch.labels.unbind(1)
-    losses = [LOSSES[kind](columns[0], labels[0], batch)]
+    first = LOSSES[kind](columns[0], labels[0], batch)
+    if kind != "bce" and bce_weight:
+        first = first + bce_weight * weighted_bce(columns[0], labels[0], batch.weights)
+    losses = [first]
     losses += [weighted_bce(x, y, batch.weights) for x, y in zip(columns[1:], labels[1:], strict=True)]
     return torch.stack(losses).mean()
 
