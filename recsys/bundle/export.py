@@ -172,9 +172,8 @@ def export_bundle(
             medians = {name: value if value == value else None for name, value in second.typical.items()}
             _write_json(medians, beside / part.RANKING / part.TYPICAL)
             ids, encoded = items[ITEM_ID], {name: column[1:-1] for name, column in table.items()}
-            ranking = Ranking(
-                beside, torch.from_numpy(item_vectors), eligible.cpu(), ids, encoded, second.temperature, len(users)
-            )
+            vectors = torch.from_numpy(item_vectors)
+            ranking = Ranking(beside, vectors, eligible.cpu(), ids, encoded, second.temperature, len(users), {})
             cases["ranker"] = _ranker_cases(ranking, inputs, torch.from_numpy(user_vectors), now)
         parity = _prove(towers, scripted, cases, beside)
         _write_json(parity, beside / part.PARITY)

@@ -1,7 +1,7 @@
 """The second stage of a bundle: candidates of a request, their features, and how the ranker orders them."""
 
 import json
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from recsys.data.log_rows import log_of_rows
 from recsys.data.pair_features import UserState
 from recsys.data.ranking_state import RankerPairs, RankingState
 from recsys.data.snapshots import pair_inputs
+from recsys.errors import BundleError, did_you_mean
 
 EVENT_COLUMNS = (BASKET_ID, EVENT_TYPE, QUANTITY, VALUE)
 """What features of pairs read of an event beside user, item and time."""
@@ -62,6 +63,7 @@ class Ranking:
         item_features: Encoded, ``[N]`` or ``[N, slots]``.
         temperature: Of the retriever.
         n_users: U.
+        signature: Name of each feature that the ranker reads to its ``dtype``.
     """
 
     def __init__(
@@ -73,10 +75,11 @@ class Ranking:
         item_features: dict[str, Tensor],
         temperature: float,
         n_users: int,
+        signature: Mapping[str, Mapping[str, Any]],
     ) -> None:
         self.state = RankingState.load(folder / part.RANKING, vectors, item_features, eligible)
         self._calibrated = read_tower(folder / part.RANKER)
-        self._folder = folder
+        self._folder, self._signature = folder, signature
         self._events = pl.read_parquet(folder / part.HISTORIES)
         self._offsets = np.searchsorted(self._events[USER_ROW].to_numpy(), np.arange(n_users + 1))
         self._item_ids, self._temperature = item_ids, temperature
@@ -117,7 +120,18 @@ class Ranking:
         return out
 
     def run(self, features: dict[str, Tensor]) -> Tensor:
-        """Return logit and probability of P pairs of raw features, float32 ``[P, 2]``."""
+        """Return logit and probability of P pairs of raw features, float32 ``[P, 2]``.
+
+        Raises:
+            BundleError: A feature is missing, or has another type than the ranker was trained with.
+        """
+        for name, legal in self._signature.items():
+            dtype = str(features[name].dtype).removeprefix("torch.") if name in features else "missing"
+            if dtype != legal["dtype"]:
+                raise BundleError(
+                    f"ranker: feature '{name}' is {dtype}, needed is {legal['dtype']} for each pair"
+                    + (did_you_mean(name, features) if dtype == "missing" else ".")
+                )
         return run_tower(self._calibrated, features)
 
     @property

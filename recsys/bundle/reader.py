@@ -77,9 +77,15 @@ class Bundle:
         features = {name: column[1:-1] for name, column in table.items()}
         self.ranking: Ranking | None = None
         if manifest.ranker:
-            temperature = manifest.ranker["temperature"]
             self.ranking = Ranking(
-                folder, self.item_vectors, self.eligible, self.item_ids, features, temperature, manifest.n_users
+                folder,
+                self.item_vectors,
+                self.eligible,
+                self.item_ids,
+                features,
+                manifest.ranker["temperature"],
+                manifest.n_users,
+                manifest.signatures["ranker"],
             )
 
     @classmethod

@@ -56,8 +56,10 @@ def run(cfg: Config) -> TrainResult | None:
     from recsys.data.report_page import write_html
     from recsys.data.sources import check_paths
     from recsys.entries.evaluate import evaluate_bundle
-    from recsys.entries.ranker import MAIN, choose_ranker, cuts, fit_rankers, served
+    from recsys.entries.ranker import MAIN, choose_ranker, fit_rankers
     from recsys.entries.retriever import choose_epochs, refit, variants
+    from recsys.entries.serving import check_served, served
+    from recsys.entries.snapshots import cuts
     from recsys.tracking.environment import describe
     from recsys.tracking.registry import register_bundle
     from recsys.tracking.run import is_first_process, start_run
@@ -109,8 +111,12 @@ def run(cfg: Config) -> TrainResult | None:
         found = {cfg.objective.metric: best}
         bundle = export(cfg, prepared, data, model, second, folder / "bundle", "train_val", found)
 
+        loaded = Bundle.load(bundle)
+        if second:
+            check_served(loaded, prepared, log, data, model, second, cfg.model.history)
+
         console.rule("test window, through the bundle")
-        report = evaluate_bundle(cfg, prepared, log, Bundle.load(bundle), others, rankers, stage)
+        report = evaluate_bundle(cfg, prepared, log, loaded, others, rankers, stage)
         metrics = report.metrics | found
         report.save(folder / "evaluation")
         report.show(console)

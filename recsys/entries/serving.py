@@ -1,0 +1,102 @@
+"""The second stage as a bundle holds it, and the proof that it answers as it was trained."""
+
+import math
+from typing import TYPE_CHECKING
+
+from recsys.config.schema import Config
+from recsys.entries.ranker import SecondStage, ranker_ids
+from recsys.entries.snapshots import pairs_of, state_as_of
+
+if TYPE_CHECKING:
+    from recsys.bundle.export import SecondStage as Served
+    from recsys.bundle.reader import Bundle
+    from recsys.data.dataset import FittedData
+    from recsys.data.log import InteractionLog
+    from recsys.data.prepared import Prepared
+    from recsys.models.two_tower import TwoTower
+    from recsys.models.wide_deep import WideDeep
+
+CHECKED_USERS = 32
+"""Users by whom a bundle is compared with what was trained."""
+LOGIT_TOLERANCE, MIN_AGREEMENT = 0.01, 0.95
+"""How far the two logits of a pair may be apart, and of how many pairs they may not."""
+
+
+def served(
+    cfg: Config,
+    prepared: "Prepared",
+    log: "InteractionLog",
+    data: "FittedData",
+    towers: "TwoTower",
+    stage: SecondStage,
+    ranker: "WideDeep",
+) -> "Served":
+    """Put together what a bundle's second stage consists of, as of the cut that the retriever was fitted at."""
+    from recsys.bundle.export import SecondStage as Served
+    from recsys.models.calibration import CalibratedRanker, PlattScale
+
+    state = state_as_of(cfg, prepared, log, data, towers, stage.plan, data.cut)
+    calibrated = CalibratedRanker(ranker, stage.calibration or PlattScale())
+    last = stage.snapshots[-1]
+    medians = dict(zip(last.names, last.numbers.nanmedian(0).values.tolist(), strict=True))
+    return Served(calibrated, state, float(towers.temperature.detach()), medians)
+
+
+def check_served(
+    bundle: "Bundle",
+    prepared: "Prepared",
+    log: "InteractionLog",
+    data: "FittedData",
+    towers: "TwoTower",
+    second: "Served",
+    history: int,
+) -> float:
+    """Compare what the bundle says with what was trained, on the same users, by two ways from events to features.
+
+    One way goes from the log and the tables that training read, the other from the files and vocabularies of the
+    bundle. A mismatch of codes between the two leaves every training score healthy.
+
+    Args:
+        bundle: As loaded.
+        prepared: The data set.
+        log: All its events.
+        data: What the bundle was made of.
+        towers: Its retriever.
+        second: Its second stage, in memory.
+        history: L, the events that the user tower reads.
+
+    Returns:
+        The share of pairs that agree.
+
+    Raises:
+        BundleError: Too few agree.
+    """
+    import torch
+
+    from recsys.data.snapshots import pair_inputs
+    from recsys.errors import BundleError
+    from recsys.training.task import embed_users
+
+    assert bundle.ranking is not None
+    users = torch.arange(log.n_users)[:: max(log.n_users // CHECKED_USERS, 1)][:CHECKED_USERS]
+    vectors = embed_users(towers, data.log, data.tables, users, data.cut, history) / second.temperature
+    (pairs,) = pairs_of(prepared, data.log, second.state, users, vectors)
+    item_ids, user_ids = ranker_ids(data)
+    features = pair_inputs(pairs.names, pairs.numbers, pairs.item, users[pairs.query], item_ids, user_ids)
+    with torch.no_grad():
+        expected = second.ranker.eval()(features)[:, 0]
+    requests = bundle.requests(bundle.user_ids.gather(users.numpy()))
+    served = bundle.ranking.candidates(requests)
+    found = bundle.ranking.score(requests, served)[:, 0]
+    said = dict(zip((served.query * log.n_items + served.item).tolist(), found.tolist(), strict=True))
+    keys = (pairs.query * log.n_items + pairs.item).tolist()
+    off = [abs(said.get(key, math.inf) - value) for key, value in zip(keys, expected.tolist(), strict=True)]
+    # An item at the end of a list may give way to one as good; and then the ranks after it are others.
+    agree = sum(difference <= LOGIT_TOLERANCE for difference in off) / max(len(off), 1)
+    if agree < MIN_AGREEMENT:
+        raise BundleError(
+            f"bundle {bundle.folder}: only {agree:.1%} of {len(off)} pairs of {len(users)} users get the logit that "
+            f"the ranker gave them in training (within {LOGIT_TOLERANCE}); at least {MIN_AGREEMENT:.0%} must. Its "
+            "vocabularies, tables or events are not those that the ranker was fitted with; train again."
+        )
+    return agree

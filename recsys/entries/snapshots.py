@@ -1,0 +1,173 @@
+"""What the second stage learns from and is asked: states, candidates and labels as of a cut."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from recsys.config.schema import Config
+from recsys.errors import DataError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from recsys.data.dataset import FittedData
+    from recsys.data.log import InteractionLog
+    from recsys.data.pair_plan import PairPlan
+    from recsys.data.prepared import Prepared
+    from recsys.data.ranking_state import RankerPairs, RankingState
+    from recsys.data.snapshots import Snapshot
+    from recsys.models.two_tower import TwoTower
+
+MIN_PAST = 0.2
+"""Share of the training window that lies before a cut at least: features need a past."""
+CHUNK_USERS = 512
+"""Requests whose features are computed at a time: bounds memory."""
+
+
+def horizon(cfg: Config, prepared: "Prepared") -> int:
+    """Return how long labels are collected after a cut, in microseconds: by default as long as validation lasts."""
+    from recsys.data.dataset import microseconds
+    from recsys.data.log import DAY
+
+    days = cfg.ranker.training.horizon_days
+    windows = prepared.windows
+    return int(days * DAY) if days else microseconds(windows.test_start) - microseconds(windows.val_start)
+
+
+def cuts(cfg: Config, prepared: "Prepared") -> list[int]:
+    """Return the cuts of the snapshots, the first first; the labels of the last end where validation begins.
+
+    Raises:
+        DataError: None of them lies in the training window.
+    """
+    from recsys.data.dataset import microseconds
+    from recsys.data.log import DAY
+
+    settings, length = cfg.ranker.training, horizon(cfg, prepared)
+    stride = int(settings.stride_days * DAY) if settings.stride_days else length // 2
+    last = microseconds(prepared.windows.val_start) - length
+    start = microseconds(prepared.windows.train_start)
+    found = [last - number * stride for number in range(settings.snapshots)]
+    inside = [cut for cut in reversed(found) if cut - start >= MIN_PAST * (last + length - start)]
+    if not inside:
+        raise DataError(
+            f"ranker.training: a horizon of {length / DAY:.1f} days leaves less than {MIN_PAST:.0%} of the training "
+            f"window, {(last + length - start) / DAY:.1f} days, before the last cut; set ranker.training.horizon_days "
+            "lower, or ranker=none."
+        )
+    return inside
+
+
+def snapshot(
+    cfg: Config,
+    prepared: "Prepared",
+    log: "InteractionLog",
+    data: "FittedData",
+    towers: "TwoTower",
+    plan: "PairPlan",
+    cut: int,
+    until: int,
+) -> "Snapshot":
+    """Collect candidates with features as of ``cut``, and what was taken in ``[cut, until)``.
+
+    Only users who took something take part, the first ``max_users`` of a random order.
+    """
+    import torch
+
+    from recsys.data.snapshots import take_snapshot
+    from recsys.training.task import embed_users
+
+    truths = truths_of(cfg, prepared, log, cut, until)
+    users = (truths[0] // log.n_items).unique()
+    drawn = torch.randperm(len(users), generator=torch.Generator().manual_seed(cfg.seed))
+    users = users[drawn[: cfg.ranker.training.max_users].sort().values]
+    state = state_as_of(cfg, prepared, log, data, towers, plan, cut)
+    vectors = embed_users(towers, log, data.tables, users, cut, cfg.model.history) / towers.temperature.detach()
+    return take_snapshot(users, list(pairs_of(prepared, log, state, users, vectors)), truths, log.n_items)
+
+
+def truths_of(cfg: Config, prepared: "Prepared", log: "InteractionLog", start: int, end: int) -> "list[Tensor]":
+    """Return what users took, by task, as distinct ``user * N + item``: what is relevant, then each configured type."""
+    import torch
+
+    from recsys.columns import EVENT_TYPE
+
+    inside = (log.time >= start) & (log.time < end)
+    keys = log.user * log.n_items + log.item
+    truths = [keys[inside & log.relevant].unique()]
+    for task in cfg.ranker.tasks:
+        if EVENT_TYPE not in prepared.events.columns:
+            raise DataError(f"ranker.tasks: '{task}' is an event type, but the events have no column '{EVENT_TYPE}'.")
+        # The log has one row for each of the prepared events, in their order.
+        is_task = torch.from_numpy((prepared.events[EVENT_TYPE] == task).fill_null(False).to_numpy().copy())
+        truths.append(keys[inside & is_task].unique())
+    return truths
+
+
+def state_as_of(
+    cfg: Config,
+    prepared: "Prepared",
+    log: "InteractionLog",
+    data: "FittedData",
+    towers: "TwoTower",
+    plan: "PairPlan",
+    cut: int,
+) -> "RankingState":
+    """Sum up the events before ``cut`` for the second stage."""
+    from recsys.data.asof import ItemClock
+    from recsys.data.ranking_state import CandidatePlan, fit_ranking_state
+    from recsys.training.task import embed_items
+
+    past = log.between(None, cut)
+    chosen = cfg.ranker.candidates
+    eligible = data.eligible.clone()  # of the cut that the data was fitted at, which may be an earlier one
+    eligible[past.item] = True
+    return fit_ranking_state(
+        past,
+        prepared.events,
+        prepared.items,
+        data.tables.item,
+        cut,
+        plan=plan,
+        candidate_plan=CandidatePlan(chosen.limit, dict(chosen.sizes), dict(chosen.shares)),
+        eligible=eligible,
+        vectors=embed_items(towers, data.tables, ItemClock(past), cut),
+        parts=towers.parts,
+        groups=group_codes(chosen.group, data, past, cut),
+    )
+
+
+def group_codes(name: str | None, data: "FittedData", past: "InteractionLog", cut: int) -> "Tensor | None":
+    """Return the group of each user by an attribute, or by the value of a context column that is usual for them."""
+    import torch
+
+    from recsys.data.candidate_tables import usual_codes
+    from recsys.errors import ConfigError, did_you_mean
+
+    if name is None:
+        return None
+    legal = {key: v for key, v in (data.tables.user | data.tables.context).items() if v.dim() == 1}
+    legal = {key: v for key, v in legal.items() if v.dtype == torch.int64}
+    if name not in legal:
+        raise ConfigError(
+            f"ranker.candidates.group: '{name}' is no user attribute or context column with one value; legal: "
+            f"{', '.join(legal)}." + did_you_mean(name, legal)
+        )
+    codes = legal[name]
+    return usual_codes(past, codes[: len(past)], cut) if name in data.tables.context else codes
+
+
+def pairs_of(
+    prepared: "Prepared", log: "InteractionLog", state: "RankingState", users: "Tensor", vectors: "Tensor"
+) -> "Iterator[RankerPairs]":
+    """Yield the candidates of users with their features, a few hundred users at a time."""
+    import torch
+
+    from recsys.columns import USER_ID
+    from recsys.data.asked import asked_as_of
+
+    for rows in torch.arange(len(users)).split(CHUNK_USERS):
+        some = users[rows]
+        asked = asked_as_of(log, some, state.cut, vectors[rows], state.groups_of(some))
+        ids = prepared.users[USER_ID].gather(some.numpy())
+        events = prepared.events.filter(prepared.events[USER_ID].is_in(ids.implode()))
+        yield state.pairs(asked, state.users(events), ids)
