@@ -13,7 +13,7 @@ import pytest
 from polars.exceptions import ComputeError
 
 from recsys.cli import VERBS, main
-from recsys.config.schema import Config, EvaluateConfig, RecommendConfig
+from recsys.config.schema import Config, EvaluateConfig, ExplainConfig, RecommendConfig
 from recsys.errors import DataError, RecsysError, TrackingError
 
 pytestmark = pytest.mark.usefixtures("outside")
@@ -70,6 +70,7 @@ def test_help_imports_nothing_heavy(repo: Path) -> None:
         ("train", [], Config),
         ("evaluate", ["bundle_uri=b"], EvaluateConfig),
         ("recommend", ["bundle=b"], RecommendConfig),
+        ("explain", ["bundle=b", "user=u", "item=i"], ExplainConfig),
     ],
 )
 def test_verb_calls_its_entry_with_a_typed_object(

@@ -105,7 +105,7 @@ class Ranking:
             log, torch.arange(len(rows)), cut, vectors / self._temperature, self.state.groups_of(torch.tensor(rows))
         )
         ids = {name: column for name, column in people.items() if not column.is_floating_point()}
-        named = events.with_columns(pl.col("user").cast(pl.Int64).alias(USER_ID))
+        named = events.rename({"user": USER_ID})
         return Requests(asked, self.state.users(named, cut), ids)
 
     def candidates(self, requests: Requests) -> RankerPairs:
@@ -158,32 +158,36 @@ class Ranking:
         return pair_inputs(self.state.names, numbers, item, query, self._item_features, requests.ids)
 
     def best(
-        self, requests: Requests, k: int, exclude: Sequence[Collection[int]], more: More
+        self, requests: Requests, ks: Sequence[int], exclude: Sequence[Collection[int]], more: More | None
     ) -> tuple[Ints, NDArray[np.float32]]:
         """Return the best items of each request.
 
         Args:
             requests: B of them.
-            k: Items a request.
+            ks: Items of each request.
             exclude: For each request the item rows to leave out.
-            more: Asked where the candidates do not suffice.
+            more: Asked where the candidates do not suffice; None leaves it at them.
 
         Returns:
-            Item rows ``[B, k]``, -1 at the end where there are fewer, and their probabilities, -inf there.
+            Item rows ``[B, K]`` with K the largest of ``ks``, -1 at the end where there are fewer, and their
+            probabilities, -inf there.
         """
         pairs = self.candidates(requests)
-        n_items, n = len(self._item_ids), len(requests.asked)
+        n_items, n, k = len(self._item_ids), len(requests.asked), max(ks)
+        wanted = torch.tensor(ks)
         left_out = np.concatenate([np.asarray(list(rows), np.int64) + b * n_items for b, rows in enumerate(exclude)])
         keys = (pairs.query * n_items + pairs.item).numpy()
         keep = torch.from_numpy(~np.isin(keys, left_out))
         query, item = pairs.query[keep], pairs.item[keep]
         scores = self.score(requests, pairs)[keep]
-        short = (torch.bincount(query, minlength=n) < k).nonzero().squeeze(1)
-        if len(short):
+        short = (torch.bincount(query, minlength=n) < wanted).nonzero().squeeze(1)
+        if more and len(short):
             found = pairs.query.numpy()
             taken = [[*exclude[b], *pairs.item.numpy()[np.searchsorted(found, b) : np.searchsorted(found, b, "right")]]
                      for b in short.tolist()]  # fmt: skip
-            row, place = ((further := torch.from_numpy(more(short, taken))) >= 0).nonzero(as_tuple=True)
+            further = torch.from_numpy(more(short, taken))
+            asked_for = torch.arange(further.shape[1]) < wanted[short][:, None]  # no more than if it asked alone
+            row, place = ((further >= 0) & asked_for).nonzero(as_tuple=True)
             rank = {name: torch.zeros(len(row), dtype=torch.int32) for name in self.state.candidate_plan.sizes}
             extra = Candidates(short[row], further[row, place], rank)
             query, item = torch.cat([query, extra.query]), torch.cat([item, extra.item])
@@ -194,7 +198,7 @@ class Ranking:
         query, item, probability = query[order], item[order], scores[order, 1]
         place = torch.arange(len(query)) - torch.searchsorted(query, query)
         rows, values = np.full((n, k), -1, np.int64), np.full((n, k), -np.inf, np.float32)
-        top = place < k
+        top = place < wanted[query]
         rows[query[top], place[top]] = item[top]
         values[query[top], place[top]] = probability[top]
         return rows, values

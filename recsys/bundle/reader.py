@@ -236,7 +236,7 @@ class Bundle:
                 found = self.retrieve(vectors, max(ks[chunk]), dropped)
             else:
                 requests = self._requests(self.ranking, ids[chunk], rows, fresh[chunk], now, vectors)
-                found = self._best(self.ranking, requests, vectors, max(ks[chunk]), dropped)
+                found = self._best(self.ranking, requests, vectors, ks[chunk], dropped)
             answers.append(self._answer(ids[chunk], ks[chunk], *found))
         return pl.concat(answers)
 
@@ -258,7 +258,17 @@ class Bundle:
         """
         if self.ranking is None:
             raise BundleError(f"bundle {self.folder}: it has no ranker; train with ranker=wide_deep to have one.")
-        return self.recommend(users, self.ranking.state.candidate_plan.limit, histories, as_of=as_of)
+        ids = checked_ids(users, self.manifest.user_id_type, USER_ID)
+        limit = [self.ranking.state.candidate_plan.limit] * len(ids)
+        answers = [self._answer([], [], np.empty((0, 1), np.int64), np.empty((0, 1), np.float32))]
+        now, fresh = self._fresh(histories, len(ids), as_of)
+        known = as_of is None and histories is None
+        for start in range(0, len(ids), CHUNK):
+            chunk = slice(start, start + CHUNK)
+            asked = self._asked(self.ranking, ids[chunk], fresh[chunk], now, known)
+            found = self.ranking.best(asked, limit[chunk], [()] * len(ids[chunk]), None)
+            answers.append(self._answer(ids[chunk], limit[chunk], *found))
+        return pl.concat(answers)
 
     def requests(
         self,
@@ -280,10 +290,15 @@ class Bundle:
             raise BundleError(f"bundle {self.folder}: it has no ranker; train with ranker=wide_deep to have one.")
         ids = checked_ids(users, self.manifest.user_id_type, USER_ID)
         now, fresh = self._fresh(histories, len(ids), as_of)
+        return self._asked(self.ranking, ids, fresh, now, as_of is None and histories is None)
+
+    def _asked(
+        self, ranking: Ranking, ids: list[Id | None], fresh: list[Fresh], now: int, is_batch_job: bool
+    ) -> Requests:
         rows = self._rows_of_users(ids)
-        known = as_of is None and histories is None and min(rows, default=-1) >= 0
+        known = is_batch_job and min(rows, default=-1) >= 0
         vectors = self.user_vectors[rows] if known else self._embed(ids, fresh, now, None)
-        return self._requests(self.ranking, ids, rows, fresh, now, vectors)
+        return self._requests(ranking, ids, rows, fresh, now, vectors)
 
     def _requests(
         self, ranking: Ranking, ids: list[Id | None], rows: list[int], fresh: list[Fresh], now: int, vectors: Tensor
@@ -291,10 +306,10 @@ class Bundle:
         return ranking.requests(rows, fresh, now, vectors, self._inputs.people(ids))
 
     def _best(
-        self, ranking: Ranking, asked: Requests, vectors: Tensor, k: int, dropped: Sequence[Collection[int]]
+        self, ranking: Ranking, asked: Requests, vectors: Tensor, ks: Sequence[int], dropped: Sequence[Collection[int]]
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Return the best items by the ranker; where filters leave too few candidates, retrieval finds further ones."""
-        return ranking.best(asked, k, dropped, lambda some, taken: self.retrieve(vectors[some], k, taken)[0])
+        return ranking.best(asked, ks, dropped, lambda some, taken: self.retrieve(vectors[some], max(ks), taken)[0])
 
     def _answer(
         self, ids: list[Id | None], ks: Sequence[int], rows: NDArray[np.int64], scores: NDArray[np.float32]

@@ -222,11 +222,11 @@ def _ranker(ranker: RankerConfig) -> Iterator[str]:
         for name, value in getattr(candidates, key).items():
             if name not in legal:
                 yield f"ranker.candidates.{key}: '{name}' is not one of {', '.join(legal)}.{did_you_mean(name, legal)}"
-            elif value <= 0:
-                yield f"ranker.candidates.{key}.{name}={value}: {POSITIVE[1]}."
-    if not candidates.sizes:
+            elif value < 0 or (value == 0 and key == "shares"):
+                yield f"ranker.candidates.{key}.{name}={value}: must be above 0{', or 0 for none' * (key == 'sizes')}."
+    if not any(candidates.sizes.values()):
         yield f"ranker.candidates.sizes: no source; give one or more of {', '.join(CANDIDATE_SOURCES)}."
-    if "popular_in_group" in candidates.sizes and candidates.group is None:
+    if candidates.sizes.get("popular_in_group") and candidates.group is None:
         yield "ranker.candidates.group has no value; the source popular_in_group needs a user attribute or context."
 
 

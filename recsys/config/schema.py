@@ -114,7 +114,7 @@ class CandidatesConfig:
     """What the ranker gets to order: the union of several small sources."""
 
     limit: int = 500  # candidates of a user, at most
-    sizes: dict[str, int] = field(  # source -> items that it names; a source that is left out is off
+    sizes: dict[str, int] = field(  # source -> items that it names; 0: none
         default_factory=lambda: {"history": 310, "nearest": 500, "linked": 100, "popular": 200}
     )
     shares: dict[str, float] = field(  # source -> share of the places; what one leaves free the others get
@@ -131,11 +131,11 @@ class RankerTrainingConfig:
     stride_days: float | None = None  # between cuts; null: half of the horizon
     horizon_days: float | None = None  # null: the length of the validation window
     max_users: int = 5000  # of a snapshot; bounds memory at about max_users x limit x 500 bytes
-    negatives: float = 0.3  # share of the candidates without label that is kept; weights make up for the others
+    negatives: float = 0.2  # share of the candidates without label that is kept; weights make up for the others
     loss: str = "listwise"  # bce | listwise | lambda_rank
     bce_weight: float = 40.0  # of the cross entropy beside listwise or lambda_rank: logits keep a level by it
     batch_groups: int = 32  # users at a cut in a batch
-    max_epochs: int = 4
+    max_epochs: int = 3
     patience: int = 1  # epochs without a better objective before it stops
     learning_rate: float = 1e-3  # of the deep part
     embedding_learning_rate: float = 3e-3  # of its embedding tables (row-wise Adagrad)

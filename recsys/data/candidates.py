@@ -219,7 +219,7 @@ def union(lists: Mapping[str, Tensor], limit: int, shares: Mapping[str, float] |
 def _best(asked: Asked, k: int, scores: Callable[[Tensor], Tensor], eligible: Tensor, seen: bool = False) -> Tensor:
     """Return the best eligible items by ``scores`` of a chunk of requests ``[b, N]``, where -inf stands for none."""
     out = torch.full((len(asked), k), NONE)
-    for rows in torch.arange(len(asked)).split(max(CELLS // asked.n_items, 1)):
+    for rows in torch.arange(len(asked)).split(max(CELLS // asked.n_items, 1)) if len(asked) else ():
         values = torch.where(eligible, scores(rows), -torch.inf)
         if not seen:
             first, last = torch.searchsorted(asked.seen_keys, torch.stack([rows[0], rows[-1] + 1]) * asked.n_items)

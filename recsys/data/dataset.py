@@ -1,13 +1,13 @@
 """From the prepared tables to what models train on: the log, and features encoded by one window's vocabularies."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 import polars as pl
 import torch
 from torch import Tensor
 
-from recsys.columns import ITEM_ID, TIMESTAMP, USER_ID
+from recsys.columns import BASKET_ID, EVENT_TYPE, ITEM_ID, TIMESTAMP, USER_ID
 from recsys.data.encode import Encoder
 from recsys.data.log import InteractionLog
 from recsys.data.log_rows import log_of_rows
@@ -46,8 +46,10 @@ def as_time(time: int) -> datetime:
 
 def interaction_log(prepared: Prepared) -> InteractionLog:
     """Return all events as rows of the prepared user and item tables."""
+    read = (USER_ID, ITEM_ID, TIMESTAMP, BASKET_ID, EVENT_TYPE)  # a context column may be called user or item
     rows = (
         prepared.events.lazy()
+        .select(name for name in read if name in prepared.events.columns)
         .join(prepared.users.lazy().select(USER_ID).with_row_index("user"), on=USER_ID, maintain_order="left")
         .join(prepared.items.lazy().select(ITEM_ID).with_row_index("item"), on=ITEM_ID, maintain_order="left")
         .with_columns(pl.col("user", "item").cast(pl.Int64), pl.col(TIMESTAMP).dt.epoch("us").alias("time"))
@@ -78,3 +80,21 @@ def fit_data(prepared: Prepared, log: InteractionLog, until: datetime) -> Fitted
         eligible = torch.zeros(log.n_items, dtype=torch.bool)
         eligible[past.item] = True
     return FittedData(cut, past, encoder, tables, eligible)
+
+
+def data_before(data: FittedData, cut: int, has_item_table: bool) -> FittedData:
+    """Return what was known at an earlier cut, with the same vocabularies: ids of later values meet no event.
+
+    Args:
+        data: Fitted at a later cut.
+        cut: Microseconds since 1970 UTC.
+        has_item_table: Whether items may be recommended before their first event.
+    """
+    earlier = data.log.time < cut
+    log = data.log.between(None, cut)
+    eligible = data.eligible.clone()
+    if not has_item_table:
+        eligible = torch.zeros_like(eligible)
+        eligible[log.item] = True
+    context = {name: values[earlier] for name, values in data.tables.context.items()}
+    return FittedData(cut, log, data.encoder, replace(data.tables, context=context), eligible)

@@ -56,7 +56,8 @@ def past_lines(plan: PairPlan, catalogue: pl.DataFrame, events: pl.DataFrame, cu
         cut: Microseconds since 1970 UTC.
     """
     time = pl.col(TIMESTAMP).dt.epoch("us")
-    past = events.filter(time < cut)
+    read = (USER_ID, ITEM_ID, TIMESTAMP, BASKET_ID, EVENT_TYPE, QUANTITY, VALUE)  # others may be called user or item
+    past = events.select(name for name in read if name in events.columns).filter(time < cut)
     users = past.select(USER_ID).unique().sort(USER_ID).with_row_index("user")
     one = pl.lit(1.0)
     is_relevant = pl.col(EVENT_TYPE).is_in(list(plan.relevant)).fill_null(False) if plan.relevant else pl.lit(True)

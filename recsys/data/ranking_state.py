@@ -177,8 +177,8 @@ class RankingState:
         query, item = found.query.numpy(), found.item.numpy()
         named = pl.DataFrame({USER_ID: user_ids.gather(query), ITEM_ID: self.items.table[ITEM_ID].gather(item)})
         frame = pair_features(PairState(self.plan, self.cut, self.items, users), named)
-        known = (frame[name].fill_null(float("nan")) for name in frame.columns if not name.startswith("context_"))
-        columns = [column.to_numpy() for column in known]
+        ours = (f.name for f in self.plan.features if f.side != "context")
+        columns = [frame[name].fill_null(float("nan")).to_numpy() for name in ours]
         columns += [*self._similarity(asked, found).T.numpy()]
         ranks = (found.rank[name] for name in self.candidate_plan.sizes)
         columns += [torch.where(rank > 0, rank.float(), torch.nan).numpy() for rank in ranks]

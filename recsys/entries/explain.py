@@ -23,7 +23,7 @@ def run(cfg: ExplainConfig) -> "Explanation":
 
     Raises:
         BundleError: The bundle cannot be used, or has no ranker.
-        ConfigError: The item is not in the catalogue.
+        ConfigError: The item is not in the catalogue, or there is more than one user.
         TrackingError: The tracking server cannot be reached.
     """
     import torch
@@ -36,6 +36,8 @@ def run(cfg: ExplainConfig) -> "Explanation":
     start = time.perf_counter()
     bundle = load(cfg.bundle, cfg.tracking_uri)
     user = asked_users(str(cfg.user), bundle)
+    if len(user) > 1:
+        raise ConfigError(f"user={cfg.user}: {len(user)} users; give the id of one.")
     row = item_row(cfg.item, bundle)
     requests = bundle.requests(user)
     assert bundle.ranking is not None

@@ -56,7 +56,7 @@ def choose_ranker(
     log: "InteractionLog",
     data: "FittedData",
     towers: "TwoTower",
-    early: "tuple[FittedData, TwoTower]",
+    early: "TwoTower",
     tracked: "Run",
     folder: Path,
 ) -> SecondStage:
@@ -68,31 +68,36 @@ def choose_ranker(
         log: All its events.
         data: Fitted on the training window.
         towers: The retriever of the training window.
-        early: Data and retriever as of the first cut.
+        early: The retriever as of the first cut, with the vocabularies of the training window.
         tracked: The open run.
         folder: Where checkpoints go.
 
     Raises:
         DataError: No snapshot has a positive pair.
     """
-    from recsys.data.dataset import microseconds
+    from recsys.data.dataset import data_before, microseconds
     from recsys.data.pair_plan import plan_pairs
     from recsys.data.snapshots import thin_out
+    from recsys.training.fit import start_factors
     from recsys.training.fit_ranker import calibrate, predict
 
     settings = cfg.ranker
     plan = plan_pairs(prepared.events, prepared.items, prepared.spec, settings.groups, prepared.relevant)
     snapshots = []
     for number, cut in enumerate(cuts(cfg, prepared)):
-        taken = snapshot(cfg, prepared, log, *early, plan, cut, cut + horizon(cfg, prepared))
+        known = data_before(data, cut, prepared.has_item_table)
+        if number:  # its factors take seconds to fit again, its towers minutes
+            start_factors(early, known.log, known.tables, cfg.model)
+        taken = snapshot(cfg, prepared, log, known, early, plan, cut, cut + horizon(cfg, prepared))
         snapshots.append(thin_out(taken, settings.training.negatives, number))
     window = snapshot(cfg, prepared, log, data, towers, plan, data.cut, microseconds(prepared.windows.test_start))
     validation = with_ids(data, [window])
+    thinned = thin_out(window, settings.training.negatives, len(snapshots))
+    window = replace(window, numbers=window.numbers[:0])  # its numbers are in `validation`
     validate = validator(cfg, data, log, window, validation, microseconds(prepared.windows.test_start))
     fitted = fit(cfg, data, snapshots, tracked, folder / "checkpoints" / "ranker", validate=validate)
     logits = predict(fitted.model, validation.features)
     calibration = calibrate(logits, validation.labels[:, 0], settings.calibration)
-    thinned = thin_out(window, settings.training.negatives, len(snapshots))
     return SecondStage(plan, (*snapshots, thinned), fitted, calibration)
 
 
@@ -212,8 +217,18 @@ def fit_rankers(
     if cfg.ranker.use_wide and cfg.ranker.use_deep:
         parts = {"wide_only": replace(cfg.ranker, use_deep=False), "deep_only": replace(cfg.ranker, use_wide=False)}
         settings |= {name: part for name, part in parts.items() if name in cfg.evaluation.rankers}
+    places = folder / "checkpoints"
+    return {name: fit_again(cfg, data, stage, tracked, places / name, chosen) for name, chosen in settings.items()}
+
+
+def fit_again(
+    cfg: Config,
+    data: "FittedData",
+    stage: SecondStage,
+    tracked: "Run",
+    folder: Path,
+    settings: RankerConfig | None = None,
+) -> "WideDeep":
+    """Fit on all snapshots with the ids of other vocabularies, for the number of epochs that was chosen."""
     snapshots, epochs = list(stage.snapshots), stage.fitted.epochs
-    return {
-        name: fit(cfg, data, snapshots, tracked, folder / "checkpoints" / name, settings=chosen, epochs=epochs).model
-        for name, chosen in settings.items()
-    }
+    return fit(cfg, data, snapshots, tracked, folder, settings=settings, epochs=epochs).model

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 CHUNK_USERS = 256
 """Users whose candidates are in memory at a time."""
+WIDE = 100
+"""Columns that a console needs for the whole table of candidates."""
 ACTIVITY = ("few items", "some items", "many items")
 """Thirds of the users by the items they had: the segments whose probabilities are looked at apart."""
 
@@ -70,7 +72,8 @@ class RankedWindow:
         """Print coverage and quality."""
         from recsys.evaluation.coverage import coverage_table
 
-        console.print(coverage_table(self.coverage))
+        console.print(coverage_table(self.coverage, whole=console.width >= WIDE))
+        console.print()
         q = self.quality
         console.print(
             f"pairs ranked: AUC {q['auc']:.4f}, GAUC {q['gauc']:.4f}, log loss {q['log_loss']:.4f}, normalized entropy "

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Any
 from recsys.config.schema import Config, ModelConfig
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     from recsys.data.dataset import FittedData
     from recsys.data.log import InteractionLog
     from recsys.data.prepared import Prepared
@@ -60,22 +58,11 @@ def choose_epochs(
     return data, fitted
 
 
-def refit(
-    cfg: Config,
-    prepared: "Prepared",
-    log: "InteractionLog",
-    model: ModelConfig,
-    epochs: int,
-    until: "datetime",
-    tracked: "Run",
-    folder: Path,
-) -> tuple["FittedData", "TwoTower"]:
-    """Fit for a number of epochs on the events before a time."""
-    from recsys.data.dataset import fit_data
+def refit(cfg: Config, data: "FittedData", model: ModelConfig, epochs: int, tracked: "Run", folder: Path) -> "TwoTower":
+    """Fit for a number of epochs on the events before the cut of the data."""
     from recsys.tracking.lightning import RunLogger
     from recsys.training.fit import fit_retriever
 
-    data = fit_data(prepared, log, until)
     fitted = fit_retriever(
         data.log,
         data.tables,
@@ -89,20 +76,22 @@ def refit(
         epochs=epochs,
         logger=RunLogger(tracked, f"{folder.name}/"),
     )
-    return data, fitted.model
+    return fitted.model
 
 
 def variants(
     cfg: Config, prepared: "Prepared", log: "InteractionLog", tracked: "Run", folder: Path
 ) -> Iterator[tuple[str, "FittedData", "TwoTower"]]:
     """Fit the variants of ``evaluation.variants``, one after the other, each as the main model was."""
+    from recsys.data.dataset import fit_data
+
     switches: dict[str, dict[str, Any]] = {"content_only": {"use_ids": False}, "id_only": {"use_content": False}}
     for name in cfg.evaluation.variants:
         model = replace(cfg.model, **switches[name])
         _, chosen = choose_epochs(cfg, prepared, log, model, tracked, folder / name)
-        place = folder / name / "checkpoints" / "refit"
-        until = prepared.windows.test_start
-        yield (f"two_tower_{name}", *refit(cfg, prepared, log, model, chosen.epochs, until, tracked, place))
+        data = fit_data(prepared, log, prepared.windows.test_start)
+        towers = refit(cfg, data, model, chosen.epochs, tracked, folder / name / "checkpoints" / "refit")
+        yield f"two_tower_{name}", data, towers
 
 
 def tower_inputs(data: "FittedData") -> Any:

@@ -81,7 +81,9 @@ def snapshot(
     drawn = torch.randperm(len(users), generator=torch.Generator().manual_seed(cfg.seed))
     users = users[drawn[: cfg.ranker.training.max_users].sort().values]
     state = state_as_of(cfg, prepared, log, data, towers, plan, cut)
-    vectors = embed_users(towers, log, data.tables, users, cut, cfg.model.history) / towers.temperature.detach()
+    vectors = state.vectors[:0]  # of nobody
+    if len(users):
+        vectors = embed_users(towers, log, data.tables, users, cut, cfg.model.history) / towers.temperature.detach()
     return take_snapshot(users, list(pairs_of(prepared, log, state, users, vectors)), truths, log.n_items)
 
 
@@ -128,19 +130,27 @@ def state_as_of(
         data.tables.item,
         cut,
         plan=plan,
-        candidate_plan=CandidatePlan(chosen.limit, dict(chosen.sizes), dict(chosen.shares)),
+        candidate_plan=CandidatePlan(chosen.limit, {k: n for k, n in chosen.sizes.items() if n}, dict(chosen.shares)),
         eligible=eligible,
         vectors=embed_items(towers, data.tables, ItemClock(past), cut),
         parts=towers.parts,
-        groups=group_codes(chosen.group, data, past, cut),
+        groups=group_codes(chosen.group, prepared, data, past, cut),
     )
 
 
-def group_codes(name: str | None, data: "FittedData", past: "InteractionLog", cut: int) -> "Tensor | None":
-    """Return the group of each user by an attribute, or by the value of a context column that is usual for them."""
+def group_codes(
+    name: str | None, prepared: "Prepared", data: "FittedData", past: "InteractionLog", cut: int
+) -> "Tensor | None":
+    """Return the group of each user by an attribute, or by the value of a context column that is usual for them.
+
+    Raises:
+        ConfigError: There is no such attribute or column.
+    """
     import torch
 
+    from recsys.columns import TIMESTAMP
     from recsys.data.candidate_tables import usual_codes
+    from recsys.data.dataset import as_time
     from recsys.errors import ConfigError, did_you_mean
 
     if name is None:
@@ -152,8 +162,11 @@ def group_codes(name: str | None, data: "FittedData", past: "InteractionLog", cu
             f"ranker.candidates.group: '{name}' is no user attribute or context column with one value; legal: "
             f"{', '.join(legal)}." + did_you_mean(name, legal)
         )
-    codes = legal[name]
-    return usual_codes(past, codes[: len(past)], cut) if name in data.tables.context else codes
+    if name in data.tables.user:
+        return legal[name]
+    # The data's own codes are of the events before its cut, which may be an earlier one.
+    events = prepared.events.filter(prepared.events[TIMESTAMP] < as_time(cut))
+    return usual_codes(past, data.encoder.encode(events, "context")[name], cut)
 
 
 def pairs_of(
@@ -164,10 +177,13 @@ def pairs_of(
 
     from recsys.columns import USER_ID
     from recsys.data.asked import asked_as_of
+    from recsys.data.ranking_state import GROUP
 
+    codes = state.tables.groups
+    groups = {} if codes is None else {GROUP: codes}
     for rows in torch.arange(len(users)).split(CHUNK_USERS):
         some = users[rows]
-        asked = asked_as_of(log, some, state.cut, vectors[rows], state.groups_of(some))
+        asked = asked_as_of(log, some, state.cut, vectors[rows], groups)
         ids = prepared.users[USER_ID].gather(some.numpy())
         events = prepared.events.filter(prepared.events[USER_ID].is_in(ids.implode()))
         yield state.pairs(asked, state.users(events), ids)

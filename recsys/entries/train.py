@@ -50,13 +50,13 @@ def run(cfg: Config) -> TrainResult | None:
 
     from recsys.bundle.export import write_metrics
     from recsys.bundle.reader import Bundle
-    from recsys.data.dataset import as_time, interaction_log
+    from recsys.data.dataset import data_before, fit_data, interaction_log
     from recsys.data.prepared import prepare
     from recsys.data.report import data_report, print_summary
     from recsys.data.report_page import write_html
     from recsys.data.sources import check_paths
     from recsys.entries.evaluate import evaluate_bundle
-    from recsys.entries.ranker import MAIN, choose_ranker, fit_rankers
+    from recsys.entries.ranker import MAIN, choose_ranker, fit_again, fit_rankers
     from recsys.entries.retriever import choose_epochs, refit, variants
     from recsys.entries.serving import check_served, served
     from recsys.entries.snapshots import cuts
@@ -83,14 +83,15 @@ def run(cfg: Config) -> TrainResult | None:
         )
 
         def again(until: "datetime", name: str) -> "tuple[FittedData, TwoTower]":
-            place = folder / "checkpoints" / name
-            return refit(cfg, prepared, log, cfg.model, chosen.epochs, until, tracked, place)
+            data = fit_data(prepared, log, until)
+            return data, refit(cfg, data, cfg.model, chosen.epochs, tracked, folder / "checkpoints" / name)
 
         stage, best = None, chosen.best
         if cfg.ranker.enabled:
             console.rule("ranker: snapshots, epochs chosen on the validation window")
-            early = again(as_time(cuts(cfg, prepared)[0]), "early")
-            stage = choose_ranker(cfg, prepared, log, train, chosen.model, early, tracked, folder)
+            early = data_before(train, cuts(cfg, prepared)[0], prepared.has_item_table)
+            towers = refit(cfg, early, cfg.model, chosen.epochs, tracked, folder / "checkpoints" / "early")
+            stage = choose_ranker(cfg, prepared, log, train, chosen.model, towers, tracked, folder)
             best = stage.fitted.best
             console.print(
                 f"{len(stage.snapshots) - 1} snapshots; best of {len(stage.fitted.history)} epochs: "
@@ -105,7 +106,9 @@ def run(cfg: Config) -> TrainResult | None:
             for _ in others:
                 pass
             if cfg.bundle.refit_on == "all":
-                again(prepared.windows.end, "everything")
+                data, _ = again(prepared.windows.end, "everything")
+                if stage:
+                    fit_again(cfg, data, stage, tracked, folder / "checkpoints" / "everything_ranker")
             return None
         second = served(cfg, prepared, log, data, model, stage, rankers[MAIN]) if stage else None
         found = {cfg.objective.metric: best}
@@ -122,10 +125,14 @@ def run(cfg: Config) -> TrainResult | None:
         report.show(console)
 
         if cfg.bundle.refit_on == "all":
-            console.rule("two-tower: refit on everything, to serve")
+            console.rule("refit on everything, to serve")
             data, model = again(prepared.windows.end, "everything")
-            second = served(cfg, prepared, log, data, model, stage, rankers[MAIN]) if stage else None
+            if stage:  # the ids of other vocabularies mean nothing to the ranker of before
+                ranker = fit_again(cfg, data, stage, tracked, folder / "checkpoints" / "everything_ranker")
+                second = served(cfg, prepared, log, data, model, stage, ranker)
             bundle = export(cfg, prepared, data, model, second, folder / "bundle", "all", metrics)
+            if second:
+                check_served(Bundle.load(bundle), prepared, log, data, model, second, cfg.model.history)
         else:
             write_metrics(bundle, metrics, cfg.tracking.model_name)
         tracked.log_metrics(metrics)

@@ -93,15 +93,21 @@ def coverage_rows(found: Sequence[Coverage]) -> list[dict[str, str | float]]:
     return rows
 
 
-def coverage_table(found: Sequence[Coverage], title: str = "share of the truth among the candidates") -> "Table":
-    """Return the rows as a table of percentages, the union last and bold."""
+def coverage_table(
+    found: Sequence[Coverage], title: str = "share of the truth among the candidates", *, whole: bool = True
+) -> "Table":
+    """Return the rows as a table of percentages, the union last and bold; the narrow one has the mean shares alone."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
     rows = coverage_rows(found)
+    if not whole:
+        few = ["source", "a user", *found[0].recall]
+        rows = [{key: row[key] for key in few} for row in rows]
+    pooled = "; pooled: of all pairs; only here: pooled, lost without the source" if whole else ""
     table = Table(
         title=title,
-        caption="%, mean over users with such truth; pooled: of all pairs; only here: pooled, lost without the source.",
+        caption=f"%, mean over users with such truth{pooled}.",
         caption_justify="left",
         box=SIMPLE_HEAD,
         collapse_padding=True,
@@ -109,11 +115,13 @@ def coverage_table(found: Sequence[Coverage], title: str = "share of the truth a
         show_edge=False,
     )
     for heading in rows[0]:
-        table.add_column("\n".join(heading.split(" ", 1)), justify="left" if heading == "source" else "right")
+        table.add_column(
+            "\n".join(heading.split(" ", 1)), justify="left" if heading == "source" else "right", no_wrap=True
+        )
     for row in rows:
         name, size, *shares = row.values()
         cells = [f"{100 * float(share):.1f}" for share in shares]
-        table.add_row(str(name), f"{size:.0f}", *cells, style="bold" if name == UNION else "")
+        table.add_row(str(name), f"{float(size):.0f}", *cells, style="bold" if name == UNION else "")
     return table
 
 

@@ -132,7 +132,8 @@ def ranking_metrics(
     """
     if bool((query.diff() < 0).any()):
         raise RecsysError("ranking metrics: pairs must be sorted by their request; sort them first.")
-    area, by_user, loss, calibration = AUC(), GAUC(), LogLoss(), Calibration(segments)
+    alone = {"sync_on_compute": False}  # of several processes one measures, and it has all pairs
+    area, by_user, loss, calibration = AUC(**alone), GAUC(**alone), LogLoss(**alone), Calibration(segments, **alone)
     cuts = torch.searchsorted(query, query[::PAIRS].contiguous()).unique().tolist() or [0]  # no request is torn apart
     for start, end in pairwise([*cuts, len(query)]):
         some = slice(start, end)

@@ -155,16 +155,22 @@ def fit_retriever(
 
 def start_from_log(model: TwoTower, log: InteractionLog, tables: FeatureTables, config: ModelConfig) -> None:
     """Set what a model knows before its first step: how popular the items of the window are, and their factors."""
-    ids = tables.item["item_id"].cpu()
     first = log.relevant & (log.repeats == 0)
     buyers = torch.bincount(log.item[first], minlength=log.n_items).cpu()
-    model.item_tower.start_from_popularity(ids, buyers)
-    if config.factor_width:
-        fitted = fit_item_factors(
-            log,
-            config.factor_width,
-            confidence=config.factor_confidence,
-            decay=config.factor_decay,
-            regularization=config.factor_regularization,
-        )
-        model.fold_in.start_from(ids, fitted.factors, config.factor_regularization, 1.0 / max(fitted.spread, 1e-9))
+    model.item_tower.start_from_popularity(tables.item["item_id"].cpu(), buyers)
+    start_factors(model, log, tables, config)
+
+
+def start_factors(model: TwoTower, log: InteractionLog, tables: FeatureTables, config: ModelConfig) -> None:
+    """Fit the item factors of a window, which no step trains, and put them into a model."""
+    if not (config.factor_width and config.use_ids):
+        return
+    fitted = fit_item_factors(
+        log,
+        config.factor_width,
+        confidence=config.factor_confidence,
+        decay=config.factor_decay,
+        regularization=config.factor_regularization,
+    )
+    spread = 1.0 / max(fitted.spread, 1e-9)
+    model.fold_in.start_from(tables.item["item_id"].cpu(), fitted.factors, config.factor_regularization, spread)

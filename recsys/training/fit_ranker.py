@@ -162,6 +162,7 @@ def fit_ranker(
     trainer = course.trainer
     device = trainer.strategy.root_device
     model = make_ranker(train, config, id_inputs, crosses, sparse=trainer.world_size == 1).to(device)
+    pairs = len(train)
     batches = PairBatches(
         encode_pairs(model, train.features),
         train.labels.to(device),
@@ -172,9 +173,10 @@ def fit_ranker(
         rank=trainer.global_rank,
         world_size=trainer.world_size,
     )
+    del train  # raw numbers take as much memory as encoded ones
     task = RankerTask(model, batches, training)
     done = course.run(task, batches)
-    rate = len(train) * done.run / max(done.seconds, 1e-9)
+    rate = pairs * done.run / max(done.seconds, 1e-9)
     return RankerFit(task.model.cpu().eval(), done.chosen, done.best, done.history, done.seconds, rate)
 
 

@@ -9,7 +9,16 @@ from hypothesis import strategies as st
 from recsys.bundle.index import KINDS
 from recsys.config import conf_dir, schema
 from recsys.config.check import check
-from recsys.config.schema import Config, DataConfig, RecommendConfig, SplitConfig
+from recsys.config.schema import (
+    CandidatesConfig,
+    Config,
+    DataConfig,
+    ExplainConfig,
+    RankerTrainingConfig,
+    RecommendConfig,
+    SplitConfig,
+)
+from recsys.data.ranking_state import SOURCES
 from recsys.errors import ConfigError
 from recsys.evaluation.baselines import BASELINES
 from recsys.evaluation.metrics import FAMILIES
@@ -89,6 +98,89 @@ def test_broken_rule(group: str, values: dict[str, object], expected: str) -> No
         check(make_config(**{group: values}))
     assert expected in str(caught.value)
     assert len(str(caught.value).splitlines()) == 1
+
+
+SETTINGS = RankerTrainingConfig()
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({"use_wide": False, "use_deep": False}, "ranker.use_wide=false and ranker.use_deep=false: nothing is left"),
+        ({"hidden": []}, "ranker.hidden=[]: one or more widths of 1 or more"),
+        ({"hidden": [64, 0]}, "ranker.hidden=[64, 0]"),
+        ({"width": 0}, "ranker.width=0: must be 1 or more"),
+        ({"knots": 1}, "ranker.knots=1: must be 2 or more"),
+        ({"cross_buckets": 0}, "ranker.cross_buckets=0"),
+        ({"dropout": 1.0}, "ranker.dropout=1.0"),
+        ({"id_dropout": 1.1}, "ranker.id_dropout=1.1"),
+        ({"attention": -1}, "ranker.attention=-1"),
+        ({"norm": "layr"}, "ranker.norm: 'layr' is not one of layer, batch, none. Did you mean 'layer'?"),
+        ({"forms": ["log", "piecwise"]}, "Did you mean 'piecewise'?"),
+        ({"calibration": "plat"}, "Did you mean 'platt'?"),
+        ({"candidates": CandidatesConfig(limit=0)}, "ranker.candidates.limit=0: must be 1 or more"),
+        ({"candidates": CandidatesConfig(sizes={}, shares={})}, "ranker.candidates.sizes: no source; give one or more"),
+        (
+            {"candidates": CandidatesConfig(sizes={"histroy": 5}, shares={})},
+            "ranker.candidates.sizes: 'histroy' is not one of history, nearest, near_history, linked, popular, "
+            "popular_in_group. Did you mean 'history'?",
+        ),
+        (
+            {"candidates": CandidatesConfig(sizes={"popular": -1}, shares={})},
+            "sizes.popular=-1: must be above 0, or 0 for",
+        ),
+        ({"candidates": CandidatesConfig(sizes={"popular": 0}, shares={})}, "ranker.candidates.sizes: no source; give"),
+        (
+            {"candidates": CandidatesConfig(sizes={"popular": 5}, shares={"history": 1.0})},
+            "ranker.candidates.shares: 'history' is not one of popular.",
+        ),
+        (
+            {"candidates": CandidatesConfig(sizes={"popular": 5}, shares={"popular": -1.0})},
+            "ranker.candidates.shares.popular=-1.0: must be above 0",
+        ),
+        (
+            {"candidates": CandidatesConfig(sizes={"popular_in_group": 5}, shares={})},
+            "ranker.candidates.group has no value; the source popular_in_group needs",
+        ),
+        ({"training": replace(SETTINGS, snapshots=0)}, "ranker.training.snapshots=0"),
+        ({"training": replace(SETTINGS, max_users=0)}, "ranker.training.max_users=0"),
+        ({"training": replace(SETTINGS, negatives=0.0)}, "ranker.training.negatives=0.0: must be a share above 0"),
+        ({"training": replace(SETTINGS, negatives=1.5)}, "ranker.training.negatives=1.5"),
+        ({"training": replace(SETTINGS, bce_weight=-1.0)}, "ranker.training.bce_weight=-1.0"),
+        ({"training": replace(SETTINGS, batch_groups=0)}, "ranker.training.batch_groups=0"),
+        ({"training": replace(SETTINGS, max_epochs=0)}, "ranker.training.max_epochs=0"),
+        ({"training": replace(SETTINGS, wide_learning_rate=0.0)}, "ranker.training.wide_learning_rate=0.0"),
+        ({"training": replace(SETTINGS, wide_l1=-0.1)}, "ranker.training.wide_l1=-0.1"),
+        ({"training": replace(SETTINGS, loss="listwse")}, "Did you mean 'listwise'?"),
+        ({"training": replace(SETTINGS, wide_optimizer="ftlr")}, "Did you mean 'ftrl'?"),
+        ({"training": replace(SETTINGS, deep_optimizer="adamm")}, "Did you mean 'adamw'?"),
+    ],
+)
+def test_broken_rule_of_the_ranker(values: dict[str, object], expected: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        check(make_config(ranker=values))
+    assert expected in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_ranker_of_one_part_or_one_source_is_legal() -> None:
+    check(make_config(ranker={"use_wide": False}))
+    check(make_config(ranker={"use_deep": False}))
+    check(make_config(ranker={"candidates": CandidatesConfig(sizes={"popular": 5}, shares={})}))
+    grouped = CandidatesConfig(sizes={"popular_in_group": 5}, shares={"popular_in_group": 2.0}, group="segment")
+    check(make_config(ranker={"candidates": grouped}))
+    with pytest.raises(ConfigError, match="Did you mean 'lightgbm'"):
+        check(make_config(evaluation={"rankers": ["lightgmb"]}))
+
+
+def test_sources_are_those_that_the_second_stage_knows() -> None:
+    assert set(schema.CANDIDATE_SOURCES) == set(SOURCES)
+
+
+def test_explain_ranges() -> None:
+    check(ExplainConfig(bundle="b", user=1, item=2))
+    with pytest.raises(ConfigError, match="top=0: must be 1 or more"):
+        check(ExplainConfig(bundle="b", user=1, item=2, top=0))
 
 
 def test_all_problems_at_once() -> None:

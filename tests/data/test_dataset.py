@@ -1,3 +1,4 @@
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -157,6 +158,13 @@ def test_fit_by_hand():
     assert data.tables.context["total"].tolist() == [3.0, 1.0, 2.0]
     assert data.encoder.scales["price"].center == 1.0
     assert data.encoder.scales["total"].center == 2.0
+
+
+def test_context_columns_may_have_any_name():
+    prepared = prepared_of(rows_by_hand())
+    named = replace(prepared, events=prepared.events.with_columns(user=pl.lit("x"), item=pl.lit(0.5), time=pl.lit(9)))
+    one, other = interaction_log(prepared), interaction_log(named)
+    assert all(torch.equal(getattr(one, part), getattr(other, part)) for part in ("user", "item", "time", "basket"))
 
 
 def test_an_item_table_makes_every_item_eligible():

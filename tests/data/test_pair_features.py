@@ -366,3 +366,9 @@ def test_names_are_unique_whatever_the_attributes_are_called() -> None:
     (row,) = features(plan, [(1, 11)], SHOP.filter(pl.col("event_type") == "buy"), items=items)
     assert list(row) == columns
     assert [row[f"{prefix}_item_share"] for prefix in plan.prefixes] == pytest.approx([1 / 3] * len(names))
+
+
+def test_columns_of_the_events_may_have_any_name() -> None:
+    pairs = [(1, 10), (2, 12), (3, 12)]
+    named = SHOP.filter(pl.col("user_id") > 0).with_columns(user=pl.lit(7), item=pl.lit("x"), moment=pl.lit(0.5))
+    assert features(FULL, pairs, named) == features(FULL, pairs)

@@ -56,7 +56,7 @@ def test_numbers_of_the_training_run_again(
     assert "whole catalogue" in shown
     assert "models:/debug-tables/1" in shown
     saved = json.loads((tmp_path / "run" / "evaluation" / "comparison.json").read_text())
-    assert [row["name"] for row in saved["models"]] == ["two_tower", "popular", "personal_frequency"]
+    assert [row["name"] for row in saved["models"]] == ["wide_deep", "two_tower", "popular", "personal_frequency"]
     with quiet():
         client = MlflowClient(f"sqlite:///{trained.folder}/mlflow.db")
         experiment = client.get_experiment_by_name("debug")

@@ -131,6 +131,40 @@ def test_popularity_bins_by_hand() -> None:
     assert popularity_bins(torch.tensor([1, 5, 0, 3, 1])).tolist() == [2, 0, 3, 1, 2]
 
 
+def test_questions_of_some_users_are_answered_as_among_all(make_log: MakeLog) -> None:
+    rows, scores, eligible = world(0)
+    history = make_log([r for r in rows if r[2] < CUT], USERS, ITEMS)
+    targets = make_targets(history, make_log([r for r in rows if r[2] >= CUT], USERS, ITEMS), eligible)
+    whole = evaluate(Fixed(scores), targets, KS)
+    asked = torch.tensor([1, 4, 9])
+    some = targets.only(asked)
+    assert some.users.tolist() == [1, 4, 9]
+    assert set((some.truth_keys // ITEMS).tolist()) == {1, 4, 9}
+    found = evaluate(Fixed(scores), some, KS)
+    place = torch.searchsorted(targets.users, asked)
+    for key, values in found.per_user["all"].items():
+        assert torch.equal(values, whole.per_user["all"][key][place])
+    assert found.metrics["all"]["users"] == 3
+    assert all(len(part) == len(some.truth_keys) and part.any() for part in some.truth_slices.values())
+
+
+def test_slices_without_a_user_left_are_gone(make_log: MakeLog) -> None:
+    history = make_log([(0, 0, 1), (0, 1, 2)], 3, 4)
+    truth = make_log([(0, 0, 60), (0, 2, 60), (1, 3, 60), (2, 1, 60)], 3, 4)
+    targets = make_targets(history, truth, torch.ones(4, dtype=torch.bool))
+    assert {"warm", "cold", "repeat", "new"} <= set(targets.truth_slices)
+    cold = targets.only(torch.tensor([1, 2]))
+    assert not {"warm", "repeat", "new"} & set(cold.truth_slices)
+    assert cold.truth_keys.tolist() == [7, 9]
+    assert targets.only(torch.tensor([0])).truth_slices["repeat"].tolist() == [True, False]
+    assert targets.only(torch.tensor([5])).users.tolist() == []  # who has no question gets none
+
+
+def test_flat_keys() -> None:
+    result = ModelResult("m", {"all": {"ndcg_at_3": 0.5, "users": 4.0}, "new": {"ndcg_at_3": 0.25}}, {})
+    assert result.flat("val") == {"val/ndcg_at_3": 0.5, "val/users": 4.0, "val/new/ndcg_at_3": 0.25}
+
+
 def test_window_without_relevant_events_is_refused(make_log: MakeLog) -> None:
     log = make_log([(0, 1, 10), (1, 2, 60, 0)], 2, 3)
     cut = CUT * 86_400_000_000

@@ -237,3 +237,21 @@ def test_impossible_columns_are_refused() -> None:
         fit_boosting(train, names=("oftn",))
     with pytest.raises(DataError, match="no numeric feature"):
         fit_boosting(train, names=())
+
+
+def test_one_process_of_several_measures_alone(monkeypatch):
+    """The first process measures while the others are done; waiting for them would end the job."""
+    import torch.distributed as dist
+    from torchmetrics.utilities import distributed
+
+    def wait(*_: object, **__: object) -> None:
+        raise AssertionError("waits for the other processes")
+
+    monkeypatch.setattr(dist, "is_available", lambda: True)
+    monkeypatch.setattr(dist, "is_initialized", lambda: True)
+    monkeypatch.setattr(distributed, "gather_all_tensors", wait)
+    monkeypatch.setattr("torchmetrics.metric.gather_all_tensors", wait)
+    some = torch.tensor([0.2, 0.8, 0.4])
+    found, curves = ranking_metrics(some, some, torch.tensor([0.0, 1, 0]), torch.tensor([0, 0, 1]))
+    assert found["auc"] == 1
+    assert "all" in curves

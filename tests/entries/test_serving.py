@@ -1,0 +1,106 @@
+"""A bundle answers as its ranker was trained, or is refused."""
+
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+import torch
+from polars.testing import assert_frame_equal
+
+from recsys.bundle.export import SecondStage as Served
+from recsys.bundle.format import read_manifest, seal
+from recsys.bundle.reader import Bundle
+from recsys.data.dataset import microseconds
+from recsys.entries.ranker import SecondStage, fit
+from recsys.entries.serving import check_served, served
+from recsys.entries.snapshots import snapshot
+from recsys.entries.train import export
+from recsys.errors import BundleError
+from recsys.tracking.run import Run
+
+
+@dataclass(frozen=True)
+class Shipped:
+    """A second stage in memory, and the bundle made of it."""
+
+    second: Served
+    stage: SecondStage
+    folder: Path
+
+
+@pytest.fixture(scope="module")
+def shipped(first_stage: Any, tmp_path_factory: pytest.TempPathFactory) -> Shipped:
+    """A ranker that has learned what the segments buy."""
+    cfg, prepared, log, data, towers = first_stage.parts
+    folder = tmp_path_factory.mktemp("shipped")
+    taken = snapshot(cfg, prepared, log, data, towers, first_stage.plan, data.cut, microseconds(prepared.windows.end))
+    fitted = fit(cfg, data, [taken], Run(), folder / "ranker", epochs=3)
+    stage = SecondStage(first_stage.plan, (taken,), fitted, None)
+    second = served(cfg, prepared, log, data, towers, stage, fitted.model)
+    bundle = export(cfg, prepared, data, towers, second, folder / "bundle", "train_val", {})
+    return Shipped(second, stage, bundle)
+
+
+def check(first_stage: Any, shipped: Shipped, folder: Path) -> float:
+    _, prepared, log, data, towers = first_stage.parts
+    bundle = Bundle.load(folder)
+    return check_served(bundle, prepared, log, data, towers, shipped.second, first_stage.cfg.model.history)
+
+
+def test_what_was_trained_is_what_is_served(first_stage: Any, shipped: Shipped) -> None:
+    assert check(first_stage, shipped, shipped.folder) == 1.0
+
+
+def test_the_probability_of_a_ranker_without_calibration_is_the_sigmoid(shipped: Shipped) -> None:
+    bundle = Bundle.load(shipped.folder)
+    assert bundle.ranking is not None
+    requests = bundle.requests(bundle.user_ids.head(5))
+    scores = bundle.ranking.score(requests, bundle.ranking.candidates(requests))
+    torch.testing.assert_close(scores[:, 1], scores[:, 0].sigmoid())
+
+
+def test_typical_values_are_medians_of_training_pairs(shipped: Shipped) -> None:
+    bundle = Bundle.load(shipped.folder)
+    assert bundle.ranking is not None
+    last = shipped.stage.snapshots[-1]
+    typical = bundle.ranking.typical
+    assert set(typical) == set(last.names)
+    for place, name in enumerate(last.names):
+        torch.testing.assert_close(typical[name], last.numbers[:, place].nanmedian(), equal_nan=True, msg=name)
+
+
+def test_the_whole_past_is_stored_with_what_features_read(first_stage: Any, shipped: Shipped) -> None:
+    stored = pl.read_parquet(shipped.folder / "histories.parquet")
+    past = first_stage.prepared.events.filter(pl.col("timestamp") < first_stage.prepared.windows.test_start)
+    columns = ["basket_id", "event_type", "quantity", "value"]
+    assert stored.columns == ["user_row", "item_row", "timestamp", *columns, "repeats"]
+    assert_frame_equal(stored.select("timestamp", *columns), past.select("timestamp", *columns))
+
+
+@pytest.mark.parametrize("name", ["kind", "segment", "item_id"])
+def test_the_codes_of_one_categorical_permuted(first_stage: Any, shipped: Shipped, name: str, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(shipped.folder, tmp_path / "bundle"))
+    path = folder / "vocabularies" / f"{name}.parquet"
+    values = pl.read_parquet(path)
+    values.reverse().write_parquet(path)
+    with pytest.raises(BundleError, match=rf"part 'vocabularies/{name}\.parquet' was changed"):
+        Bundle.load(folder)
+
+    manifest = asdict(read_manifest(folder))
+    seal(folder, **{key: manifest[key] for key in manifest if key not in ("format_version", "parts", "fingerprint")})
+    answer = Bundle.load(folder).recommend(k=5)  # it loads, and its answers look like answers
+    assert answer["score"].is_between(0, 1).all()
+    with pytest.raises(BundleError, match=r"only \d+\.\d% of \d+ pairs of 32 users get the logit"):
+        check(first_stage, shipped, folder)
+
+
+def test_events_that_the_ranker_was_not_fitted_with(first_stage: Any, shipped: Shipped, tmp_path: Path) -> None:
+    stored = shutil.copytree(shipped.folder, tmp_path / "bundle") / "histories.parquet"
+    pl.read_parquet(stored).filter(pl.col("item_row") % 6 > 0).write_parquet(stored)
+    manifest = asdict(read_manifest(stored.parent))
+    seal(stored.parent, **{k: manifest[k] for k in manifest if k not in ("format_version", "parts", "fingerprint")})
+    with pytest.raises(BundleError, match="get the logit"):
+        check(first_stage, shipped, stored.parent)

@@ -1,0 +1,189 @@
+"""Cuts by hand; snapshots that know nothing from the cut on but their labels, and these nothing from ``until`` on."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import polars as pl
+import pytest
+import torch
+
+from recsys.config.schema import Config, RankerTrainingConfig
+from recsys.data.dataset import as_time, fit_data, interaction_log, microseconds
+from recsys.data.log import DAY
+from recsys.data.snapshots import Snapshot
+from recsys.data.split import Windows
+from recsys.data.topk import NONE
+from recsys.entries import snapshots
+from recsys.entries.snapshots import cuts, group_codes, horizon, snapshot, truths_of
+from recsys.errors import ConfigError, DataError
+
+START = datetime(2024, 1, 1, tzinfo=UTC)
+WINDOWS = Windows(*(START + timedelta(days=days) for days in (0, 100, 110, 120)))
+
+
+def changed(cfg: Config, training: dict[str, Any] | None = None, **values: Any) -> Config:
+    return replace(cfg, ranker=replace(cfg.ranker, training=replace(cfg.ranker.training, **training or {}), **values))
+
+
+@pytest.mark.parametrize(
+    ("settings", "length", "expected"),
+    [
+        ({}, 10, [80, 85, 90]),  # as long as validation, half of it apart
+        ({"snapshots": 1}, 10, [90]),
+        ({"horizon_days": 30, "stride_days": 25, "snapshots": 4}, 30, [20, 45, 70]),  # -5 has no past
+        ({"horizon_days": 30, "stride_days": 25.5, "snapshots": 4}, 30, [44.5, 70]),  # nor has 19 a fifth of the window
+        ({"horizon_days": 80}, 80, [20]),
+        ({"horizon_days": 0.5, "stride_days": 0.25, "snapshots": 2}, 0.5, [99.25, 99.5]),
+    ],
+)
+def test_cuts_by_hand(first_stage: Any, settings: dict[str, Any], length: float, expected: list[float]) -> None:
+    prepared = replace(first_stage.prepared, windows=WINDOWS)
+    cfg = Config(data=first_stage.cfg.data)
+    cfg = changed(cfg, vars(RankerTrainingConfig(**settings)))
+    found = cuts(cfg, prepared)
+    assert [(cut - microseconds(START)) / DAY for cut in found] == expected
+    assert horizon(cfg, prepared) == length * DAY
+    assert found[-1] + horizon(cfg, prepared) == microseconds(WINDOWS.val_start)
+
+
+def test_a_horizon_that_leaves_no_past(first_stage: Any) -> None:
+    prepared = replace(first_stage.prepared, windows=WINDOWS)
+    with pytest.raises(DataError, match=r"a horizon of 81\.0 days leaves less than 20%.*set ranker\.training\.horizon"):
+        cuts(changed(first_stage.cfg, {"horizon_days": 81}), prepared)
+
+
+@pytest.fixture(scope="module")
+def bounds(first_stage: Any) -> tuple[int, int]:
+    return first_stage.data.cut, first_stage.data.cut + 3 * DAY
+
+
+def take(stage: Any, bounds: tuple[int, int], events: pl.DataFrame | None = None, **changes: Any) -> Snapshot:
+    """A snapshot, as if other events had been prepared."""
+    prepared = stage.prepared if events is None else replace(stage.prepared, events=events)
+    log = stage.log if events is None else interaction_log(prepared)
+    cfg = changes.pop("cfg", stage.cfg)
+    return snapshot(cfg, prepared, log, stage.data, stage.towers, stage.plan, *bounds)
+
+
+def test_users_and_labels_are_those_of_the_horizon(first_stage: Any, bounds: tuple[int, int]) -> None:
+    found = take(first_stage, bounds)
+    events = first_stage.prepared.events.filter(
+        pl.col("timestamp").is_between(*map(as_time, bounds), closed="left"), event_type="buy"
+    )
+    people, items = first_stage.prepared.users["user_id"], first_stage.prepared.items["item_id"]
+    taken = set(events.select("user_id", "item_id").iter_rows())
+    assert 0 < len(found.users) < len(people)
+    assert people.gather(found.users).to_list() == sorted({user for user, _ in taken})
+    pairs = list(zip(people.gather(found.users[found.query]), items.gather(found.item), strict=True))
+    assert len(set(pairs)) == len(pairs)
+    assert found.labels[:, 0].tolist() == [float(pair in taken) for pair in pairs]
+    assert found.lost == len(taken - set(pairs))
+    assert found.labels.sum() > 0
+
+
+def test_nothing_at_or_after_until_matters(first_stage: Any, bounds: tuple[int, int]) -> None:
+    events = first_stage.prepared.events
+    one = take(first_stage, bounds)
+    two = take(first_stage, bounds, events.filter(pl.col("timestamp") < as_time(bounds[1])))
+    assert len(events.filter(pl.col("timestamp") >= as_time(bounds[1]))) > 100
+    for part in ("users", "query", "item", "labels"):
+        assert torch.equal(getattr(one, part), getattr(two, part)), part
+    torch.testing.assert_close(one.numbers, two.numbers, equal_nan=True)
+
+
+def test_between_cut_and_until_only_labels_change(first_stage: Any, bounds: tuple[int, int]) -> None:
+    events = first_stage.prepared.events
+    other = pl.when(pl.col("timestamp") >= as_time(bounds[0])).then((pl.col("item_id") + 5) % 48).otherwise("item_id")
+    one, two = take(first_stage, bounds), take(first_stage, bounds, events.with_columns(other.alias("item_id")))
+    assert torch.equal(one.item, two.item)
+    torch.testing.assert_close(one.numbers, two.numbers, equal_nan=True)
+    assert not torch.equal(one.labels, two.labels)
+
+
+def test_max_users(first_stage: Any, bounds: tuple[int, int]) -> None:
+    every = take(first_stage, bounds)
+    few = take(first_stage, bounds, cfg=changed(first_stage.cfg, {"max_users": 5}))
+    assert len(few.users) == 5
+    assert few.users.tolist() == sorted(few.users.tolist())
+    assert set(few.users.tolist()) < set(every.users.tolist())
+    again = take(first_stage, bounds, cfg=changed(first_stage.cfg, {"max_users": 5}))
+    other = take(first_stage, bounds, cfg=replace(changed(first_stage.cfg, {"max_users": 5}), seed=1))
+    assert torch.equal(few.users, again.users)
+    assert not torch.equal(few.users, other.users)
+
+
+def test_a_horizon_without_events_is_empty(first_stage: Any) -> None:
+    end = microseconds(first_stage.prepared.windows.end)
+    found = take(first_stage, (end, end + DAY))
+    assert (len(found), found.lost, found.labels.shape) == (0, 0, (0, 1))
+
+
+def test_tasks_are_event_types(first_stage: Any, bounds: tuple[int, int]) -> None:
+    cfg = changed(first_stage.cfg, tasks=["view"])
+    bought, viewed = truths_of(cfg, first_stage.prepared, first_stage.log, *bounds)
+    events = first_stage.prepared.events.filter(pl.col("timestamp").is_between(*map(as_time, bounds), closed="left"))
+    people, items = first_stage.prepared.users["user_id"], first_stage.prepared.items["item_id"]
+    for truth, kind in ((bought, "buy"), (viewed, "view")):
+        pairs = events.filter(event_type=kind).select("user_id", "item_id").unique()
+        assert truth.tolist() == sorted(truth.tolist())
+        named = set(zip(people.gather(truth // 48), items.gather(truth % 48), strict=True))
+        assert named == set(pairs.iter_rows())
+        assert len(truth) == len(pairs)
+    assert take(first_stage, bounds, cfg=cfg).labels.shape[1] == 2
+    bare = replace(first_stage.prepared, events=first_stage.prepared.events.drop("event_type"))
+    with pytest.raises(DataError, match=r"ranker\.tasks: 'view' is an event type.*no column 'event_type'"):
+        truths_of(cfg, bare, first_stage.log, *bounds)
+
+
+def test_groups_of_users(first_stage: Any) -> None:
+    prepared, log = first_stage.prepared, first_stage.log
+    data = fit_data(prepared, log, prepared.windows.val_start)
+    cut = microseconds(prepared.windows.test_start)  # later than that of the data
+    past = log.between(None, cut)
+    assert group_codes(None, prepared, data, past, cut) is None
+    assert group_codes("segment", prepared, data, past, cut) is data.tables.user["segment"]
+
+    codes = group_codes("store", prepared, data, past, cut)
+    assert codes is not None
+    before = prepared.events.filter(pl.col("timestamp") < as_time(cut))
+    stores = data.encoder.vocabularies["store"].values.to_list()
+    for row, user in enumerate(prepared.users["user_id"]):
+        usual = before.filter(user_id=user)["store"].mode()
+        assert len(usual) != 1 or stores[codes[row] - 2] == usual[0]
+    nobody = group_codes("store", prepared, data, log.between(None, 0), 0)
+    assert nobody is not None
+    assert nobody.unique().tolist() == [NONE]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("segmnt", "Did you mean 'segment'"), ("kind", "is no user attribute"), ("time", "with one value")],
+)
+def test_what_is_no_group(first_stage: Any, name: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=rf"ranker\.candidates\.group: '{name}'.*{message}"):
+        group_codes(name, first_stage.prepared, first_stage.data, first_stage.log, first_stage.data.cut)
+
+
+@pytest.mark.parametrize("group", ["segment", "store"])
+def test_every_user_gets_what_is_popular_in_the_own_group(
+    first_stage: Any, bounds: tuple[int, int], group: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = replace(first_stage.cfg.ranker.candidates, sizes={"popular_in_group": 10, "history": 5}, group=group)
+    cfg = changed(first_stage.cfg, candidates=chosen)
+    whole = take(first_stage, bounds, cfg=cfg)
+    monkeypatch.setattr(snapshots, "CHUNK_USERS", 7)
+    parts = take(first_stage, bounds, cfg=cfg)
+    assert torch.equal(whole.item, parts.item)
+    torch.testing.assert_close(whole.numbers, parts.numbers, equal_nan=True)
+
+    state = snapshots.state_as_of(*(cfg, *first_stage.parts[1:]), first_stage.plan, bounds[0])
+    codes = state.tables.groups
+    assert codes is not None
+    had = first_stage.data.log.user * 48 + first_stage.data.log.item
+    ranks = whole.numbers[:, whole.names.index("rank_popular_in_group")]
+    for place, user in enumerate(whole.users.tolist()):
+        rows = (whole.query == place) & ~ranks.isnan()
+        found = whole.item[rows][ranks[rows].argsort()].tolist()
+        listed = state.tables.popular[codes[user]].tolist()
+        assert found == [i for i in listed if i != NONE and user * 48 + i not in set(had.tolist())][:10]
