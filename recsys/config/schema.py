@@ -183,9 +183,7 @@ class EvaluationConfig:
     """What the table shows."""
 
     ks: list[int] = field(default_factory=lambda: [10, 20, 50, 100])
-    baselines: list[str] = field(
-        default_factory=lambda: ["popular", "recent_popular", "personal_frequency", "item_knn", "als", "content_knn"]
-    )
+    baselines: list[str] = field(default_factory=lambda: list(BASELINES))
     variants: list[str] = field(default_factory=list)  # content_only, id_only: extra two-tower rows
     rankers: list[str] = field(  # rivals of the ranker on its candidates and features; lightgbm: extra `baselines`
         default_factory=lambda: ["wide_only", "deep_only", "lightgbm"]
