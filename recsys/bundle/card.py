@@ -20,7 +20,16 @@ def model_card(manifest: Manifest, parity: Mapping[str, Any], name: str) -> str:
         "Parity": f"largest difference between the compiled and the eager towers {parity['max_difference']:.1e} "
         f"over {len(parity['cases'])} cases",
     }
-    lines = [f"# {name}", "", "A two-tower retriever: a user's vector and an item's vector, whose inner product ranks."]
+    what = "A two-tower retriever: a user's vector and an item's vector, whose inner product ranks."
+    score = "A score orders the items of one user; it is no probability and says nothing across bundles."
+    if manifest.ranker:
+        what = (
+            "A two-tower retriever finds candidates, beside the user's own history and what is popular; a Wide & Deep "
+        )
+        what += "ranker orders them."
+        score = "A score is the probability that the user takes the item in the days that the ranker was trained for, "
+        score += "given that they take anything."
+    lines = [f"# {name}", "", what]
     lines += ["", *(f"- **{key}**: {value}" for key, value in facts.items())]
     lines += ["", "## Windows", "", "| window | begins |", "|---|---|"]
     lines += [f"| {key} | {value} |" for key, value in manifest.windows.items()]
@@ -33,7 +42,7 @@ def model_card(manifest: Manifest, parity: Mapping[str, Any], name: str) -> str:
         "", "## Limits", "",
         "- It repeats what the log rewards: popular items come up more often than rare ones.",
         "- Items and users that came after the date above are known by their attributes at most.",
-        "- A score orders the items of one user; it is no probability and says nothing across bundles.",
+        f"- {score}",
         "",
     ]  # fmt: skip
     return "\n".join(lines)

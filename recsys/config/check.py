@@ -82,6 +82,7 @@ CONFIG_RULES: dict[str, Rule] = {
     "ranker.dropout": LOSSY_SHARE,
     "ranker.id_dropout": SHARE,
     "ranker.attention": NOT_NEGATIVE,
+    "evaluation.importance": NOT_NEGATIVE,
     "evaluation.bootstrap": AT_LEAST_1,
     "evaluation.chunk_users": AT_LEAST_1,
     "bundle.min_index_recall": SHARE,

@@ -188,6 +188,7 @@ class EvaluationConfig:
     rankers: list[str] = field(  # rivals of the ranker on its candidates and features; lightgbm: extra `baselines`
         default_factory=lambda: ["wide_only", "deep_only", "lightgbm"]
     )
+    importance: int = 0  # users whose features are shuffled, to see what the ranker reads; 0: none
     bootstrap: int = 1000  # resamples of the paired intervals
     chunk_users: int = 64  # users scored at a time; bounds memory at chunk x items x 4 bytes
 

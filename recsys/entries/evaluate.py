@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from recsys.data.dataset import FittedData
     from recsys.data.log import InteractionLog
     from recsys.data.prepared import Prepared
+    from recsys.entries.rank_window import RankedWindow
     from recsys.entries.ranker import SecondStage
-    from recsys.entries.ranking import RankedWindow
     from recsys.evaluation.report import Comparison
     from recsys.models.two_tower import TwoTower
     from recsys.models.wide_deep import WideDeep
@@ -114,7 +114,7 @@ def evaluate_bundle(
         stage: What they learned from; LightGBM learns from it, too.
     """
     from recsys.data.dataset import fit_data, microseconds
-    from recsys.entries.ranking import rank_window
+    from recsys.entries.rank_window import rank_window
     from recsys.evaluation.baselines import make_baseline
     from recsys.evaluation.evaluate import evaluate, fit_and_evaluate
     from recsys.evaluation.progress import progress_bar

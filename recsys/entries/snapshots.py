@@ -23,6 +23,33 @@ CHUNK_USERS = 512
 """Requests whose features are computed at a time: bounds memory."""
 
 
+def refuse_unknown(cfg: Config, prepared: "Prepared") -> None:
+    """Refuse what the ranker cannot find in the data, before anything is fitted.
+
+    Raises:
+        ConfigError: A task is no event type, or the group of ``popular_in_group`` is no feature of a user or moment.
+        DataError: The training window is too short for a snapshot.
+    """
+    from recsys.columns import EVENT_TYPE
+    from recsys.errors import ConfigError, did_you_mean
+
+    types = []
+    if EVENT_TYPE in prepared.events.columns:
+        types = prepared.events[EVENT_TYPE].drop_nulls().unique().sort().to_list()
+    for task in cfg.ranker.tasks:
+        if task not in types:
+            legal = f"legal: {', '.join(types)}" if types else f"the events have no column '{EVENT_TYPE}'"
+            raise ConfigError(f"ranker.tasks: '{task}' is no event type; {legal}.{did_you_mean(task, types)}")
+    group = cfg.ranker.candidates.group
+    names = [f.name for f in prepared.spec.side("user", "context") if f.kind == "id"]
+    if group is not None and group not in names:
+        raise ConfigError(
+            f"ranker.candidates.group: '{group}' is no user attribute or context column with one value; legal: "
+            f"{', '.join(names)}." + did_you_mean(group, names)
+        )
+    cuts(cfg, prepared)
+
+
 def horizon(cfg: Config, prepared: "Prepared") -> int:
     """Return how long labels are collected after a cut, in microseconds: by default as long as validation lasts."""
     from recsys.data.dataset import microseconds
@@ -97,8 +124,6 @@ def truths_of(cfg: Config, prepared: "Prepared", log: "InteractionLog", start: i
     keys = log.user * log.n_items + log.item
     truths = [keys[inside & log.relevant].unique()]
     for task in cfg.ranker.tasks:
-        if EVENT_TYPE not in prepared.events.columns:
-            raise DataError(f"ranker.tasks: '{task}' is an event type, but the events have no column '{EVENT_TYPE}'.")
         # The log has one row for each of the prepared events, in their order.
         is_task = torch.from_numpy((prepared.events[EVENT_TYPE] == task).fill_null(False).to_numpy().copy())
         truths.append(keys[inside & is_task].unique())
@@ -141,29 +166,15 @@ def state_as_of(
 def group_codes(
     name: str | None, prepared: "Prepared", data: "FittedData", past: "InteractionLog", cut: int
 ) -> "Tensor | None":
-    """Return the group of each user by an attribute, or by the value of a context column that is usual for them.
-
-    Raises:
-        ConfigError: There is no such attribute or column.
-    """
-    import torch
-
+    """Return the group of each user by an attribute, or by the value of a context column that is usual for them."""
     from recsys.columns import TIMESTAMP
     from recsys.data.candidate_tables import usual_codes
     from recsys.data.dataset import as_time
-    from recsys.errors import ConfigError, did_you_mean
 
     if name is None:
         return None
-    legal = {key: v for key, v in (data.tables.user | data.tables.context).items() if v.dim() == 1}
-    legal = {key: v for key, v in legal.items() if v.dtype == torch.int64}
-    if name not in legal:
-        raise ConfigError(
-            f"ranker.candidates.group: '{name}' is no user attribute or context column with one value; legal: "
-            f"{', '.join(legal)}." + did_you_mean(name, legal)
-        )
     if name in data.tables.user:
-        return legal[name]
+        return data.tables.user[name]
     # The data's own codes are of the events before its cut, which may be an earlier one.
     events = prepared.events.filter(prepared.events[TIMESTAMP] < as_time(cut))
     return usual_codes(past, data.encoder.encode(events, "context")[name], cut)

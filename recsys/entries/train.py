@@ -59,7 +59,7 @@ def run(cfg: Config) -> TrainResult | None:
     from recsys.entries.ranker import MAIN, choose_ranker, fit_again, fit_rankers
     from recsys.entries.retriever import choose_epochs, refit, variants
     from recsys.entries.serving import check_served, served
-    from recsys.entries.snapshots import cuts
+    from recsys.entries.snapshots import cuts, refuse_unknown
     from recsys.tracking.environment import describe
     from recsys.tracking.registry import register_bundle
     from recsys.tracking.run import is_first_process, start_run
@@ -73,6 +73,8 @@ def run(cfg: Config) -> TrainResult | None:
         looked_at = data_report(prepared)
         print_summary(looked_at, console)
         write_html(looked_at, folder / "data_report.html")
+        if cfg.ranker.enabled:
+            refuse_unknown(cfg, prepared)
         log = interaction_log(prepared)
         describe(tracked, cfg, prepared, folder)
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recsys.data.asof import ItemClock
-from recsys.data.dataset import fit_data, interaction_log, microseconds
+from recsys.data.dataset import data_before, fit_data, interaction_log, microseconds
 from recsys.data.prepared import Prepared, prepare
 from recsys.data.split import Windows
 from recsys.data.tables import requests_as_of
@@ -184,3 +184,18 @@ def test_context_is_aligned_with_the_log(later):
     assert len(data.tables.context["total"]) == len(data.log) == (3, 5)[later]
     events = prepared.events.filter(pl.col("timestamp") < CUT + timedelta(hours=20 * later))
     assert data.tables.context["total"].tolist() == events["total"].to_list()
+
+
+@pytest.mark.parametrize("has_item_table", [False, True])
+def test_an_earlier_cut_with_the_same_vocabularies(has_item_table):
+    prepared = prepared_of(rows_by_hand(), has_item_table=has_item_table)
+    log = interaction_log(prepared)
+    late = fit_data(prepared, log, CUT + timedelta(hours=20))
+    early, fitted = data_before(late, microseconds(CUT), has_item_table), fit_data(prepared, log, CUT)
+    assert early.cut == fitted.cut
+    assert early.encoder is late.encoder
+    assert early.eligible.tolist() == fitted.eligible.tolist()
+    for name in ("user", "item", "time", "relevant"):
+        assert getattr(early.log, name).tolist() == getattr(fitted.log, name).tolist()
+    assert early.tables.context["total"].tolist() == fitted.tables.context["total"].tolist()
+    assert len(early.log) == 3 < len(late.log)

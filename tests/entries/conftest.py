@@ -11,7 +11,7 @@ import pytest
 
 from recsys.config.compose import compose
 from recsys.config.schema import Config
-from recsys.data.dataset import FittedData, interaction_log
+from recsys.data.dataset import FittedData, fit_data, interaction_log
 from recsys.data.log import InteractionLog
 from recsys.data.pair_plan import PairPlan, plan_pairs
 from recsys.data.prepared import Prepared, prepare
@@ -75,6 +75,7 @@ def first_stage(tmp_path_factory: pytest.TempPathFactory) -> FirstStage:
     assert isinstance(cfg, Config)
     prepared = prepare(cfg.data)
     log = interaction_log(prepared)
-    data, towers = refit(cfg, prepared, log, cfg.model, 1, prepared.windows.test_start, Run(), Path(folder) / "towers")
+    data = fit_data(prepared, log, prepared.windows.test_start)
+    towers = refit(cfg, data, cfg.model, 1, Run(), Path(folder) / "towers")
     plan = plan_pairs(prepared.events, prepared.items, prepared.spec, None, prepared.relevant)
     return FirstStage(cfg, prepared, log, data, towers, plan)

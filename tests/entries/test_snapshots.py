@@ -15,7 +15,7 @@ from recsys.data.snapshots import Snapshot
 from recsys.data.split import Windows
 from recsys.data.topk import NONE
 from recsys.entries import snapshots
-from recsys.entries.snapshots import cuts, group_codes, horizon, snapshot, truths_of
+from recsys.entries.snapshots import cuts, group_codes, horizon, refuse_unknown, snapshot, truths_of
 from recsys.errors import ConfigError, DataError
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
@@ -131,9 +131,15 @@ def test_tasks_are_event_types(first_stage: Any, bounds: tuple[int, int]) -> Non
         assert named == set(pairs.iter_rows())
         assert len(truth) == len(pairs)
     assert take(first_stage, bounds, cfg=cfg).labels.shape[1] == 2
+
+
+def test_tasks_that_are_no_event_types_are_refused(first_stage: Any) -> None:
+    refuse_unknown(changed(first_stage.cfg, tasks=["view"]), first_stage.prepared)
+    with pytest.raises(ConfigError, match=r"ranker\.tasks: 'viw' is no event type; legal: buy, view\..*'view'"):
+        refuse_unknown(changed(first_stage.cfg, tasks=["viw"]), first_stage.prepared)
     bare = replace(first_stage.prepared, events=first_stage.prepared.events.drop("event_type"))
-    with pytest.raises(DataError, match=r"ranker\.tasks: 'view' is an event type.*no column 'event_type'"):
-        truths_of(cfg, bare, first_stage.log, *bounds)
+    with pytest.raises(ConfigError, match=r"'view' is no event type; the events have no column 'event_type'"):
+        refuse_unknown(changed(first_stage.cfg, tasks=["view"]), bare)
 
 
 def test_groups_of_users(first_stage: Any) -> None:
@@ -161,8 +167,9 @@ def test_groups_of_users(first_stage: Any) -> None:
     [("segmnt", "Did you mean 'segment'"), ("kind", "is no user attribute"), ("time", "with one value")],
 )
 def test_what_is_no_group(first_stage: Any, name: str, message: str) -> None:
+    chosen = replace(first_stage.cfg.ranker.candidates, group=name)
     with pytest.raises(ConfigError, match=rf"ranker\.candidates\.group: '{name}'.*{message}"):
-        group_codes(name, first_stage.prepared, first_stage.data, first_stage.log, first_stage.data.cut)
+        refuse_unknown(changed(first_stage.cfg, candidates=chosen), first_stage.prepared)
 
 
 @pytest.mark.parametrize("group", ["segment", "store"])

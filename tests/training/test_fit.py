@@ -9,7 +9,7 @@ import torch
 from recsys.config.schema import ModelConfig, ObjectiveConfig, TrainingConfig
 from recsys.data.asof import ItemClock
 from recsys.data.tables import requests_as_of
-from recsys.training.fit import FitResult, fit_retriever, make_model
+from recsys.training.fit import FitResult, fit_retriever, make_model, start_factors, start_from_log
 from recsys.training.task import embed_items
 
 MODEL = ModelConfig(width=8, code_width=8, hidden=16, heads=2, history=12, factor_width=6)
@@ -186,6 +186,18 @@ def test_further_callbacks_run(little, tmp_path):
     count = Count()
     fit(little, tmp_path, epochs=2, callbacks=[count])
     assert count.epochs == 2
+
+
+def test_factors_are_fitted_again_and_nothing_else_moves(little):
+    torch.manual_seed(0)
+    model = make_model(little.inputs, list(little.tables.context), MODEL, sparse=True)
+    start_from_log(model, little.log, little.tables, MODEL)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    early = little.log.between(None, int(little.log.time.median()))
+    start_factors(model, early, little.tables, MODEL)
+    changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed
+    assert all("fold_in" in name for name in changed)
 
 
 def test_large_tables_take_sparse_gradients_in_one_process(little):

@@ -13,10 +13,12 @@ if TYPE_CHECKING:
     from rich.console import Console
     from torch import Tensor
 
+    from recsys.bundle.ranking import Ranking
     from recsys.bundle.reader import Bundle
     from recsys.entries.ranker import SecondStage
     from recsys.evaluation.boosting import BoostedRanker
     from recsys.evaluation.coverage import Coverage
+    from recsys.evaluation.importance import Importance
     from recsys.evaluation.ranking import Reliability
     from recsys.evaluation.slices import Targets
     from recsys.evaluation.two_stage import PairScorer
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 
 CHUNK_USERS = 256
 """Users whose candidates are in memory at a time."""
+MOST_IMPORTANT = 25
+"""Features that the console shows."""
 WIDE = 100
 """Columns that a console needs for the whole table of candidates."""
 ACTIVITY = ("few items", "some items", "many items")
@@ -39,6 +43,7 @@ class RankedWindow:
         coverage: Share of the truth among the candidates, by source.
         quality: ``auc``, ``log_loss``, ``ece`` and so on, of all pairs.
         curves: Probabilities against observed rates.
+        importance: What the ranker's features are worth, the most important first; empty unless asked for.
         has_boosting: Whether LightGBM is one of the rivals.
     """
 
@@ -46,6 +51,7 @@ class RankedWindow:
     coverage: "list[Coverage]"
     quality: dict[str, float]
     curves: "dict[str, Reliability]"
+    importance: "list[Importance]"
     has_boosting: bool
 
     def metrics(self, root: str) -> dict[str, float]:
@@ -56,11 +62,13 @@ class RankedWindow:
         return found
 
     def save(self, folder: Path) -> list[Path]:
-        """Write ``candidates.json``, ``ranking.json`` and the reliability plot into the folder."""
+        """Write ``candidates.json``, ``ranking.json``, the reliability plot and the importances into the folder."""
+        from recsys.evaluation import importance, reliability
         from recsys.evaluation.coverage import coverage_rows
-        from recsys.evaluation.reliability import save
 
-        paths = save(self.curves, folder)
+        paths = reliability.save(self.curves, folder)
+        if self.importance:
+            paths += importance.save(self.importance, folder)
         for name, content in (("candidates", coverage_rows(self.coverage)), ("ranking", self.quality)):
             path = folder / f"{name}.json"
             beside = path.with_name(f".{path.name}.tmp")
@@ -69,8 +77,9 @@ class RankedWindow:
         return paths
 
     def show(self, console: "Console") -> None:
-        """Print coverage and quality."""
+        """Print coverage, quality and importances."""
         from recsys.evaluation.coverage import coverage_table
+        from recsys.evaluation.importance import importance_table
 
         console.print(coverage_table(self.coverage, whole=console.width >= WIDE))
         console.print()
@@ -81,6 +90,8 @@ class RankedWindow:
             f"(mean probability {q['mean_probability']:.4f}, base rate {q['base_rate']:.4f})",
             highlight=False,
         )
+        if self.importance:
+            console.print(importance_table(self.importance[:MOST_IMPORTANT]))
 
 
 def rank_window(
@@ -109,7 +120,7 @@ def rank_window(
     assert bundle.ranking is not None
     rivals = {name: model for name, model in rankers.items() if name != MAIN}
     boosted = boosting(cfg, stage) if stage else None
-    query, item, chunks = [], [], []
+    query, item, chunks, looked_at = [], [], [], []
     values: dict[str, list[Tensor]] = {}
     seconds: dict[str, float] = {}
 
@@ -130,6 +141,8 @@ def rank_window(
         if boosted:
             start = time.perf_counter()
             say("lightgbm", predict_boosting(boosted, features), start)
+        if len(rows) and rows[0] < cfg.evaluation.importance:
+            looked_at.append(features)
         query.append(pairs.query + rows[0])
         item.append(pairs.item)
         chunks.append((users, pairs.lists, pairs.candidates))
@@ -147,7 +160,30 @@ def rank_window(
         )
         for name, scores in found.items()
     ]  # fmt: skip
-    return RankedWindow(scorers, coverage(chunks, targets), quality, curves, boosted is not None)
+    worth = importances(bundle.ranking, looked_at, labels, whole_query, cfg) if looked_at else []
+    return RankedWindow(scorers, coverage(chunks, targets), quality, curves, worth, boosted is not None)
+
+
+def importances(
+    ranking: "Ranking", features: "list[dict[str, Tensor]]", labels: "Tensor", query: "Tensor", cfg: Config
+) -> "list[Importance]":
+    """Return what the features are worth to the bundle's ranker, by the pairs of the first users."""
+    import torch
+
+    from recsys.evaluation.importance import families, permutation_importance
+
+    joined = {name: torch.cat([some[name] for some in features]) for name in features[0]}
+    pairs = len(next(iter(joined.values())))
+    return permutation_importance(
+        lambda some: ranking.run(some)[:, 0],
+        joined,
+        labels[:pairs],
+        query[:pairs],
+        groups=families(joined, ranking.state.plan.prefixes),
+        repeats=1,
+        seed=cfg.seed,
+        most_groups=cfg.evaluation.importance,
+    )
 
 
 def boosting(cfg: Config, stage: "SecondStage") -> "BoostedRanker | None":
