@@ -21,7 +21,7 @@ BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 FAST = (
     "training.max_epochs=1", "training.batch_moments=64", "training.negatives=64", "model.width=16", "model.history=8",
-    "trainer.limit_train_batches=2", "trainer.limit_val_batches=1", "evaluation=quick",
+    "trainer.limit_train_batches=2", "trainer.limit_val_batches=1", "evaluation=quick", "ranker.training.snapshots=1",
 )  # fmt: skip
 """Appended to what trains or evaluates: the same path through the code in seconds."""
 COMPOSED = (
@@ -29,6 +29,7 @@ COMPOSED = (
     "recsys train trainer=ddp",
     "recsys train model.width=128 training.max_epochs=20 evaluation=quick",
     "recsys train model=content_only",
+    "recsys train ranker=none",
     "recsys train debug=does_it_run",
 )
 """Need CUDA, or a while, on the default data: composed and checked with ``--cfg job``. The like of them is trained

@@ -19,10 +19,8 @@ from recsys.bundle.card import model_card
 from recsys.bundle.format import Manifest, read_manifest, seal, written_beside
 from recsys.bundle.histories import (
     ITEM_ROW,
-    NOTHING,
     TIMESTAMP,
     USER_ROW,
-    Fresh,
     Histories,
     stored_histories,
 )  # fmt: skip
@@ -36,6 +34,7 @@ from recsys.bundle.parity import (
     script,
     serving_copy,
 )  # fmt: skip
+from recsys.bundle.parity_cases import item_cases, known_users, ranker_cases, take, user_cases
 from recsys.bundle.profile import data_profile
 from recsys.bundle.ranking import EVENT_COLUMNS, Ranking
 from recsys.bundle.reader import CHUNK, Bundle
@@ -44,14 +43,10 @@ from recsys.bundle.sample import golden_sample
 from recsys.columns import ITEM_ID, USER_ID
 from recsys.data.encode import Encoder
 from recsys.data.ranking_state import RankingState
+from recsys.data.ranking_store import save_state
 from recsys.errors import BundleError
-from recsys.features import OOV_ID, PAD_ID
 
 LIBRARIES = ("torch", "numpy", "polars", "faiss-cpu")
-CASE_ROWS = 1024
-"""Rows of the large parity case."""
-CASE_USERS = 8
-"""Users whose candidates are compared."""
 
 
 @dataclass(frozen=True)
@@ -152,8 +147,8 @@ def export_bundle(
 
         item_inputs = {name: column[1:-1] for name, column in table.items()}
         item_inputs |= {name: item_asof[name].detach().cpu().float() for name in ASOF}
-        item_vectors = _in_chunks(towers["item"], lambda rows: _take(item_inputs, rows), len(items))
-        user_vectors = _in_chunks(towers["user"], lambda rows: _known(inputs, rows, now), len(users))
+        item_vectors = _in_chunks(towers["item"], lambda rows: take(item_inputs, rows), len(items))
+        user_vectors = _in_chunks(towers["user"], lambda rows: known_users(inputs, rows, now), len(users))
         _write_vectors(user_vectors, users[USER_ID], beside / part.USER_EMBEDDINGS)
         _write_vectors(item_vectors, items[ITEM_ID], beside / part.ITEM_EMBEDDINGS)
 
@@ -163,18 +158,18 @@ def export_bundle(
         )
         built.save(beside / part.INDEX)
 
-        cases = {"user": _user_cases(inputs, now), "item": _item_cases(item_inputs, table)}
+        cases = {"user": user_cases(inputs, now), "item": item_cases(item_inputs, table)}
         if second:
             towers["ranker"] = serving_copy(second.ranker)
             scripted["ranker"] = script(towers["ranker"])
             save_script(scripted["ranker"], beside / part.RANKER)
-            second.state.save(beside / part.RANKING)
+            save_state(second.state, beside / part.RANKING)
             medians = {name: value if value == value else None for name, value in second.typical.items()}
             _write_json(medians, beside / part.RANKING / part.TYPICAL)
             ids, encoded = items[ITEM_ID], {name: column[1:-1] for name, column in table.items()}
             vectors = torch.from_numpy(item_vectors)
             ranking = Ranking(beside, vectors, eligible.cpu(), ids, encoded, second.temperature, len(users), {})
-            cases["ranker"] = _ranker_cases(ranking, inputs, torch.from_numpy(user_vectors), now)
+            cases["ranker"] = ranker_cases(ranking, inputs, torch.from_numpy(user_vectors), now)
         parity = _prove(towers, scripted, cases, beside)
         _write_json(parity, beside / part.PARITY)
         _write_json(data_profile(encoder, inputs, item_inputs), beside / part.PROFILE)
@@ -251,81 +246,11 @@ def _id_type(ids: pl.Series) -> str:
     return "int" if ids.dtype.is_integer() else "str"
 
 
-def _take(inputs: Inputs, rows: Tensor) -> Inputs:
-    return {name: column[rows] for name, column in inputs.items()}
-
-
-def _known(inputs: TowerInputs, rows: Tensor, now: int) -> Inputs:
-    """Return the user tower's input for known users as of ``now``, without fresh events."""
-    some = rows.tolist()
-    ids = inputs.users[USER_ID].gather(some).to_list()
-    return inputs.build(ids, some, [NOTHING] * len(some), [now] * len(some), None)
-
-
 def _in_chunks(tower: nn.Module, inputs_of: Any, n: int) -> np.ndarray[Any, np.dtype[np.float32]]:
     """Run a tower over rows 0 to n - 1; float32 ``[n, D]``."""
     with torch.inference_mode():
         vectors = [tower(inputs_of(torch.arange(s, min(s + CHUNK, n)))) for s in range(0, n, CHUNK)]
     return torch.cat(vectors).numpy()
-
-
-def _user_cases(inputs: TowerInputs, now: int) -> dict[str, Inputs]:
-    """Return inputs that a serving team will send sooner or later."""
-    n, kind = len(inputs.users), inputs.user_type
-    counts = np.diff(inputs.histories.offsets)
-    longest = torch.from_numpy(np.argsort(-counts, kind="stable")[:7].copy())
-    stranger = -(2**40) if kind == "int" else "\x00 nobody"
-    few = np.arange(min(3, inputs.n_items))
-    past = Fresh(few, np.full(len(few), now))
-    unseen_item = Fresh(np.array([inputs.n_items]), np.array([now]))
-    return {
-        "one": _known(inputs, torch.tensor([0]), now),
-        "odd": _known(inputs, torch.arange(7) % n, now),
-        "large": _known(inputs, torch.arange(CASE_ROWS) % n, now),
-        "longest history": _known(inputs, longest, now),
-        "missing user": inputs.build([None] * 3, [-1] * 3, [past] * 3, [now] * 3, None),
-        "unseen user and item": inputs.build([stranger] * 3, [-1] * 3, [unseen_item] * 3, [now] * 3, None),
-        "empty history": inputs.build([None, stranger], [-1] * 2, [NOTHING] * 2, [now] * 2, None),
-    }
-
-
-def _item_cases(item_inputs: Inputs, table: Inputs) -> dict[str, Inputs]:
-    n = len(item_inputs[ASOF[0]])
-    cold = {name: torch.zeros(3) for name in ASOF}
-    return {
-        "one": _take(item_inputs, torch.tensor([0])),
-        "odd": _take(item_inputs, torch.arange(7) % n),
-        "large": _take(item_inputs, torch.arange(CASE_ROWS) % n),
-        "missing": {name: column[:1].expand(3, *column.shape[1:]) for name, column in table.items()} | cold,
-        "unseen item": {name: column[-1:].expand(3, *column.shape[1:]) for name, column in table.items()} | cold,
-    }
-
-
-def _ranker_cases(ranking: Ranking, inputs: TowerInputs, vectors: Tensor, now: int) -> dict[str, Inputs]:
-    """Return inputs of the ranker: pairs of known users, of one without any past, and some without any feature."""
-    n = len(inputs.users)
-    rows = list(range(min(CASE_USERS, n)))
-    ids = inputs.users[USER_ID].gather(rows).to_list()
-    known = ranking.requests(rows, [NOTHING] * len(rows), now, vectors[rows], inputs.people(ids))
-    pairs = ranking.candidates(known)
-    stranger = ranking.requests([-1], [NOTHING], now, vectors[:1], inputs.people([None]))
-    strange = ranking.candidates(stranger)
-    odd = ranking.inputs(known, pairs, torch.arange(7) % len(pairs))
-    nothing = {
-        name: torch.full_like(column, float("nan") if column.is_floating_point() else PAD_ID)
-        for name, column in odd.items()
-    }
-    unseen = {
-        name: column if column.is_floating_point() else torch.full_like(column, OOV_ID) for name, column in odd.items()
-    }
-    return {
-        "one": ranking.inputs(known, pairs, torch.tensor([0])),
-        "odd": odd,
-        "large": ranking.inputs(known, pairs, torch.arange(CASE_ROWS) % len(pairs)),
-        "without a past": ranking.inputs(stranger, strange, torch.arange(min(len(strange), CASE_ROWS))),
-        "missing": nothing,
-        "unseen ids": unseen,
-    }
 
 
 def _prove(

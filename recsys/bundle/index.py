@@ -5,12 +5,15 @@ Graphs and clusters are made for distances. The items get one more component tha
 product (Bachrach et al. 2014).
 """
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from recsys.errors import BundleError, did_you_mean
 
@@ -21,6 +24,7 @@ LINKS, BUILD_WIDTH = 32, 200
 ROUNDS, ITEMS_A_CLUSTER = 10, 39
 """Of the k-means behind ``ivf``."""
 MEASURED_K, MEASURED_QUERIES = 100, 1000
+NO_ROWS = np.empty(0, np.int64)
 MARGIN = 1.2
 """A reader rescores exactly, so the index is asked for a few more than the answer has."""
 
@@ -75,6 +79,45 @@ class ItemIndex:
             raise BundleError(f"part '{path.name}': faiss cannot read it; export the bundle again.") from error
         _set_width(index, search_width)
         return cls(index, search_width)
+
+
+def best_items(
+    index: ItemIndex,
+    items: Tensor,
+    eligible: Tensor,
+    vectors: Tensor,
+    k: int,
+    exclude: Sequence[Collection[int]] | None = None,
+) -> tuple[NDArray[np.int64], Matrix]:
+    """Return the best eligible items for user vectors: found by the index, scored and ordered exactly.
+
+    Args:
+        index: Of the eligible items.
+        items: Vectors of all items, ``[N, D]``.
+        eligible: bool ``[N]``.
+        vectors: ``[B, D]``.
+        k: Items a user, at least 1.
+        exclude: For each user the item rows to leave out.
+
+    Returns:
+        Item rows ``[B, k]``, best first, and their scores; where there are fewer than ``k`` items the rows end in -1
+        and the scores in -inf.
+    """
+    left_out = [NO_ROWS] * len(vectors) if exclude is None else [np.fromiter(set(r), np.int64) for r in exclude]
+    extra = max((len(rows) for rows in left_out), default=0)
+    near = index.search(vectors.numpy(), min(round(MARGIN * k) + extra, len(index)))
+    found = np.full((len(vectors), k), -1, dtype=np.int64)
+    scores = np.full((len(vectors), k), -np.inf, dtype=np.float32)
+    for b, dropped in enumerate(left_out):
+        rows = near[b][(near[b] >= 0) & ~np.isin(near[b], dropped)]
+        available = len(index) - int(eligible[torch.from_numpy(dropped)].sum())
+        if len(rows) < min(k, available):  # the index did not reach enough of what is left
+            rows = np.setdiff1d(np.flatnonzero(eligible.numpy()), dropped)
+        exact = items[torch.from_numpy(rows)] @ vectors[b]
+        best = torch.topk(exact, min(k, len(rows)))
+        found[b, : len(best.values)] = rows[best.indices.numpy()]
+        scores[b, : len(best.values)] = best.values.numpy()
+    return found, scores
 
 
 def build_index(

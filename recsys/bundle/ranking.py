@@ -20,7 +20,8 @@ from recsys.data.asked import Asked, asked_as_of
 from recsys.data.candidates import Candidates
 from recsys.data.log_rows import log_of_rows
 from recsys.data.pair_features import UserState
-from recsys.data.ranking_state import RankerPairs, RankingState
+from recsys.data.ranking_state import RankerPairs
+from recsys.data.ranking_store import load_state
 from recsys.data.snapshots import pair_inputs
 from recsys.errors import BundleError, did_you_mean
 
@@ -77,7 +78,7 @@ class Ranking:
         n_users: int,
         signature: Mapping[str, Mapping[str, Any]],
     ) -> None:
-        self.state = RankingState.load(folder / part.RANKING, vectors, item_features, eligible)
+        self.state = load_state(folder / part.RANKING, vectors, item_features, eligible)
         self._calibrated = read_tower(folder / part.RANKER)
         self._folder, self._signature = folder, signature
         self._events = pl.read_parquet(folder / part.HISTORIES)

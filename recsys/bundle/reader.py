@@ -14,7 +14,7 @@ from torch import Tensor
 from recsys.bundle import format as part
 from recsys.bundle.format import Manifest, read_manifest
 from recsys.bundle.histories import Fresh, Histories
-from recsys.bundle.index import MARGIN, ItemIndex
+from recsys.bundle.index import ItemIndex, best_items
 from recsys.bundle.parts import local_folder, read_tower, read_vectors, run_tower
 from recsys.bundle.ranking import Ranking, Requests
 from recsys.bundle.requests import (
@@ -37,7 +37,6 @@ from recsys.errors import BundleError
 
 CHUNK = 512
 """Requests, or items, that go through a tower at a time."""
-_NO_ROWS = np.empty(0, np.int64)
 
 
 class Bundle:
@@ -166,21 +165,7 @@ class Bundle:
             end in -1 and the scores in -inf.
         """
         _check_k(k)
-        left_out = [_NO_ROWS] * len(vectors) if exclude is None else [np.fromiter(set(r), np.int64) for r in exclude]
-        extra = max((len(rows) for rows in left_out), default=0)
-        near = self._index.search(vectors.numpy(), min(round(MARGIN * k) + extra, len(self._index)))
-        found = np.full((len(vectors), k), -1, dtype=np.int64)
-        scores = np.full((len(vectors), k), -np.inf, dtype=np.float32)
-        for b, dropped in enumerate(left_out):
-            rows = near[b][(near[b] >= 0) & ~np.isin(near[b], dropped)]
-            available = len(self._index) - int(self.eligible[torch.from_numpy(dropped)].sum())
-            if len(rows) < min(k, available):  # the index did not reach enough of what is left
-                rows = np.setdiff1d(np.flatnonzero(self.eligible.numpy()), dropped)
-            exact = self.item_vectors[torch.from_numpy(rows)] @ vectors[b]
-            best = torch.topk(exact, min(k, len(rows)))
-            found[b, : len(best.values)] = rows[best.indices.numpy()]
-            scores[b, : len(best.values)] = best.values.numpy()
-        return found, scores
+        return best_items(self._index, self.item_vectors, self.eligible, vectors, k, exclude)
 
     def recommend(
         self,
@@ -259,15 +244,12 @@ class Bundle:
         if self.ranking is None:
             raise BundleError(f"bundle {self.folder}: it has no ranker; train with ranker=wide_deep to have one.")
         ids = checked_ids(users, self.manifest.user_id_type, USER_ID)
-        limit = [self.ranking.state.candidate_plan.limit] * len(ids)
         answers = [self._answer([], [], np.empty((0, 1), np.int64), np.empty((0, 1), np.float32))]
-        now, fresh = self._fresh(histories, len(ids), as_of)
-        known = as_of is None and histories is None
         for start in range(0, len(ids), CHUNK):
             chunk = slice(start, start + CHUNK)
-            asked = self._asked(self.ranking, ids[chunk], fresh[chunk], now, known)
-            found = self.ranking.best(asked, limit[chunk], [()] * len(ids[chunk]), None)
-            answers.append(self._answer(ids[chunk], limit[chunk], *found))
+            asked = self.requests(ids[chunk], None if histories is None else histories[chunk], as_of)
+            limit = [self.ranking.state.candidate_plan.limit] * len(ids[chunk])
+            answers.append(self._answer(ids[chunk], limit, *self.ranking.best(asked, limit, [()] * len(limit), None)))
         return pl.concat(answers)
 
     def requests(
@@ -290,15 +272,10 @@ class Bundle:
             raise BundleError(f"bundle {self.folder}: it has no ranker; train with ranker=wide_deep to have one.")
         ids = checked_ids(users, self.manifest.user_id_type, USER_ID)
         now, fresh = self._fresh(histories, len(ids), as_of)
-        return self._asked(self.ranking, ids, fresh, now, as_of is None and histories is None)
-
-    def _asked(
-        self, ranking: Ranking, ids: list[Id | None], fresh: list[Fresh], now: int, is_batch_job: bool
-    ) -> Requests:
         rows = self._rows_of_users(ids)
-        known = is_batch_job and min(rows, default=-1) >= 0
+        known = as_of is None and histories is None and min(rows, default=-1) >= 0
         vectors = self.user_vectors[rows] if known else self._embed(ids, fresh, now, None)
-        return self._requests(ranking, ids, rows, fresh, now, vectors)
+        return self._requests(self.ranking, ids, rows, fresh, now, vectors)
 
     def _requests(
         self, ranking: Ranking, ids: list[Id | None], rows: list[int], fresh: list[Fresh], now: int, vectors: Tensor

@@ -23,6 +23,7 @@ from recsys.data.ranking_state import (
     RankingState,
     fit_ranking_state,
 )
+from recsys.data.ranking_store import load_state, save_state
 from recsys.data.topk import NONE
 
 CUT = 100 * DAY
@@ -205,8 +206,8 @@ def test_saved_and_loaded_it_answers_the_same_bit_for_bit(rows, grouped):
     chosen = replace(EVERY_SOURCE, sizes=sizes, group="segment" if grouped else "")
     state = fitted(rows, chosen, SEGMENTS if grouped else None)
     with tempfile.TemporaryDirectory() as folder:
-        state.save(Path(folder) / "state")
-        loaded = RankingState.load(Path(folder) / "state", VECTORS, FEATURES, ELIGIBLE)
+        save_state(state, Path(folder) / "state")
+        loaded = load_state(Path(folder) / "state", VECTORS, FEATURES, ELIGIBLE)
     assert loaded.plan == state.plan
     assert loaded.candidate_plan == state.candidate_plan
     assert (loaded.cut, loaded.parts, loaded.names) == (state.cut, state.parts, state.names)

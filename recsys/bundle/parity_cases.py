@@ -1,0 +1,89 @@
+"""Inputs on which compiled and eager models are compared: what a serving team will send sooner or later."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from recsys.bundle.histories import NOTHING, Fresh
+from recsys.bundle.parity import Inputs
+from recsys.bundle.ranking import Ranking
+from recsys.bundle.requests import ASOF, TowerInputs
+from recsys.columns import USER_ID
+from recsys.features import OOV_ID, PAD_ID
+
+CASE_ROWS = 1024
+"""Rows of the large case."""
+CASE_USERS = 8
+"""Users whose candidates are compared."""
+
+
+def user_cases(inputs: TowerInputs, now: int) -> dict[str, Inputs]:
+    """Return inputs that a serving team will send sooner or later."""
+    n, kind = len(inputs.users), inputs.user_type
+    counts = np.diff(inputs.histories.offsets)
+    longest = torch.from_numpy(np.argsort(-counts, kind="stable")[:7].copy())
+    stranger = -(2**40) if kind == "int" else "\x00 nobody"
+    few = np.arange(min(3, inputs.n_items))
+    past = Fresh(few, np.full(len(few), now))
+    unseen_item = Fresh(np.array([inputs.n_items]), np.array([now]))
+    return {
+        "one": known_users(inputs, torch.tensor([0]), now),
+        "odd": known_users(inputs, torch.arange(7) % n, now),
+        "large": known_users(inputs, torch.arange(CASE_ROWS) % n, now),
+        "longest history": known_users(inputs, longest, now),
+        "missing user": inputs.build([None] * 3, [-1] * 3, [past] * 3, [now] * 3, None),
+        "unseen user and item": inputs.build([stranger] * 3, [-1] * 3, [unseen_item] * 3, [now] * 3, None),
+        "empty history": inputs.build([None, stranger], [-1] * 2, [NOTHING] * 2, [now] * 2, None),
+    }
+
+
+def item_cases(item_inputs: Inputs, table: Inputs) -> dict[str, Inputs]:
+    """Return inputs of the item tower: items of the catalogue, and ones that are missing or unseen."""
+    n = len(item_inputs[ASOF[0]])
+    cold = {name: torch.zeros(3) for name in ASOF}
+    return {
+        "one": take(item_inputs, torch.tensor([0])),
+        "odd": take(item_inputs, torch.arange(7) % n),
+        "large": take(item_inputs, torch.arange(CASE_ROWS) % n),
+        "missing": {name: column[:1].expand(3, *column.shape[1:]) for name, column in table.items()} | cold,
+        "unseen item": {name: column[-1:].expand(3, *column.shape[1:]) for name, column in table.items()} | cold,
+    }
+
+
+def ranker_cases(ranking: Ranking, inputs: TowerInputs, vectors: Tensor, now: int) -> dict[str, Inputs]:
+    """Return inputs of the ranker: pairs of known users, of one without any past, and some without any feature."""
+    n = len(inputs.users)
+    rows = list(range(min(CASE_USERS, n)))
+    ids = inputs.users[USER_ID].gather(rows).to_list()
+    asked = ranking.requests(rows, [NOTHING] * len(rows), now, vectors[rows], inputs.people(ids))
+    pairs = ranking.candidates(asked)
+    stranger = ranking.requests([-1], [NOTHING], now, vectors[:1], inputs.people([None]))
+    strange = ranking.candidates(stranger)
+    odd = ranking.inputs(asked, pairs, torch.arange(7) % len(pairs))
+    nothing = {
+        name: torch.full_like(column, float("nan") if column.is_floating_point() else PAD_ID)
+        for name, column in odd.items()
+    }
+    unseen = {
+        name: column if column.is_floating_point() else torch.full_like(column, OOV_ID) for name, column in odd.items()
+    }
+    return {
+        "one": ranking.inputs(asked, pairs, torch.tensor([0])),
+        "odd": odd,
+        "large": ranking.inputs(asked, pairs, torch.arange(CASE_ROWS) % len(pairs)),
+        "without a past": ranking.inputs(stranger, strange, torch.arange(min(len(strange), CASE_ROWS))),
+        "missing": nothing,
+        "unseen ids": unseen,
+    }
+
+
+def take(inputs: Inputs, rows: Tensor) -> Inputs:
+    """Return some rows of every input."""
+    return {name: column[rows] for name, column in inputs.items()}
+
+
+def known_users(inputs: TowerInputs, rows: Tensor, now: int) -> Inputs:
+    """Return the user tower's input for known users as of ``now``, without fresh events."""
+    some = rows.tolist()
+    ids = inputs.users[USER_ID].gather(some).to_list()
+    return inputs.build(ids, some, [NOTHING] * len(some), [now] * len(some), None)
