@@ -187,7 +187,7 @@ def last_line(script: Path) -> str:
 
 def test_scripts_end_with_what_the_page_says(repo: Path) -> None:
     """That they make the environment, and only once, is tested in test_house."""
-    assert last_line(repo / "scripts/quickstart") == 'exec "$bin/recsys" train "$@"'
+    assert last_line(repo / "scripts/quickstart") == 'exec "$bin/recsys" train ranker=none "$@"'
     assert last_line(repo / "scripts/test") == '"$bin/pytest" "$@"'
     for script in ("scripts/quickstart", "scripts/test"):
         assert 'source "$(dirname "${BASH_SOURCE[0]}")/env"' in (repo / script).read_text()
