@@ -92,8 +92,8 @@ def test_quickstart_installs_once(checkout: tuple[Path, dict[str, str]]) -> None
     assert f"-m venv --clear {root}/.venv" in first
     wanted = f"-c {root}/constraints.txt -e {root}[baselines,dev]"
     assert any("pip install" in line and wanted in line for line in first)
-    assert first[-1] == "train seed=1"
-    assert quickstart() == ["train seed=1"]
+    assert first[-1] == "train ranker=none seed=1"
+    assert quickstart() == ["train ranker=none seed=1"]
 
     with (root / "constraints.txt").open("a") as constraints:
         constraints.write("new==1\n")
