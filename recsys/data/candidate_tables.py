@@ -128,15 +128,15 @@ def usual_codes(log: InteractionLog, codes: Tensor, cut: int) -> Tensor:
 
     Args:
         log: Events.
-        codes: Of the events, int64 ``[E]``, at least 0.
+        codes: Of the events, int64 ``[E]``, -1 for none.
         cut: Microseconds since 1970 UTC.
 
     Returns:
-        int64 ``[U]``, -1 for a user without events.
+        int64 ``[U]``, -1 for a user without an event that has a code.
     """
-    before = log.time < cut
-    span = int(codes.max()) + 1 if len(codes) else 1
-    keys, counts = (log.user[before] * span + codes[before]).unique(return_counts=True)
+    coded = (log.time < cut) & (codes != NONE)
+    span = max(int(codes.max()) + 1, 1) if len(codes) else 1
+    keys, counts = (log.user[coded] * span + codes[coded]).unique(return_counts=True)
     best = torch.argsort(counts, stable=True, descending=True)
     best = best[torch.argsort(keys[best] // span, stable=True)]
     user = keys[best] // span
@@ -145,13 +145,6 @@ def usual_codes(log: InteractionLog, codes: Tensor, cut: int) -> Tensor:
     out = torch.full((log.n_users,), NONE)
     out[user[first]] = keys[best[first]] % span
     return out
-
-
-def new_items(log: InteractionLog, cut: int, days: float = 28.0) -> Tensor:
-    """Mark the items whose first relevant event is of the last days before the cut, bool ``[N]``."""
-    past = log.between(None, cut).only_relevant()
-    first = torch.full((log.n_items,), cut).scatter_reduce(0, past.item, past.time, "amin")
-    return (first >= cut - int(days * DAY)) & (first < cut)
 
 
 def item_links(

@@ -6,7 +6,7 @@
     what the features know ─┘                            what the labels say
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from recsys.data.ranking_state import RankerPairs
+from recsys.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -153,8 +154,26 @@ def pair_inputs(
         user: Row in ``user_ids`` of each pair, int64 ``[P]``.
         item_ids: Categorical features of items.
         user_ids: Categorical features of users, or of requests.
+
+    Raises:
+        ConfigError: A categorical feature has the name of a number.
     """
+    refuse_shared_names(names, (*item_ids, *user_ids))
     columns = numbers.t().contiguous()
     features = {name: columns[place] for place, name in enumerate(names)}
     features |= {name: ids[item] for name, ids in item_ids.items()}
     return features | {name: ids[user] for name, ids in user_ids.items()}
+
+
+def refuse_shared_names(numbers: Sequence[str], ids: Iterable[str]) -> None:
+    """Refuse a categorical feature that is called as a number of pairs is: one of the two would be lost.
+
+    Raises:
+        ConfigError: There is one.
+    """
+    shared = sorted(set(numbers).intersection(ids))
+    if shared:
+        raise ConfigError(
+            f"data.features: '{shared[0]}' is also the name of a number that the ranker computes of each pair; declare "
+            "the feature under another name, with its column as `column`."
+        )

@@ -27,10 +27,13 @@ def refuse_unknown(cfg: Config, prepared: "Prepared") -> None:
     """Refuse what the ranker cannot find in the data, before anything is fitted.
 
     Raises:
-        ConfigError: A task is no event type, or the group of ``popular_in_group`` is no feature of a user or moment.
+        ConfigError: A task is no event type, the group of ``popular_in_group`` is no feature of a user or moment, or
+            a feature is called as a number of pairs is.
         DataError: The training window is too short for a snapshot.
     """
     from recsys.columns import EVENT_TYPE
+    from recsys.data.pair_plan import plan_pairs
+    from recsys.data.snapshots import refuse_shared_names
     from recsys.errors import ConfigError, did_you_mean
 
     types = []
@@ -47,6 +50,9 @@ def refuse_unknown(cfg: Config, prepared: "Prepared") -> None:
             f"ranker.candidates.group: '{group}' is no user attribute or context column with one value; legal: "
             f"{', '.join(names)}." + did_you_mean(group, names)
         )
+    plan = plan_pairs(prepared.events, prepared.items, prepared.spec, cfg.ranker.groups, prepared.relevant)
+    ids = (f.name for f in prepared.spec.side("item", "user") if f.is_categorical)
+    refuse_shared_names([f.name for f in plan.features], ids)
     cuts(cfg, prepared)
 
 
@@ -166,18 +172,31 @@ def state_as_of(
 def group_codes(
     name: str | None, prepared: "Prepared", data: "FittedData", past: "InteractionLog", cut: int
 ) -> "Tensor | None":
-    """Return the group of each user by an attribute, or by the value of a context column that is usual for them."""
+    """Return the group of each user by an attribute, or by the value of a context column that is usual for them.
+
+    Returns:
+        int64 ``[U]``, :data:`~recsys.data.topk.NONE` for a user whose value is missing or unknown to the vocabulary:
+        such users have nothing in common. None without a name.
+    """
+    import torch
+
     from recsys.columns import TIMESTAMP
     from recsys.data.candidate_tables import usual_codes
     from recsys.data.dataset import as_time
+    from recsys.data.topk import NONE
+    from recsys.features import FIRST_ID
 
     if name is None:
         return None
+
+    def known(ids: "Tensor") -> "Tensor":
+        return torch.where(ids >= FIRST_ID, ids, NONE)
+
     if name in data.tables.user:
-        return data.tables.user[name]
+        return known(data.tables.user[name])
     # The data's own codes are of the events before its cut, which may be an earlier one.
     events = prepared.events.filter(prepared.events[TIMESTAMP] < as_time(cut))
-    return usual_codes(past, data.encoder.encode(events, "context")[name], cut)
+    return usual_codes(past, known(data.encoder.encode(events, "context")[name]), cut)
 
 
 def pairs_of(

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recsys.data.asked import Asked, asked_as_of
-from recsys.data.candidate_tables import Kind, item_kinds, item_links, new_items, popular_lists
+from recsys.data.candidate_tables import Kind, item_kinds, item_links, popular_lists, usual_codes
 from recsys.data.candidates import (
     linked,
     near_history,
@@ -54,7 +54,6 @@ def all_lists(log: InteractionLog, eligible: torch.Tensor, k: int, cut: int = CU
             nearest, vectors=ITEM_VECTORS, eligible=eligible, kinds=[*item_kinds(log, cut, FEATURES).values()]
         ),
         "popular": partial(popular, lists=popular_lists(log, cut, eligible)),
-        "fresh": partial(popular, lists=popular_lists(log, cut, eligible & new_items(log, cut))),
         "segment": partial(popular, lists=popular_lists(log, cut, eligible, codes=codes), group="segment"),
         "together": partial(linked, links=item_links(past.basket, past.item, ITEMS), eligible=eligible),
         "near": partial(near_history, vectors=ITEM_VECTORS, eligible=eligible),
@@ -218,9 +217,11 @@ def test_linked_sums_over_the_recent_items(log_of):
     assert linked(asked, 3, links=links, eligible=EVERY).tolist() == [[3, 5, NONE], [NONE] * 3]
 
 
-def test_new_items_are_those_first_sold_lately(log_of):
-    log = log_of([(0, 0, CUT - 28 * DAY), (0, 1, CUT - 29 * DAY), (0, 1, CUT - DAY), (0, 2, CUT)], 1, 4)
-    assert new_items(log, CUT).tolist() == [True, False, False, False]
+def test_the_usual_code_is_of_the_events_that_have_one(log_of):
+    log = log_of([(0, 0, 1), (0, 1, 2), (0, 2, 3), (1, 0, 1), (2, 0, 1), (2, 1, 2), (2, 2, CUT)], 4, ITEMS)
+    codes = torch.tensor([NONE, NONE, 1, NONE, 3, 2, 3])  # of user 2 the last comes too late; the lower of the others
+    assert usual_codes(log, codes, CUT).tolist() == [1, NONE, 2, NONE]
+    assert usual_codes(log, codes.fill_(NONE), CUT).tolist() == [NONE] * 4
 
 
 # Union

@@ -9,6 +9,7 @@ from recsys.data.candidates import union
 from recsys.data.ranking_state import RankerPairs
 from recsys.data.snapshots import Snapshot, pair_inputs, ranking_set, take_snapshot, thin_out
 from recsys.data.topk import NONE
+from recsys.errors import ConfigError
 
 N_ITEMS = 10
 
@@ -116,3 +117,10 @@ def test_inputs_of_pairs_are_gathered_by_row() -> None:
     assert found["a"].is_contiguous()
     assert found["b"][0].isnan()
     assert (found["i"].tolist(), found["u"].tolist()) == ([6, 5], [7, 7])
+
+
+def test_ids_never_take_the_place_of_numbers() -> None:
+    row, ids = torch.tensor([0]), torch.tensor([2])
+    for item_ids, user_ids in (({"b": ids}, {}), ({}, {"b": ids})):
+        with pytest.raises(ConfigError, match="'b' is also the name of a number"):
+            pair_inputs(("a", "b"), torch.ones(1, 2), row, row, item_ids, user_ids)

@@ -17,6 +17,7 @@ from recsys.data.topk import NONE
 from recsys.entries import snapshots
 from recsys.entries.snapshots import cuts, group_codes, horizon, refuse_unknown, snapshot, truths_of
 from recsys.errors import ConfigError, DataError
+from recsys.features import FeatureSpec
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 WINDOWS = Windows(*(START + timedelta(days=days) for days in (0, 100, 110, 120)))
@@ -148,7 +149,7 @@ def test_groups_of_users(first_stage: Any) -> None:
     cut = microseconds(prepared.windows.test_start)  # later than that of the data
     past = log.between(None, cut)
     assert group_codes(None, prepared, data, past, cut) is None
-    assert group_codes("segment", prepared, data, past, cut) is data.tables.user["segment"]
+    assert torch.equal(group_codes("segment", prepared, data, past, cut), data.tables.user["segment"])
 
     codes = group_codes("store", prepared, data, past, cut)
     assert codes is not None
@@ -160,6 +161,43 @@ def test_groups_of_users(first_stage: Any) -> None:
     nobody = group_codes("store", prepared, data, log.between(None, 0), 0)
     assert nobody is not None
     assert nobody.unique().tolist() == [NONE]
+
+
+def test_users_without_a_value_belong_to_no_group(first_stage: Any, bounds: tuple[int, int]) -> None:
+    prepared, log = first_stage.prepared, first_stage.log
+    users = prepared.users.with_columns(segment=pl.when(pl.int_range(pl.len()) % 4 > 0).then("segment"))
+    some = pl.when(pl.col("user_id") != "u03", pl.int_range(pl.len()) % 3 > 0).then("store")  # for u03 never known
+    gappy = replace(prepared, users=users, events=prepared.events.with_columns(store=some))
+    data = fit_data(gappy, log, prepared.windows.test_start)
+    segments = group_codes("segment", gappy, data, data.log, data.cut)
+    assert segments is not None
+    assert [code == NONE for code in segments.tolist()] == users["segment"].is_null().to_list()
+
+    stores = group_codes("store", gappy, data, data.log, data.cut)
+    assert stores is not None
+    assert set(stores.tolist()) == {NONE, 2, 3}  # one event in three has no store, which is nobody's usual one
+    assert [user for user, code in zip(users["user_id"], stores.tolist(), strict=True) if code == NONE] == ["u03"]
+
+    chosen = replace(first_stage.cfg.ranker.candidates, sizes={"popular_in_group": 10}, group="segment")
+    cfg = changed(first_stage.cfg, candidates=chosen)
+    found = snapshot(cfg, gappy, log, data, first_stage.towers, first_stage.plan, *bounds)
+    overall = snapshots.state_as_of(
+        cfg, gappy, log, data, first_stage.towers, first_stage.plan, bounds[0]
+    ).tables.popular[-1].tolist()  # fmt: skip
+    nameless = [place for place, user in enumerate(found.users.tolist()) if segments[user] == NONE]
+    assert nameless
+    for place in nameless:
+        user = found.users[place]
+        had = set(log.item[(log.user == user) & (log.time < bounds[0])].tolist())
+        expected = [item for item in overall if item != NONE and item not in had][:10]
+        assert found.item[found.query == place].tolist() == expected
+
+
+def test_a_feature_with_the_name_of_a_number_is_refused(first_stage: Any) -> None:
+    features = [replace(f, name="user_baskets") if f.name == "segment" else f for f in first_stage.prepared.spec]
+    prepared = replace(first_stage.prepared, spec=FeatureSpec(tuple(features)))
+    with pytest.raises(ConfigError, match=r"data\.features: 'user_baskets' is also the name of a number"):
+        refuse_unknown(first_stage.cfg, prepared)
 
 
 @pytest.mark.parametrize(
