@@ -65,16 +65,15 @@ class RankedWindow:
         """Write ``candidates.json``, ``ranking.json``, the reliability plot and the importances into the folder."""
         from recsys.evaluation import importance, reliability
         from recsys.evaluation.coverage import coverage_rows
+        from recsys.evaluation.files import write_whole
 
         paths = reliability.save(self.curves, folder)
         if self.importance:
             paths += importance.save(self.importance, folder)
-        for name, content in (("candidates", coverage_rows(self.coverage)), ("ranking", self.quality)):
-            path = folder / f"{name}.json"
-            beside = path.with_name(f".{path.name}.tmp")
-            beside.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-            paths.append(beside.replace(path))
-        return paths
+        contents = {"candidates.json": coverage_rows(self.coverage), "ranking.json": self.quality}
+        return paths + write_whole(
+            folder, {name: (json.dumps(content, indent=1) + "\n").encode() for name, content in contents.items()}
+        )
 
     def show(self, console: "Console") -> None:
         """Print coverage, quality and importances."""

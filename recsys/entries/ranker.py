@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from recsys.models.wide import Cross, IdInput
     from recsys.models.wide_deep import WideDeep
     from recsys.tracking.run import Run
-    from recsys.training.fit_ranker import RankerFit
+    from recsys.training.epochs import Fitted
 
 MAIN = "wide_deep"
 """Name of the ranker in tables and folders."""
@@ -46,7 +46,7 @@ class SecondStage:
 
     plan: "PairPlan"
     snapshots: "tuple[Snapshot, ...]"
-    fitted: "RankerFit"
+    fitted: "Fitted[WideDeep]"
     calibration: "nn.Module | None"
 
 
@@ -152,7 +152,7 @@ def fit(
     settings: RankerConfig | None = None,
     validate: "Callable[[WideDeep], dict[str, float]] | None" = None,
     epochs: int | None = None,
-) -> "RankerFit":
+) -> "Fitted[WideDeep]":
     """Fit a ranker on snapshots: with ``validate`` for the best number of epochs, else for ``epochs``.
 
     Args:

@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     from recsys.data.prepared import Prepared
     from recsys.models.two_tower import TwoTower
     from recsys.tracking.run import Run
-    from recsys.training.fit import FitResult
+    from recsys.training.epochs import Fitted, Validate
 
 
 def choose_epochs(
     cfg: Config, prepared: "Prepared", log: "InteractionLog", model: ModelConfig, tracked: "Run", folder: Path
-) -> tuple["FittedData", "FitResult"]:
+) -> tuple["FittedData", "Fitted[TwoTower]"]:
     """Fit on the training window and keep the epoch that is best on the validation window."""
     import torch.distributed as dist
 
@@ -26,13 +26,11 @@ def choose_epochs(
     from recsys.evaluation.evaluate import evaluate
     from recsys.evaluation.slices import make_targets
     from recsys.evaluation.towers import TowerScorer
-    from recsys.tracking.lightning import RunLogger
-    from recsys.training.fit import fit_retriever
 
     data = fit_data(prepared, log, prepared.windows.val_start)
     truth = log.between(data.cut, microseconds(prepared.windows.test_start))
     targets = make_targets(data.log, truth, data.eligible)
-    slices = tuple({"all", *_slice_of(cfg.objective.metric)})
+    slices = tuple({"all", *cfg.objective.metric.split("/")[1:-1]})
 
     def validate(towers: "TwoTower") -> dict[str, float]:
         scorer = TowerScorer(towers, data.log, data.tables, data.cut, model.history)
@@ -40,43 +38,54 @@ def choose_epochs(
         settings = cfg.evaluation
         return evaluate(scorer, targets, settings.ks, slices, settings.chunk_users, distributed=shared).flat("val")
 
-    fitted = fit_retriever(
-        data.log,
-        data.tables,
-        data.eligible,
-        tower_inputs(data),
-        model,
-        cfg.training,
-        trainer_of=trainer_factory(cfg),
-        folder=folder / "checkpoints",
-        seed=cfg.seed,
-        objective=cfg.objective,
-        validate=validate,
-        logger=RunLogger(tracked),
-        ckpt_path=cfg.ckpt_path,
-    )
-    return data, fitted
+    return data, fit(cfg, data, model, tracked, folder / "checkpoints", validate=validate)
 
 
 def refit(cfg: Config, data: "FittedData", model: ModelConfig, epochs: int, tracked: "Run", folder: Path) -> "TwoTower":
     """Fit for a number of epochs on the events before the cut of the data."""
+    return fit(cfg, data, model, tracked, folder, epochs=epochs).model
+
+
+def fit(
+    cfg: Config,
+    data: "FittedData",
+    model: ModelConfig,
+    tracked: "Run",
+    folder: Path,
+    *,
+    validate: "Validate | None" = None,
+    epochs: int | None = None,
+) -> "Fitted[TwoTower]":
+    """Fit on the events before the cut of the data: with ``validate`` for the best number of epochs, else ``epochs``.
+
+    Args:
+        cfg: Trainer, objective and seed; where ``validate`` is given, the checkpoint to go on from, too.
+        data: What it learns from.
+        model: Sizes and switches.
+        tracked: The open run; what is logged of a fit without ``validate`` has the name of the folder before it.
+        folder: Where checkpoints go.
+        validate: Measures the towers after every epoch.
+        epochs: Number of epochs, when it has been chosen already.
+    """
     from recsys.tracking.lightning import RunLogger
     from recsys.training.fit import fit_retriever
 
-    fitted = fit_retriever(
+    return fit_retriever(
         data.log,
         data.tables,
         data.eligible,
         tower_inputs(data),
         model,
         cfg.training,
-        trainer_of=trainer_factory(cfg, again=True),
+        trainer_of=trainer_factory(cfg, again=validate is None),
         folder=folder,
         seed=cfg.seed,
+        objective=cfg.objective if validate else None,
+        validate=validate,
         epochs=epochs,
-        logger=RunLogger(tracked, f"{folder.name}/"),
+        logger=RunLogger(tracked) if validate else RunLogger(tracked, f"{folder.name}/"),
+        ckpt_path=cfg.ckpt_path if validate else None,
     )
-    return fitted.model
 
 
 def variants(
@@ -131,8 +140,3 @@ def trainer_factory(cfg: Config, again: bool = False) -> Callable[..., Any]:
         return instantiate(cfg.trainer, callbacks=[*callbacks, *extra], enable_checkpointing=True, **arguments)
 
     return make
-
-
-def _slice_of(metric: str) -> list[str]:
-    parts = metric.split("/")
-    return parts[1:-1]

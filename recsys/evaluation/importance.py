@@ -19,6 +19,7 @@ from torch import Tensor
 
 from recsys.data.topk import top_k
 from recsys.errors import RecsysError
+from recsys.evaluation.files import write_whole
 from recsys.evaluation.metrics import ranking_values
 
 if TYPE_CHECKING:
@@ -188,7 +189,6 @@ def importance_table(rows: Sequence[Importance], k: int = 20) -> "Table":
 
 def save(rows: Sequence[Importance], folder: Path, k: int = 20) -> list[Path]:
     """Write ``importance.json``, ``.csv`` and ``.png`` into the folder; return their paths."""
-    folder.mkdir(parents=True, exist_ok=True)
     plain = [
         {
             "name": row.name,
@@ -209,13 +209,7 @@ def save(rows: Sequence[Importance], folder: Path, k: int = 20) -> list[Path]:
         "csv": buffer.getvalue().encode(),
         "png": draw(rows, k=k),
     }
-    paths = []
-    for kind, content in contents.items():
-        path = folder / f"importance.{kind}"
-        temporary = path.with_name(f".{path.name}.tmp")  # so that the path never holds half of it
-        temporary.write_bytes(content)
-        paths.append(temporary.replace(path))
-    return paths
+    return write_whole(folder, {f"importance.{kind}": content for kind, content in contents.items()})
 
 
 def draw(rows: Sequence[Importance], kind: str = "png", k: int = 20) -> bytes:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from recsys.evaluation.files import write_whole
 from recsys.evaluation.ranking import Reliability
 
 COLOUR, REFERENCE = "#c2410c", "#475569"
@@ -75,15 +76,8 @@ def draw(curves: Mapping[str, Reliability], kind: str = "png") -> bytes:
 
 def save(curves: Mapping[str, Reliability], folder: Path) -> list[Path]:
     """Write ``reliability.json``, ``.png`` and ``.svg`` into the folder; return their paths."""
-    folder.mkdir(parents=True, exist_ok=True)
     contents = {"json": plain(curves).encode(), "png": draw(curves, "png"), "svg": draw(curves, "svg")}
-    paths = []
-    for kind, content in contents.items():
-        path = folder / f"reliability.{kind}"
-        temporary = path.with_name(f".{path.name}.tmp")  # so that the path never holds half of it
-        temporary.write_bytes(content)
-        paths.append(temporary.replace(path))
-    return paths
+    return write_whole(folder, {f"reliability.{kind}": content for kind, content in contents.items()})
 
 
 def plain(curves: Mapping[str, Reliability]) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from recsys.errors import ConfigError
 from recsys.evaluation.evaluate import ModelResult
+from recsys.evaluation.files import write_whole
 from recsys.evaluation.margins import Margins, margin_rows, margins, margins_table, signed
 from recsys.evaluation.significance import Interval, mean_interval, paired_difference
 
@@ -210,7 +211,8 @@ def _styled(comparison: Comparison, titles: Sequence[str], interval: bool) -> "T
 
 def save(comparison: Comparison, folder: Path) -> list[Path]:
     """Write ``comparison.json``, ``.csv``, ``.md``, ``.png`` and ``.svg`` into the folder; return their paths."""
-    folder.mkdir(parents=True, exist_ok=True)
+    from recsys.evaluation.plot import draw
+
     rows = table_rows(comparison)
     buffer = io.StringIO(newline="")
     writer = csv.DictWriter(buffer, list(rows[0]), lineterminator="\n")
@@ -221,10 +223,8 @@ def save(comparison: Comparison, folder: Path) -> list[Path]:
         "comparison.csv": buffer.getvalue(),
         "comparison.md": markdown(comparison),
     }
-    paths = [_write(folder / name, text.encode()) for name, text in texts.items()]
-    from recsys.evaluation.plot import draw
-
-    return paths + [_write(folder / f"comparison.{kind}", draw(comparison, kind)) for kind in ("png", "svg")]
+    paths = write_whole(folder, {name: text.encode() for name, text in texts.items()})
+    return paths + write_whole(folder, {f"comparison.{kind}": draw(comparison, kind) for kind in ("png", "svg")})
 
 
 def markdown(comparison: Comparison) -> str:
@@ -288,10 +288,3 @@ def _plain(comparison: Comparison) -> dict[str, Any]:
             for result in comparison.results
         ],
     }
-
-
-def _write(path: Path, content: bytes) -> Path:
-    """Write through a sibling file, so that the path never holds half of it."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_bytes(content)
-    return temporary.replace(path)

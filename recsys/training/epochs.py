@@ -1,12 +1,11 @@
 """Runs the epochs of a fit: as many as validation finds best, or a number that was chosen before."""
 
 import logging
-import time
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import pytorch_lightning as lightning
 import torch
@@ -24,23 +23,24 @@ Validate = Callable[[Any], dict[str, float]]
 """Measures a model on the validation window; returns metric keys such as ``val/ndcg_at_20``."""
 
 
+Model = TypeVar("Model")
+
+
 @dataclass(frozen=True)
-class Epochs:
-    """What became of a fit.
+class Fitted(Generic[Model]):
+    """A fitted model, on the CPU and in evaluation mode.
 
     Attributes:
-        run: Epochs that were run.
-        chosen: Number of epochs that gave the parameters that were kept.
+        model: With the parameters of the best epoch.
+        epochs: Number of epochs that gave them.
         best: The objective there; NaN without validation.
         history: Objective after each epoch.
-        seconds: Spent fitting, validation included.
     """
 
-    run: int
-    chosen: int
+    model: Model
+    epochs: int
     best: float
     history: tuple[float, ...]
-    seconds: float
 
 
 class Validation(Callback):
@@ -79,7 +79,6 @@ class Course:
         objective: What ``validate`` is judged by.
         validate: Measures the model after every epoch.
         logger: Lightning logger, or False.
-        callbacks: Further Lightning callbacks.
     """
 
     def __init__(
@@ -92,14 +91,11 @@ class Course:
         objective: ObjectiveConfig | None = None,
         validate: Validate | None = None,
         logger: Any = False,
-        callbacks: Sequence[Callback] = (),
     ) -> None:
         self._objective = objective
         self._validation = Validation(validate) if validate else None
         self._best: ModelCheckpoint | None = None
-        watch: list[Callback] = [*callbacks]
-        if self._validation:
-            watch.append(self._validation)
+        watch: list[Callback] = [self._validation] if self._validation else []
         if objective and validate:
             watch.append(
                 EarlyStopping(objective.metric, patience=patience, mode=objective.mode, check_on_train_epoch_end=True)
@@ -109,31 +105,30 @@ class Course:
         watch.append(_checkpoint(folder, "last"))  # after the best, whose score it remembers
         self.trainer: lightning.Trainer = trainer_of(max_epochs=max_epochs, logger=logger, callbacks=watch)
 
-    def run(self, task: lightning.LightningModule, batches: Iterable[Any], ckpt_path: str | None = None) -> Epochs:
-        """Fit, and give the task the parameters of the best epoch.
+    def run(self, task: lightning.LightningModule, batches: Iterable[Any], ckpt_path: str | None = None) -> Fitted[Any]:
+        """Fit, and return the task's model with the parameters of the best epoch.
 
         Args:
-            task: Its ``model`` is what is validated.
+            task: Its ``model`` is what is fitted and validated.
             batches: Of the window to fit on.
             ckpt_path: Checkpoint to go on from, or ``last``.
         """
-        start = time.perf_counter()
         with warnings.catch_warnings():
             # Lightning asks torch's pytree for a leaf in the old way whenever it is given a data loader
             warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated", FutureWarning)
             self.trainer.fit(task, train_dataloaders=batches, ckpt_path=ckpt_path)
-        seconds = time.perf_counter() - start
         if self.trainer.interrupted:
             raise KeyboardInterrupt
         history: tuple[float, ...] = ()
         if self._objective and self._validation:
             history = tuple(metrics[self._objective.metric] for metrics in self._validation.results)
-        run = self.trainer.current_epoch
-        if self._best is None or self._best.best_model_score is None:
-            return Epochs(run, run, float("nan"), history, seconds)
-        saved = torch.load(self._best.best_model_path, weights_only=True, map_location="cpu")
-        task.load_state_dict(saved["state_dict"])
-        return Epochs(run, saved["epoch"] + 1, float(self._best.best_model_score), history, seconds)
+        epochs, best = self.trainer.current_epoch, float("nan")
+        if self._best and self._best.best_model_score is not None:
+            saved = torch.load(self._best.best_model_path, weights_only=True, map_location="cpu")
+            task.load_state_dict(saved["state_dict"])
+            epochs, best = saved["epoch"] + 1, float(self._best.best_model_score)
+        model: Any = task.model
+        return Fitted(model.cpu().eval(), epochs, best, history)
 
 
 def _checkpoint(folder: Path, name: str, **settings: Any) -> ModelCheckpoint:

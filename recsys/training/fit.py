@@ -1,13 +1,11 @@
 """Fits a retriever: chooses the number of epochs on validation, or fits for a number that was chosen."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as lightning
 import torch
-from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 
 from recsys.config.schema import ModelConfig, ObjectiveConfig, TrainingConfig
@@ -15,30 +13,9 @@ from recsys.data.batches import MomentBatches
 from recsys.data.log import InteractionLog
 from recsys.data.tables import FeatureTables
 from recsys.models.two_tower import TowerInputs, TowerShape, TwoTower
-from recsys.training.epochs import Course, Validate
+from recsys.training.epochs import Course, Fitted, Validate
 from recsys.training.factors import fit_item_factors
 from recsys.training.task import LearningRates, RetrieverTask
-
-
-@dataclass(frozen=True)
-class FitResult:
-    """A fitted retriever, on the CPU and in evaluation mode.
-
-    Attributes:
-        model: With the parameters of the best epoch.
-        epochs: Number of epochs that gave them.
-        best: The objective there; NaN without validation.
-        history: Objective after each epoch.
-        seconds: Spent fitting, validation included.
-        positives_per_second: Positive examples trained on per second of fitting.
-    """
-
-    model: TwoTower
-    epochs: int
-    best: float
-    history: tuple[float, ...]
-    seconds: float
-    positives_per_second: float
 
 
 def make_model(inputs: TowerInputs, context: Sequence[str], config: ModelConfig, sparse: bool) -> TwoTower:
@@ -86,9 +63,8 @@ def fit_retriever(
     validate: Validate | None = None,
     epochs: int | None = None,
     logger: Any = False,
-    callbacks: Sequence[Callback] = (),
     ckpt_path: str | None = None,
-) -> FitResult:
+) -> Fitted[TwoTower]:
     """Fit a two-tower retriever on a window.
 
     With ``validate`` the best epoch by ``objective`` is kept and fitting stops when it no longer improves; without,
@@ -108,7 +84,6 @@ def fit_retriever(
         validate: Measures the model after every epoch.
         epochs: Number of epochs, when it has been chosen already.
         logger: Lightning logger, or False.
-        callbacks: Further Lightning callbacks.
         ckpt_path: Checkpoint to go on from, or ``last``.
     """
     lightning.seed_everything(seed, verbose=False)
@@ -120,7 +95,6 @@ def fit_retriever(
         objective=objective,
         validate=validate,
         logger=logger,
-        callbacks=callbacks,
     )
     trainer = course.trainer
     context = list(tables.context)
@@ -147,10 +121,7 @@ def fit_retriever(
         total_steps=training.max_epochs * len(batches),
     )
     task = RetrieverTask(model, batches, tables.to(device), rates)
-    done = course.run(task, batches, ckpt_path)
-    model = task.model.cpu().eval()
-    positives = len(batches.moments.items) * done.run
-    return FitResult(model, done.chosen, done.best, done.history, done.seconds, positives / max(done.seconds, 1e-9))
+    return course.run(task, batches, ckpt_path)
 
 
 def start_from_log(model: TwoTower, log: InteractionLog, tables: FeatureTables, config: ModelConfig) -> None:

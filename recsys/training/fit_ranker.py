@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +18,7 @@ from recsys.models.calibration import fit_isotonic, fit_platt
 from recsys.models.transforms import fit_numeric
 from recsys.models.wide import Cross, IdInput
 from recsys.models.wide_deep import RankerInputs, RankerShape, WideDeep
-from recsys.training.epochs import Course
+from recsys.training.epochs import Course, Fitted
 from recsys.training.ranker_task import RankerTask
 
 if TYPE_CHECKING:
@@ -35,27 +34,6 @@ CALIBRATIONS: dict[str, Callable[[Tensor, Tensor], nn.Module]] = {
     "temperature": partial(fit_platt, use_bias=False),
 }
 """Name to what fits it to logits and labels ``[n]``."""
-
-
-@dataclass(frozen=True)
-class RankerFit:
-    """A fitted ranker, on the CPU and in evaluation mode.
-
-    Attributes:
-        model: With the parameters of the best epoch.
-        epochs: Number of epochs that gave them.
-        best: The objective there; NaN without validation.
-        history: Objective after each epoch.
-        seconds: Spent fitting, validation included.
-        pairs_per_second: Pairs trained on per second of fitting.
-    """
-
-    model: WideDeep
-    epochs: int
-    best: float
-    history: tuple[float, ...]
-    seconds: float
-    pairs_per_second: float
 
 
 def make_ranker(
@@ -119,7 +97,7 @@ def fit_ranker(
     validate: Callable[[WideDeep], dict[str, float]] | None = None,
     epochs: int | None = None,
     logger: Any = False,
-) -> RankerFit:
+) -> Fitted[WideDeep]:
     """Fit a Wide & Deep ranker on snapshots.
 
     With ``validate`` the best epoch by ``objective`` is kept and fitting stops when it no longer improves; without,
@@ -162,7 +140,6 @@ def fit_ranker(
     trainer = course.trainer
     device = trainer.strategy.root_device
     model = make_ranker(train, config, id_inputs, crosses, sparse=trainer.world_size == 1).to(device)
-    pairs = len(train)
     batches = PairBatches(
         encode_pairs(model, train.features),
         train.labels.to(device),
@@ -175,9 +152,7 @@ def fit_ranker(
     )
     del train  # raw numbers take as much memory as encoded ones
     task = RankerTask(model, batches, training)
-    done = course.run(task, batches)
-    rate = pairs * done.run / max(done.seconds, 1e-9)
-    return RankerFit(task.model.cpu().eval(), done.chosen, done.best, done.history, done.seconds, rate)
+    return course.run(task, batches)
 
 
 @torch.no_grad()

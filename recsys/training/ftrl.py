@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor
 
+from recsys.training.optimizers import loss_before_step
+
 
 class FTRL(torch.optim.Optimizer):
     """Follow the (proximally) regularised leader, per coordinate, with L1 and L2 (McMahan et al. 2013, algorithm 1).
@@ -37,10 +39,7 @@ class FTRL(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
         """Take one step; returns the closure's loss, if one is given."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        loss = loss_before_step(closure)
         for group in self.param_groups:
             rates = group["lr"], group["beta"], group["l1"], group["l2"]
             for p in group["params"]:

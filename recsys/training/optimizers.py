@@ -12,6 +12,14 @@ import torch
 from torch import Tensor, nn
 
 
+def loss_before_step(closure: Callable[[], float] | None) -> float | None:
+    """Run the closure that an optimizer's step was given, with gradients, and return its loss; None without one."""
+    if closure is None:
+        return None
+    with torch.enable_grad():
+        return closure()
+
+
 class RowwiseAdagrad(torch.optim.Optimizer):
     """Adagrad with one accumulator a row: the mean of the row's squared gradients, summed over steps.
 
@@ -27,10 +35,7 @@ class RowwiseAdagrad(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
         """Take one step; returns the closure's loss, if one is given."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        loss = loss_before_step(closure)
         for group in self.param_groups:
             for p in group["params"]:
                 if p.grad is not None:
@@ -70,10 +75,7 @@ class JoinedOptimizer(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
         """Run the closure once, then step all parts."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        loss = loss_before_step(closure)
         for part in self.parts:
             part.step()
         return loss

@@ -4,7 +4,7 @@ import torch
 
 from recsys.config.schema import ObjectiveConfig
 from recsys.training.epochs import Course
-from tests.training.test_fit_ranker import trainer_on
+from tests.training.fitting import trainer_on
 
 OBJECTIVE = ObjectiveConfig("val/loss", "min")
 
@@ -52,28 +52,29 @@ def run(folder, values=(), objective=OBJECTIVE, max_epochs=4, patience=1):
         objective=objective,
         validate=validate if values else None,
     )
-    task = Task()
-    return course.run(task, Batches()), task.model.weight.item(), course.trainer
+    fitted = course.run(Task(), Batches())
+    assert not fitted.model.training
+    return fitted, fitted.model.weight.item(), course.trainer
 
 
 def test_the_task_gets_the_best_epoch(tmp_path):
-    done, steps, trainer = run(tmp_path, (0.5, 0.25, 0.75))
-    assert (done.run, done.chosen, done.best, done.history) == (3, 2, 0.25, (0.5, 0.25, 0.75))
+    fitted, steps, trainer = run(tmp_path, (0.5, 0.25, 0.75))
+    assert (fitted.epochs, fitted.best, fitted.history) == (2, 0.25, (0.5, 0.25, 0.75))
     assert steps == 6  # three an epoch
-    assert done.seconds > 0
+    assert trainer.current_epoch == 3
     assert trainer.callback_metrics["val/loss"] == 0.75
     assert sorted(path.name for path in tmp_path.iterdir()) == ["best.ckpt", "last.ckpt"]
 
 
 def test_patience_is_how_many_epochs_may_be_worse(tmp_path):
-    done, _, _ = run(tmp_path, (0.5, 0.75, 0.25, 0.5), patience=2)
-    assert (done.run, done.chosen) == (4, 3)
+    fitted, _, trainer = run(tmp_path, (0.5, 0.75, 0.25, 0.5), patience=2)
+    assert (trainer.current_epoch, fitted.epochs) == (4, 3)
 
 
 @pytest.mark.parametrize("values", [(), (0.5, 0.25, 0.75)])
 def test_without_an_objective_all_epochs_are_run(tmp_path, values):
-    done, steps, trainer = run(tmp_path, values, objective=None, max_epochs=3)
-    assert (done.run, done.chosen, done.history, steps) == (3, 3, (), 9)
-    assert done.best != done.best  # NaN
+    fitted, steps, trainer = run(tmp_path, values, objective=None, max_epochs=3)
+    assert (trainer.current_epoch, fitted.epochs, fitted.history, steps) == (3, 3, (), 9)
+    assert fitted.best != fitted.best  # NaN
     assert ("val/loss" in trainer.callback_metrics) == bool(values)
     assert [path.name for path in tmp_path.iterdir()] == ["last.ckpt"]

@@ -1,6 +1,5 @@
 import logging
 import warnings
-from functools import partial
 
 import pytest
 import pytorch_lightning as lightning
@@ -9,8 +8,11 @@ import torch
 from recsys.config.schema import ModelConfig, ObjectiveConfig, TrainingConfig
 from recsys.data.asof import ItemClock
 from recsys.data.tables import requests_as_of
-from recsys.training.fit import FitResult, fit_retriever, make_model, start_factors, start_from_log
+from recsys.models.two_tower import TwoTower
+from recsys.training.epochs import Fitted
+from recsys.training.fit import fit_retriever, make_model, start_factors, start_from_log
 from recsys.training.task import embed_items
+from tests.training.fitting import equal, scripted, trainer_on
 
 MODEL = ModelConfig(width=8, code_width=8, hidden=16, heads=2, history=12, factor_width=6)
 WITHOUT_CHANCE = dict.fromkeys(("dropout", "id_dropout", "user_id_dropout", "history_dropout", "context_dropout"), 0.0)
@@ -18,12 +20,7 @@ TRAINING = TrainingConfig(batch_moments=48, negatives=16, max_epochs=3, patience
 OBJECTIVE = ObjectiveConfig("val/ndcg_at_20", "max")
 
 
-def trainer_on(accelerator, **settings):
-    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "log_every_n_steps": 1, "devices": 1}
-    return partial(lightning.Trainer, accelerator=accelerator, **(quiet | settings))
-
-
-def fit(little, folder, *, model=MODEL, training=TRAINING, seed=0, trainer_of=None, **arguments) -> FitResult:
+def fit(little, folder, *, model=MODEL, training=TRAINING, seed=0, trainer_of=None, **arguments) -> Fitted[TwoTower]:
     trainer_of = trainer_of or trainer_on("cpu")
     return fit_retriever(
         log=little.log,
@@ -37,19 +34,6 @@ def fit(little, folder, *, model=MODEL, training=TRAINING, seed=0, trainer_of=No
         seed=seed,
         **arguments,
     )
-
-
-def scripted(values, snapshots=None):
-    """A validation that returns given values, epoch after epoch, and may keep what it saw."""
-    turn = iter(values)
-
-    def validate(model):
-        assert not model.training
-        if snapshots is not None:
-            snapshots.append({name: value.clone() for name, value in model.state_dict().items()})
-        return {"val/ndcg_at_20": next(turn), "val/recall_at_20": 0.5}
-
-    return validate
 
 
 def recall(little, model, k=8):
@@ -66,16 +50,11 @@ def recall(little, model, k=8):
     return sum(hits) / len(hits)
 
 
-def equal(one, other):
-    return all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), other.state_dict().values(), strict=True))
-
-
 def test_fit_learns_what_the_shop_is_about(little, tmp_path):
     fitted = fit(little, tmp_path, epochs=6, training=TrainingConfig(batch_moments=48, negatives=16, max_epochs=6))
     assert recall(little, fitted.model) > 0.5  # four brands of eight items: a guess finds a quarter
     assert (fitted.epochs, fitted.history) == (6, ())
     assert fitted.best != fitted.best  # NaN: nothing was validated
-    assert fitted.positives_per_second > 0
     assert not fitted.model.training
 
 
@@ -174,7 +153,7 @@ def test_variants_are_fitted_too(little, tmp_path, variant):
     assert recall(little, fitted.model) > 0.25
 
 
-def test_further_callbacks_run(little, tmp_path):
+def test_loss_and_temperature_are_logged(little, tmp_path):
     class Count(lightning.Callback):
         epochs = 0
 
@@ -184,7 +163,11 @@ def test_further_callbacks_run(little, tmp_path):
             assert 0.02 <= trainer.callback_metrics["train/temperature"] <= 1
 
     count = Count()
-    fit(little, tmp_path, epochs=2, callbacks=[count])
+
+    def trainer_of(callbacks, **settings):
+        return trainer_on("cpu")(callbacks=[*callbacks, count], **settings)
+
+    fit(little, tmp_path, epochs=2, trainer_of=trainer_of)
     assert count.epochs == 2
 
 

@@ -1,9 +1,7 @@
 import logging
 from dataclasses import replace
-from functools import partial
 
 import pytest
-import pytorch_lightning as lightning
 import torch
 from pytorch_lightning.loggers import Logger
 
@@ -12,7 +10,10 @@ from recsys.data.snapshots import RankingSet
 from recsys.errors import ConfigError, DataError
 from recsys.models.calibration import IsotonicScale, PlattScale
 from recsys.models.wide import Cross, IdInput
-from recsys.training.fit_ranker import RankerFit, calibrate, encode_pairs, fit_ranker, make_ranker, predict, score_keys
+from recsys.models.wide_deep import WideDeep
+from recsys.training.epochs import Fitted
+from recsys.training.fit_ranker import calibrate, encode_pairs, fit_ranker, make_ranker, predict, score_keys
+from tests.training.fitting import equal, scripted, trainer_on
 
 GROUPS, PAIRS = 40, 20
 IDS = (IdInput("brand", 8), IdInput("item_id", 42), IdInput("words", 9, slots=2))
@@ -51,12 +52,7 @@ def shop(seed=0, tasks=1, history=False):
     return RankingSet(group, features, labels[:, :tasks], torch.ones(n))
 
 
-def trainer_on(accelerator, **settings):
-    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "log_every_n_steps": 1, "devices": 1}
-    return partial(lightning.Trainer, accelerator=accelerator, **(quiet | settings))
-
-
-def fit(folder, *, train=None, config=CONFIG, seed=0, trainer_of=None, **arguments) -> RankerFit:
+def fit(folder, *, train=None, config=CONFIG, seed=0, trainer_of=None, **arguments) -> Fitted[WideDeep]:
     return fit_ranker(
         train or shop(),
         config,
@@ -69,27 +65,11 @@ def fit(folder, *, train=None, config=CONFIG, seed=0, trainer_of=None, **argumen
     )
 
 
-def scripted(values, seen):
-    """A validation that returns given values, epoch after epoch, and keeps what it saw."""
-    turn = iter(values)
-
-    def validate(model):
-        assert not model.training
-        seen.append({name: value.clone() for name, value in model.state_dict().items()})
-        return {"val/ndcg_at_20": next(turn)}
-
-    return validate
-
-
 def auc(model, of, task=0):
     """Chance that a positive is scored above a negative."""
     logits = predict(model, of.features) if task == 0 else model(of.features)[:, task].detach()
     positive = of.labels[:, task] > 0
     return (logits[positive][:, None] > logits[~positive]).float().mean().item()
-
-
-def equal(one, other):
-    return all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), other.state_dict().values(), strict=True))
 
 
 @pytest.mark.parametrize("loss", ["bce", "listwise", "lambda_rank"])
@@ -100,7 +80,6 @@ def test_every_part_learns_a_line_by_every_loss(tmp_path, parts, loss):
     assert auc(fitted.model, shop(seed=1)) > 0.95
     assert (fitted.epochs, fitted.history) == (4, ())
     assert fitted.best != fitted.best  # NaN: nothing was validated
-    assert fitted.pairs_per_second == pytest.approx(4 * GROUPS * PAIRS / fitted.seconds)
     assert not fitted.model.training
 
 
