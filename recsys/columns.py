@@ -7,7 +7,6 @@ EVENT_TYPE = "event_type"
 BASKET_ID = "basket_id"
 QUANTITY = "quantity"
 VALUE = "value"
-MOMENT = "moment"
 RANK = "rank"
 SCORE = "score"
 

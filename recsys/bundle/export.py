@@ -119,7 +119,7 @@ def export_bundle(
         eligible: Items that may be recommended, bool ``[N]``.
         history: L, the last events that the user tower reads.
         facts: For the manifest and the card.
-        index: ``hnsw`` or ``flat``.
+        index: ``ivf``, ``hnsw`` or ``flat``.
         min_index_recall: Least recall@100 of the index against exact search.
         second: Ranker and what it reads; None for retrieval alone.
 

@@ -41,6 +41,7 @@ from recsys.errors import ConfigError, did_you_mean
 
 Rule = tuple[Callable[[Any], bool], str]
 POSITIVE: Rule = (lambda v: v > 0, "must be above 0")
+POSITIVE_OR_NULL: Rule = (lambda v: v is None or v > 0, "must be above 0, or null")
 NOT_NEGATIVE: Rule = (lambda v: v >= 0, "must be 0 or more")
 AT_LEAST_1: Rule = (lambda v: v >= 1, "must be 1 or more")
 SHARE: Rule = (lambda v: 0 <= v <= 1, "must be a share from 0 to 1")
@@ -65,6 +66,8 @@ CONFIG_RULES: dict[str, Rule] = {
     "training.weight_decay": NOT_NEGATIVE,
     "ranker.candidates.limit": AT_LEAST_1,
     "ranker.training.snapshots": AT_LEAST_1,
+    "ranker.training.stride_days": POSITIVE_OR_NULL,
+    "ranker.training.horizon_days": POSITIVE_OR_NULL,
     "ranker.training.max_users": AT_LEAST_1,
     "ranker.training.negatives": (lambda v: 0 < v <= 1, "must be a share above 0, at most 1"),
     "ranker.training.bce_weight": NOT_NEGATIVE,

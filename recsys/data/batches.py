@@ -169,7 +169,6 @@ class MomentBatches:
         batch_moments: int,
         negatives: int,
         moments_per_block: int = 8,
-        min_history: int = 0,
         catalogue: Tensor | None = None,
         seed: int = 0,
         rank: int = 0,
@@ -184,7 +183,6 @@ class MomentBatches:
             negatives: Items drawn uniformly from ``catalogue``, beside the in-batch positives.
             moments_per_block: S; 1 shuffles single moments, more gathers a shared history once. Less where S moments
                 would be more than a batch.
-            min_history: Moments with fewer events before them are not trained on.
             catalogue: Item rows that uniform negatives are drawn from, those nobody bought yet among them, so that the
                 model learns what that is worth; by default the items of the log.
             seed: Of the order and of the negatives.
@@ -203,20 +201,18 @@ class MomentBatches:
         self.seed, self.rank, self.world_size = seed, rank, world_size
         self.epoch = 0
         self.catalogue = log.item.unique() if catalogue is None else catalogue.to(log.item.device)
-        length = self.moments.history_end - log.offsets[self.moments.user]
-        self._usable = (length >= min_history).nonzero().squeeze(1)
-        if len(self._usable) < world_size:
+        if len(self.moments) < world_size:
             raise DataError(
-                f"the window to train on has {len(self._usable)} moments with a relevant event and {min_history} events"
-                f" before it, for {world_size} process(es) to train on; give it more events or other relevant types."
+                f"the window to train on has {len(self.moments)} moments with a relevant event, for {world_size} "
+                "process(es) to train on; give it more events or other relevant types."
             )
         # No batch may stay empty, so a block is at most as large as the smallest batch.
-        self.moments_per_block = min(moments_per_block, batch_moments, len(self._usable) // world_size)
+        self.moments_per_block = min(moments_per_block, batch_moments, len(self.moments) // world_size)
         self._row_of_item = torch.zeros(log.n_items, dtype=torch.int64, device=log.item.device)
 
     def __len__(self) -> int:
         """Return the batches of an epoch, for each process."""
-        return max(len(self._usable) // (self.batch_moments * self.world_size), 1)
+        return max(len(self.moments) // (self.batch_moments * self.world_size), 1)
 
     def __iter__(self) -> Iterator[Batch]:
         generator = generator_of(self.seed, self.epoch)
@@ -237,25 +233,21 @@ class MomentBatches:
 
     def _blocks(self, generator: torch.Generator) -> Block:
         """Cut each user's moments into runs; a random phase a user moves the cuts from epoch to epoch."""
-        usable = self._usable.cpu()
-        user = self.moments.user.cpu()[usable]
-        nth = torch.arange(len(usable)) - torch.searchsorted(user, user)
+        user, time = self.moments.user.cpu(), self.moments.time.cpu()
+        nth = torch.arange(len(user)) - torch.searchsorted(user, user)
         phase = torch.randint(self.moments_per_block, (self.log.n_users,), generator=generator)
-        label = user * len(usable) + (nth + phase[user]) // self.moments_per_block
+        label = user * len(user) + (nth + phase[user]) // self.moments_per_block
         _, size = label.unique_consecutive(return_counts=True)
-        start = usable[size.cumsum(0) - size]
-        time = self.moments.time.cpu()
-        return Block(start, size, (time[start] - time[usable].min()) // (PERIOD_DAYS * DAY))
+        start = size.cumsum(0) - size
+        return Block(start, size, (time[start] - time.min()) // (PERIOD_DAYS * DAY))
 
     def _stream(self, blocks: Block) -> Stream:
         """Count the blocks that bring each item into a batch, period by period."""
         moments, n_items = self.moments, self.log.n_items
         device = moments.items.device
-        block_of = torch.full((len(moments),), -1, device=device)
-        number = torch.repeat_interleave(torch.arange(len(blocks.start)), blocks.size)
-        block_of[self._usable] = number.to(device)
+        block_of = torch.repeat_interleave(torch.arange(len(blocks.start)), blocks.size).to(device)
         block = torch.repeat_interleave(block_of, moments.offsets.diff())
-        pairs = (block * n_items + moments.items)[block >= 0].unique()
+        pairs = (block * n_items + moments.items).unique()
         period = blocks.period.to(device)
         key, count = (period[pairs // n_items] * n_items + pairs % n_items).unique(return_counts=True)
         return Stream(key, count, period.bincount(), n_items)

@@ -14,8 +14,6 @@ MAX_GROUPS = 8
 """Groups taken when none are configured; each costs a dozen features."""
 GROUP_VALUES = (2, 20_000)
 """Fewest and most values of an item attribute that is taken as a group when none are configured."""
-SIDES = ("pair", "group", "item", "user", "context")
-TRANSFORMS = ("log", "linear", "category")
 
 _INTERNAL = {
     "item_price",

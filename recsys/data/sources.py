@@ -13,7 +13,7 @@ from pathlib import Path
 import polars as pl
 
 from recsys.columns import EVENT_TYPE, ITEM_ID, OPTIONAL_EVENT_COLUMNS, REQUIRED_EVENT_COLUMNS, TIMESTAMP, USER_ID
-from recsys.config.schema import DataConfig
+from recsys.config.schema import SOURCES, DataConfig
 from recsys.data.dtypes import narrow_text, plain_attributes
 from recsys.data.files import below, locate, place_of, reading, scan
 from recsys.errors import ConfigError, DataError, did_you_mean
@@ -22,7 +22,6 @@ ROW_NUMBER = "row_number"
 """Position of an event in the source, from 1; lets a person find a rejected row again."""
 REJECT_REASON = "reject_reason"
 
-SOURCES = ("tables", "completejourney")
 _STANDARD = REQUIRED_EVENT_COLUMNS + OPTIONAL_EVENT_COLUMNS
 
 

@@ -89,19 +89,12 @@ class BoostedRanker:
             return np.zeros(0, dtype=np.float32)  # LightGBM refuses an empty table
         return np.asarray(self.booster.predict(features), dtype=np.float32)
 
-    def gains(self) -> dict[str, float]:
-        """Return what the splits on each feature gained, as shares that sum to 1, largest first; 0 without splits."""
-        gain = self.booster.feature_importance(importance_type="gain")
-        shares = gain / max(gain.sum(), 1e-12)
-        return {self.names[place]: float(shares[place]) for place in np.argsort(-shares, kind="stable")}
-
 
 def fit(
     train: Rows,
     names: Sequence[str],
     settings: Boosting | None = None,
     validation: Rows | None = None,
-    categorical: Sequence[str] = (),
 ) -> BoostedRanker:
     """Grow trees that rank the rows of each group.
 
@@ -110,7 +103,6 @@ def fit(
         names: Of the features, ``[F]``.
         settings: How they are grown; the defaults without.
         validation: Rows that decide how many trees are kept; without them all are.
-        categorical: Names of features whose values are ids, whole numbers of 0 or more.
 
     Raises:
         ConfigError: LightGBM is not installed, or the objective is unknown.
@@ -123,9 +115,6 @@ def fit(
     settings = settings or Boosting()
     if settings.objective not in OBJECTIVES:
         raise ConfigError(f"boosting: objective '{settings.objective}' is not one of {', '.join(OBJECTIVES)}.")
-    unknown = [name for name in categorical if name not in names]
-    if unknown:
-        raise DataError(f"boosting: categorical features {unknown} are not among the {len(names)} features.")
 
     def dataset(rows: Rows, what: str, reference: "lightgbm.Dataset | None" = None) -> "lightgbm.Dataset":
         _check(rows, len(names), what)
@@ -134,7 +123,7 @@ def fit(
             rows.labels.astype(np.float32),
             group=rows.groups,
             feature_name=[f"f{place}" for place in range(len(names))],  # ours may hold what LightGBM refuses
-            categorical_feature=[names.index(name) for name in categorical],
+            categorical_feature=[],
             params=parameters,
             reference=reference,
         )

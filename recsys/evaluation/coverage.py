@@ -41,20 +41,18 @@ class Coverage:
 def coverage(
     chunks: Iterable[tuple[Tensor, Mapping[str, Tensor], Candidates]],
     targets: Targets,
-    slices: Sequence[str] = SLICES,
 ) -> list[Coverage]:
-    """Measure each source's list at its size, and the union at its limit.
+    """Measure each source's list at its size, and the union at its limit, by those of :data:`SLICES` that there are.
 
     Args:
         chunks: A few users at a time, all those of ``targets`` once: rows ``[B]``, the sources' lists ``[B, k]``, and
             the union of these.
         targets: The window.
-        slices: Parts of the truth; those that the window lacks are left out.
 
     Returns:
         One entry a source, in their order, and last that of the union.
     """
-    slices = [name for name in slices if name in targets.truth_slices]
+    slices = [name for name in SLICES if name in targets.truth_slices]
     size: dict[str, int] = {}
     held: dict[str, Tensor] = {}  # source -> which pairs of truth its list has, [P]
     alone: dict[str, Tensor] = {}
@@ -93,9 +91,7 @@ def coverage_rows(found: Sequence[Coverage]) -> list[dict[str, str | float]]:
     return rows
 
 
-def coverage_table(
-    found: Sequence[Coverage], title: str = "share of the truth among the candidates", *, whole: bool = True
-) -> "Table":
+def coverage_table(found: Sequence[Coverage], *, whole: bool = True) -> "Table":
     """Return the rows as a table of percentages, the union last and bold; the narrow one has the mean shares alone."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
@@ -106,7 +102,7 @@ def coverage_table(
         rows = [{key: row[key] for key in few} for row in rows]
     pooled = "; pooled: of all pairs; only here: pooled, lost without the source" if whole else ""
     table = Table(
-        title=title,
+        title="share of the truth among the candidates",
         caption=f"%, mean over users with such truth{pooled}.",
         caption_justify="left",
         box=SIMPLE_HEAD,

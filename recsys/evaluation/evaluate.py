@@ -145,26 +145,6 @@ def fit_and_evaluate(
         del recommender
 
 
-@torch.no_grad()
-def top_table(
-    recommender: Scorer, users: Tensor, eligible: Tensor, k: int, chunk_users: int = 64
-) -> Iterator[dict[str, Tensor]]:
-    """Yield each chunk of users' best items as columns ``user, item, rank, score`` of equal length.
-
-    Args:
-        recommender: Fitted.
-        users: User rows ``[U]``.
-        eligible: Items that may be recommended, bool ``[N]``.
-        k: Items for each user, fewer where fewer are eligible.
-        chunk_users: Users scored at a time.
-    """
-    for chunk in users.split(chunk_users):
-        values, items = top_k(_masked_scores(recommender, chunk, eligible), k)
-        row, place = (values > -torch.inf).nonzero(as_tuple=True)
-        score, item, row, place = values[row, place].cpu(), items[row, place].cpu(), row.cpu(), place.cpu()
-        yield {"user": chunk[row], "item": item, "rank": place + 1, "score": score}
-
-
 def _lists(
     recommender: Scorer, targets: Targets, users: Tensor, k: int, wanted: set[str]
 ) -> Iterator[tuple[str, tuple[Tensor, Tensor]]]:

@@ -105,7 +105,6 @@ def permutation_importance(
     labels: Tensor,
     query: Tensor,
     *,
-    ideal: Tensor | None = None,
     groups: Mapping[str, Sequence[str]] | None = None,
     k: int = 20,
     repeats: int = 3,
@@ -121,9 +120,7 @@ def permutation_importance(
         score: Ranker: features of Q pairs to scores ``[Q]``. What is not of a pair, such as histories, it must have.
         features: Name to values ``[P]`` or ``[P, slots]``.
         labels: 0 or 1, ``[P]``.
-        query: Which group, int64 ``[P]`` in [0, G), ascending.
-        ideal: Relevant items of each group, also those that are not among its candidates, int64 ``[G]``; None: those
-            among the candidates. Groups with none are left out.
+        query: Which group, int64 ``[P]`` in [0, G), ascending; those without a relevant pair are left out.
         groups: Family to names, such as :func:`families` finds; None finds them by :data:`PREFIXES`.
         k: Cut-off of NDCG.
         repeats: Shuffles of each feature, at least 1.
@@ -136,8 +133,7 @@ def permutation_importance(
     Raises:
         RecsysError: Nothing is relevant, or a score is NaN.
     """
-    if ideal is None:
-        ideal = torch.bincount(query, weights=labels.double()).long()
+    ideal = torch.bincount(query, weights=labels.double()).long()
     chance = torch.Generator().manual_seed(seed)
     chosen = (ideal > 0).nonzero().squeeze(1)
     if not len(chosen):

@@ -12,14 +12,12 @@ import torch
 from torch import Tensor
 
 from recsys.data.snapshots import RankingSet
-from recsys.errors import ConfigError, DataError, RecsysError, did_you_mean
+from recsys.errors import DataError, RecsysError, did_you_mean
 from recsys.evaluation.boosting import BoostedRanker, Boosting, Rows, fit
 from recsys.evaluation.ranking import AUC, GAUC, Calibration, LogLoss, Reliability
 
 PAIRS = 2**18
 """Pairs measured or scored at a time."""
-MOST_CATEGORIES = 255
-"""Ids of a category that trees may split on; LightGBM has as many bins and would throw rarer ids together."""
 STEP = 2.0**-10
 """Least distance of two candidates, as a share of the score below them: far above what float32 can tell apart."""
 
@@ -150,42 +148,27 @@ def numbers(features: Mapping[str, Tensor]) -> tuple[str, ...]:
     return tuple(name for name, values in features.items() if values.is_floating_point())
 
 
-def categories(features: Mapping[str, Tensor]) -> tuple[str, ...]:
-    """Return the names of the features with one id a pair that trees can split on: :data:`MOST_CATEGORIES` ids."""
-    ids = {name: values for name, values in features.items() if not values.is_floating_point() and values.ndim == 1}
-    return tuple(name for name, values in ids.items() if len(values) and int(values.max()) < MOST_CATEGORIES)
-
-
 def fit_boosting(
     train: RankingSet,
     validation: RankingSet | None = None,
-    names: Sequence[str] | None = None,
     settings: Boosting | None = None,
-    categorical: Sequence[str] = (),
 ) -> BoostedRanker:
-    """Grow trees that rank the pairs of each group by the label of the first task.
+    """Grow trees that rank the pairs of each group by the label of the first task, from the numbers of the pairs.
+
+    Ids are left out, for an order of ids says nothing.
 
     Args:
         train: What they learn from.
         validation: Decides how many trees are kept; without it all are.
-        names: Numeric features that they see; None takes all. Ids are left out, for an order of ids says nothing.
         settings: How they are grown; the defaults without.
-        categorical: Features with one id a pair that they see besides, of :func:`categories`.
 
     Raises:
-        ConfigError: A categorical feature is none of those, or LightGBM is not installed.
-        DataError: A feature is missing, or there is no positive pair.
+        ConfigError: LightGBM is not installed.
+        DataError: The pairs have no number, ``validation`` lacks one, or there is no positive pair.
     """
-    fitting = categories(train.features)
-    for name in categorical:
-        if name not in fitting:
-            raise ConfigError(
-                f"boosting: '{name}' is not a feature with one id a pair and at most {MOST_CATEGORIES} ids; "
-                f"legal: {', '.join(fitting) or 'none'}." + did_you_mean(name, fitting)
-            )
-    columns = (*(numbers(train.features) if names is None else names), *categorical)
+    columns = numbers(train.features)
     watched = None if validation is None else _rows(validation, columns)
-    return fit(_rows(train, columns), columns, settings, watched, categorical)
+    return fit(_rows(train, columns), columns, settings, watched)
 
 
 def predict_boosting(ranker: BoostedRanker, features: Mapping[str, Tensor]) -> Tensor:
@@ -224,12 +207,12 @@ def _rows(pairs: RankingSet, names: Sequence[str]) -> Rows:
 
 
 def _matrix(features: Mapping[str, Tensor], names: Sequence[str], rows: slice) -> np.ndarray:
-    """Put columns side by side, float32 ``[P, F]``; ids stay below what float32 holds exactly."""
+    """Put columns side by side, float32 ``[P, F]``."""
     for name in names:
         if name not in features:
             raise DataError(f"boosting: the pairs have no feature '{name}'." + did_you_mean(name, features))
     if not names:
-        raise DataError("boosting: the pairs have no numeric feature, and no categorical one was named.")
+        raise DataError("boosting: the pairs have no numeric feature.")
     out = np.empty((len(features[names[0]][rows]), len(names)), dtype=np.float32)
     for place, name in enumerate(names):
         out[:, place] = features[name][rows].numpy()

@@ -8,7 +8,7 @@
 The first line is exact. The deep part is no sum of its features: what they do to it, one at a time, need not add up.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -30,7 +30,7 @@ class Contribution:
     """What one thing moved.
 
     Attributes:
-        name: ``bias``, a column of the wide part, or a feature or family of the deep part.
+        name: ``bias``, a column of the wide part, or a feature of the deep part.
         part: ``bias``, ``wide`` or ``deep``.
         value: Of the feature; of a cross the ids that it joins.
         amount: Wide: the weight in the logit. Deep: the deep logit less what it is with the feature at its reference.
@@ -57,35 +57,19 @@ class Explanation:
     contributions: tuple[Contribution, ...]
 
 
-def typical(features: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return what features are compared with: the median of a number, nothing (PAD_ID) for ids; scalars.
-
-    Args:
-        features: Name to values ``[P]`` or ``[P, slots]``, of a sample of pairs.
-    """
-    return {
-        name: values.nanmedian() if values.is_floating_point() else torch.tensor(PAD_ID)
-        for name, values in features.items()
-    }
-
-
 @torch.no_grad()
 def explain(
     model: WideDeep,
     features: Mapping[str, Tensor],
     reference: Mapping[str, Tensor],
-    families: Mapping[str, Sequence[str]] | None = None,
-    task: int = 0,
 ) -> list[Explanation]:
-    """Take the logits of P pairs apart.
+    """Take the logits of P pairs apart; of a model with several tasks, those of the first.
 
     Args:
         model: In evaluation mode.
         features: As :meth:`WideDeep.forward` takes them.
         reference: Name to a value of each feature, a scalar or what stands for ``[P]`` or ``[P, slots]``, that it is
-            compared with in the deep part; :func:`typical`. The history is compared with none.
-        families: Name to features of the deep part that are taken away together; None takes each alone.
-        task: Whose logit, for a model of several.
+            compared with in the deep part: a median for a number, PAD_ID for ids. The history is compared with none.
 
     Raises:
         RecsysError: The model is in training mode, or a feature has no reference.
@@ -94,14 +78,11 @@ def explain(
         raise RecsysError("explain: the model is in training mode, where it forgets ids by chance; call eval() first.")
     features = dict(features)
     read = [*model.deep.names, *model.numeric.names] if model.use_deep else []
-    asked: Mapping[str, Sequence[str]] = {name: (name,) for name in read} if families is None else families
-    for name in {name for names in asked.values() for name in names}:
-        if name not in read:
-            raise RecsysError(f"explain: the deep part reads no feature '{name}'." + did_you_mean(name, read))
+    for name in read:
         if name not in reference:
             raise RecsysError(f"explain: feature '{name}' has no reference." + did_you_mean(name, reference))
     pairs = features[model.first_name].size(0)
-    bias = Contribution("bias", "bias", None, float(model.bias[task]))
+    bias = Contribution("bias", "bias", None, float(model.bias[0]))
     found: list[list[Contribution]] = [[] for _ in range(pairs)]
 
     def note(name: str, part: str, values: Tensor | None, amounts: Tensor) -> None:
@@ -111,22 +92,22 @@ def explain(
 
     if model.use_wide:
         encoded = model.encode(features)
-        weights = model.wide.weights(encoded["wide/rows"], encoded["wide/bins"])[:, :, task]
+        weights = model.wide.weights(encoded["wide/rows"], encoded["wide/bins"])[:, :, 0]
         columns = zip(model.wide.columns, _column_values(model, features), weights.unbind(1), strict=True)
         for name, values, amounts in columns:
             note(name, "wide", values, amounts)
     deep = torch.zeros(pairs)
     if model.use_deep:
-        deep = _deep_logits(model, features, task)
-        for name, names in asked.items():
-            without = features | {one: reference[one].to(features[one]).expand_as(features[one]) for one in names}
-            value = features[names[0]] if len(names) == 1 else None
-            note(name, "deep", value, deep - _deep_logits(model, without, task))
+        deep = _deep_logits(model, features)
+        for name in read:
+            values = features[name]
+            without = features | {name: reference[name].to(values).expand_as(values)}
+            note(name, "deep", values, deep - _deep_logits(model, without))
         if model.deep.use_history:
             past = features[model.deep.mask_name]
             without = features | {model.deep.mask_name: torch.full_like(past, PAD_ID)}
-            note(HISTORY, "deep", None, deep - _deep_logits(model, without, task))
-    logits = model(features).reshape(pairs, -1)[:, task]
+            note(HISTORY, "deep", None, deep - _deep_logits(model, without))
+    logits = model(features).reshape(pairs, -1)[:, 0]
     return [
         Explanation(logit, added, (bias, *sorted(row, key=lambda entry: -abs(entry.amount))))
         for logit, added, row in zip(logits.tolist(), deep.tolist(), found, strict=True)
@@ -142,10 +123,10 @@ def _column_values(model: WideDeep, features: Mapping[str, Tensor]) -> list[Tens
     return out + [features[name] for name in model.numeric.names]
 
 
-def _deep_logits(model: WideDeep, features: dict[str, Tensor], task: int) -> Tensor:
-    """Return what the deep part adds to the logits of a task, ``[P]``."""
+def _deep_logits(model: WideDeep, features: dict[str, Tensor]) -> Tensor:
+    """Return what the deep part adds to the logits of the first task, ``[P]``."""
     numbers = torch.zeros(features[model.first_name].size(0), 0)
     if model.has_numerics:
         _, position, logs = model.numeric(features)
         numbers = model.numeric.deep(position, logs)
-    return model.deep(features, numbers)[:, task]
+    return model.deep(features, numbers)[:, 0]

@@ -9,26 +9,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def sampling_weights(labels: Tensor, rate: Tensor) -> Tensor:
-    """Return 1 for positives and ``1 / rate`` for negatives, which stand for those that were not drawn; ``[P]``.
-
-    With these weights sums over a sample estimate, without bias, sums over all candidates (Horvitz and Thompson
-    1952): the model then predicts probabilities among all of them.
-
-    Args:
-        labels: ``[P]``, above 0 for positives, which are all kept.
-        rate: Probability that a negative was drawn, ``[P]`` in (0, 1].
-    """
-    return torch.where(labels > 0, 1.0, 1.0 / rate.float())
-
-
 def weighted_bce(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
     """Weighted mean of the binary cross entropies; several tasks are averaged; scalar.
 
     Args:
         logits: ``[P]`` or ``[P, T]``.
         labels: Same shape, in [0, 1].
-        weights: Of the pairs, ``[P]``, at least 0, such as :func:`sampling_weights`; None weighs all alike.
+        weights: How many pairs each one stands for, ``[P]``, at least 0; None weighs all alike. With one over the
+            probability that a pair was drawn, the loss of a sample estimates that of all pairs without bias, and the
+            model predicts probabilities among all of them (Horvitz and Thompson 1952).
     """
     logits, labels = logits.float(), labels.float()
     losses = F.binary_cross_entropy_with_logits(logits, labels, reduction="none").view(logits.size(0), -1).mean(1)
@@ -50,8 +39,7 @@ def listwise_softmax(
         labels: Gains, ``[P]``, at least 0.
         group: int64 ``[P]`` in [0, n_groups), in any order.
         n_groups: G.
-        weights: How many candidates each pair stands for in the sum of its softmax, ``[P]`` above 0, such as
-            :func:`sampling_weights`.
+        weights: How many candidates each pair stands for in the sum of its softmax, ``[P]`` above 0.
 
     Returns:
         Scalar.

@@ -14,7 +14,7 @@ not learned, so that a training set can be encoded once; :meth:`WideDeep.score` 
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Dict, List, cast
+from typing import Dict, List
 
 import torch
 from torch import Tensor, nn
@@ -222,30 +222,6 @@ class WideDeep(nn.Module):
     def deep_parameters(self) -> list[Tensor]:
         """Return everything else that the model uses."""
         return [self.bias, *(self.deep.parameters() if self.use_deep else ())]
-
-    @torch.no_grad()
-    def start_from(self, name: str, ids: Tensor, vectors: Tensor) -> None:
-        """Start the embedding of a feature from given vectors, such as a tower's.
-
-        Args:
-            name: Of the feature.
-            ids: int64 ``[n]``; reserved ones are passed over.
-            vectors: ``[n, width]``.
-
-        Raises:
-            ConfigError: The feature has no embedding, or one of another width.
-        """
-        embeddings = [cast("IdEmbedding", part) for part in self.deep.embeddings]
-        tables = {n: part.table.weight for n, part in zip(self.deep.names, embeddings, strict=True)}
-        if name not in tables:
-            raise ConfigError(f"'{name}' has no embedding to start." + did_you_mean(name, tables))
-        if tables[name].size(1) != vectors.size(1):
-            raise ConfigError(
-                f"the embedding of '{name}' is {tables[name].size(1)} wide and cannot start from vectors of width "
-                f"{vectors.size(1)}; set its width."
-            )
-        known = ids > OOV_ID
-        tables[name][ids[known]] = vectors[known].to(tables[name])
 
 
 def _norm(kind: str, width: int) -> nn.Module:

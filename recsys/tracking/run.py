@@ -4,7 +4,6 @@ What is logged in between is a courtesy to the reader of the run, so an outage t
 the first failure is reported, and the server is left alone for a while before it is asked again.
 """
 
-import json
 import logging
 import re
 import time
@@ -13,13 +12,10 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from recsys.config.schema import TrackingConfig
 from recsys.errors import TrackingError
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 log = logging.getLogger(__name__)
 
@@ -69,18 +65,6 @@ class Run:
         """Upload one file, or a folder with everything in it."""
         send = "log_artifacts" if Path(path).is_dir() else "log_artifact"
         self._send(lambda client: getattr(client, send)(self.run_id, str(path), folder))
-
-    def log_text(self, text: str, name: str) -> None:
-        """Write ``text`` as the artifact ``name``."""
-        self._send(lambda client: client.log_text(self.run_id, text, name))
-
-    def log_json(self, value: Mapping[str, Any], name: str) -> None:
-        """Write ``value`` as the artifact ``name``."""
-        self.log_text(json.dumps(value, indent=2, default=str), name)
-
-    def log_figure(self, figure: "Figure", name: str) -> None:
-        """Save a matplotlib figure as the artifact ``name``."""
-        self._send(lambda client: client.log_figure(self.run_id, figure, name))
 
     def _in_batches(self, kind: str, rows: list[Any]) -> None:
         for start in range(0, len(rows), MAX_BATCH):

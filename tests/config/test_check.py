@@ -143,6 +143,11 @@ SETTINGS = RankerTrainingConfig()
             "ranker.candidates.group has no value; the source popular_in_group needs",
         ),
         ({"training": replace(SETTINGS, snapshots=0)}, "ranker.training.snapshots=0"),
+        (
+            {"training": replace(SETTINGS, stride_days=-1.0)},
+            "ranker.training.stride_days=-1.0: must be above 0, or",
+        ),
+        ({"training": replace(SETTINGS, horizon_days=0.0)}, "ranker.training.horizon_days=0.0: must be above 0, or"),
         ({"training": replace(SETTINGS, max_users=0)}, "ranker.training.max_users=0"),
         ({"training": replace(SETTINGS, negatives=0.0)}, "ranker.training.negatives=0.0: must be a share above 0"),
         ({"training": replace(SETTINGS, negatives=1.5)}, "ranker.training.negatives=1.5"),

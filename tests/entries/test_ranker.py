@@ -12,7 +12,7 @@ from recsys.entries.ranker import SecondStage, crosses, fit_again, id_inputs, ra
 from recsys.entries.snapshots import snapshot
 from recsys.models.wide import Cross
 from recsys.tracking.run import Run
-from recsys.training.fit_ranker import RankerFit
+from recsys.training.epochs import Fitted
 
 
 def test_ids_are_those_of_items_and_users(first_stage: Any) -> None:
@@ -49,7 +49,7 @@ def test_a_ranker_is_fitted_again_with_the_ids_of_other_vocabularies(first_stage
     prepared, log = first_stage.prepared, first_stage.log
     cut = first_stage.data.cut
     taken = snapshot(*first_stage.parts, first_stage.plan, cut, cut + 2 * DAY)
-    stage = SecondStage(first_stage.plan, (taken,), RankerFit(None, 1, 0.0, (), 0.0, 0.0), None)  # type: ignore[arg-type]
+    stage = SecondStage(first_stage.plan, (taken,), Fitted(None, 1, 0.0, ()), None)  # type: ignore[arg-type]
     fewer = replace(prepared, events=prepared.events.filter(prepared.events["item_id"] % 6 != 1))
     other = replace(fit_data(fewer, log, prepared.windows.test_start), cut=cut)
     for data in (first_stage.data, other):

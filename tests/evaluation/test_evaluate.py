@@ -14,7 +14,7 @@ from torch import Tensor
 
 from recsys.data.log import InteractionLog
 from recsys.errors import DataError, RecsysError
-from recsys.evaluation.evaluate import ModelResult, evaluate, fit_and_evaluate, top_table
+from recsys.evaluation.evaluate import ModelResult, evaluate, fit_and_evaluate
 from recsys.evaluation.progress import progress_bar
 from recsys.evaluation.recommender import Past
 from recsys.evaluation.slices import Targets, make_targets, popularity_bins
@@ -215,17 +215,6 @@ def test_models_are_fitted_before_they_answer(make_log: MakeLog) -> None:
     (result,) = fit_and_evaluate([model], past, targets, KS)
     assert model.past is past
     assert result.metrics == evaluate(model, targets, KS).metrics
-
-
-def test_top_table_lists_eligible_items_best_first(make_log: MakeLog) -> None:
-    model = Fixed(torch.tensor([[1.0, 3.0, 2.0, 9.0], [5.0, 5.0, 5.0, 5.0], [0.0, 1.0, 2.0, 3.0]]))
-    eligible = torch.tensor([True, True, True, False])
-    chunks = list(top_table(model, torch.tensor([2, 0, 1]), eligible, 2, chunk_users=2))
-    table = {key: torch.cat([chunk[key] for chunk in chunks]).tolist() for key in chunks[0]}
-    assert table["user"] == [2, 2, 0, 0, 1, 1]
-    assert table["item"] == [2, 1, 1, 2, 0, 1]
-    assert table["rank"] == [1, 2] * 3
-    assert table["score"] == [2.0, 1.0, 3.0, 2.0, 5.0, 5.0]
 
 
 def _share(rank: int, folder: str, targets: Targets, model: Fixed) -> None:

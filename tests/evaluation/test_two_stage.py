@@ -1,5 +1,7 @@
 """Ranked pairs as a scorer of the catalogue, measured as probabilities, and ranked by trees."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -10,14 +12,13 @@ from torch import Tensor
 
 from recsys.data.log import InteractionLog
 from recsys.data.snapshots import RankingSet
-from recsys.errors import ConfigError, DataError, RecsysError
+from recsys.errors import DataError, RecsysError
 from recsys.evaluation import two_stage
 from recsys.evaluation.boosting import Boosting
 from recsys.evaluation.evaluate import evaluate
 from recsys.evaluation.slices import make_targets
 from recsys.evaluation.two_stage import (
     PairScorer,
-    categories,
     fit_boosting,
     numbers,
     predict_boosting,
@@ -183,24 +184,27 @@ def test_metrics_of_nothing_are_nan_and_unsorted_pairs_are_refused() -> None:
 
 
 def problem(seed: int, groups: int = 150, size: int = 12) -> RankingSet:
-    """The highest ``often`` of a group is taken, in store 3 the lowest; ids lie between, so that order matters."""
+    """The highest ``often`` of a group is taken, in size 4 the lowest; ids lie between, so that order matters."""
     chance = torch.Generator().manual_seed(seed)
     often = torch.rand(groups, size, generator=chance)
-    store = torch.randint(2, 5, (groups, 1), generator=chance).expand(groups, size)
-    best = torch.where(store == 3, -often, often).argmax(1)
+    large = torch.randint(2, 5, (groups, 1), generator=chance).expand(groups, size)
+    best = torch.where(large == 4, -often, often).argmax(1)
     labels = torch.zeros(groups, size)
     labels[torch.arange(groups), best] = 1
     features = {
         "item_id": torch.randint(0, 300, (groups * size,), generator=chance),
         "often": often.flatten(),
         "words": torch.zeros(groups * size, 2, dtype=torch.int64),
-        "store": store.flatten(),
+        "size": large.flatten().float(),
         "gap": torch.full((groups * size,), torch.nan),
     }
-    features["item_id"][0] = 299
     other_task = torch.ones(groups * size)
     group = torch.arange(groups).repeat_interleave(size)
     return RankingSet(group, features, torch.stack([labels.flatten(), other_task], 1), torch.ones(groups * size))
+
+
+def without_size(pairs: RankingSet) -> RankingSet:
+    return replace(pairs, features={name: values for name, values in pairs.features.items() if name != "size"})
 
 
 def hit_rate(scores: Tensor, pairs: RankingSet) -> float:
@@ -212,11 +216,10 @@ def hit_rate(scores: Tensor, pairs: RankingSet) -> float:
 def test_trees_learn_from_ranking_sets(monkeypatch: pytest.MonkeyPatch) -> None:
     small = Boosting(rounds=40, leaves=7, leaf_rows=5, learning_rate=0.2, threads=1)
     train, validation, test = (problem(seed) for seed in range(3))
-    assert numbers(train.features) == ("often", "gap")
-    assert categories(train.features) == ("store",)
-    plain = fit_boosting(train, validation, settings=small)
-    told = fit_boosting(train, validation, ("often",), small, categorical=("store",))
-    assert (plain.names, told.names) == (("often", "gap"), ("often", "store"))
+    assert numbers(train.features) == ("often", "size", "gap")
+    told = fit_boosting(train, validation, small)
+    plain = fit_boosting(without_size(train), without_size(validation), small)
+    assert (plain.names, told.names) == (("often", "gap"), ("often", "size", "gap"))
     assert hit_rate(predict_boosting(told, test.features), test) > 0.9
     assert hit_rate(predict_boosting(plain, test.features), test) < 0.8
     whole = predict_boosting(told, test.features)
@@ -224,19 +227,17 @@ def test_trees_learn_from_ranking_sets(monkeypatch: pytest.MonkeyPatch) -> None:
     turned = dict(reversed(test.features.items()))
     assert torch.equal(predict_boosting(told, turned), whole)
     assert len(predict_boosting(told, {name: values[:0] for name, values in turned.items()})) == 0
-    with pytest.raises(DataError, match=r"no feature 'store'.*Did you mean 'stores'"):
-        predict_boosting(told, {"often": torch.zeros(1), "stores": torch.zeros(1)})
+    with pytest.raises(DataError, match=r"no feature 'size'.*Did you mean 'sizes'"):
+        predict_boosting(told, {"often": torch.zeros(1), "sizes": torch.zeros(1)})
 
 
 def test_impossible_columns_are_refused() -> None:
     train = problem(0, 3)
-    for name in ("item_id", "words", "often"):
-        with pytest.raises(ConfigError, match=rf"'{name}' is not a feature with one id a pair.*legal: store"):
-            fit_boosting(train, categorical=(name,))
-    with pytest.raises(DataError, match=r"no feature 'oftn'.*Did you mean 'often'"):
-        fit_boosting(train, names=("oftn",))
+    with pytest.raises(DataError, match=r"the pairs have no feature 'size'"):
+        fit_boosting(train, without_size(train))
+    ids = {name: values for name, values in train.features.items() if not values.is_floating_point()}
     with pytest.raises(DataError, match="no numeric feature"):
-        fit_boosting(train, names=())
+        fit_boosting(replace(train, features=ids))
 
 
 def test_one_process_of_several_measures_alone(monkeypatch):

@@ -10,7 +10,6 @@ from recsys.errors import DataError
 from recsys.models.calibration import (
     IsotonicScale,
     PlattScale,
-    check_mean_prediction,
     fit_isotonic,
     fit_platt,
 )
@@ -27,9 +26,8 @@ def test_platt_is_the_logistic_regression_of_sklearn():
     from sklearn.linear_model import LogisticRegression
 
     logits, labels = scores()
-    weights = torch.rand(5000, generator=torch.Generator().manual_seed(1)) + 0.5
-    found = fit_platt(logits, labels, weights)
-    theirs = LogisticRegression(C=1e9, tol=1e-10).fit(logits[:, None].numpy(), labels.numpy(), weights.numpy())
+    found = fit_platt(logits, labels)
+    theirs = LogisticRegression(C=1e9, tol=1e-10).fit(logits[:, None].numpy(), labels.numpy())
     assert found.slope.item() == pytest.approx(theirs.coef_.item(), rel=0.01)  # their labels are not smoothed
     assert found.bias.item() == pytest.approx(theirs.intercept_.item(), rel=0.01)
 
@@ -51,14 +49,6 @@ def test_separable_and_reversed_scores_have_finite_rising_answers():
         assert p.isfinite().all()
         assert 0 < found.slope < math.inf
         assert (p.diff() >= 0).all()
-
-
-def test_weights_count_rows():
-    logits, labels = scores(60)
-    twice = torch.cat([logits, logits[:30]]), torch.cat([labels, labels[:30]])
-    weights = torch.where(torch.arange(60) < 30, 2.0, 1.0)
-    for fit in (fit_platt, fit_isotonic):
-        assert torch.allclose(fit(*twice)(logits), fit(logits, labels, weights)(logits), atol=1e-4)
 
 
 @pytest.mark.parametrize("fit", [fit_platt, fit_isotonic])
@@ -122,28 +112,3 @@ def test_fits_find_the_true_probabilities():
     assert error(torch.sigmoid(probe)) > 0.1
     assert error(fit_platt(logits, labels)(probe)) < 0.01
     assert error(fit_isotonic(logits, labels)(probe)) < 0.025
-
-
-def test_the_guard_lets_pass_what_is_near_and_stops_what_is_far():
-    chance = torch.Generator().manual_seed(0)
-    p = torch.rand(10_000, generator=chance) * 0.1
-    assert check_mean_prediction(p, 0.05, place="test") == pytest.approx(0.05, rel=0.05)
-    with pytest.raises(DataError, match=r"test: the mean prediction over 10000 rows is 0\.1.*base rate.*0\.05.*vocab"):
-        check_mean_prediction(p * 2, 0.05, place="test")
-    with pytest.raises(DataError, match="mean prediction"):
-        check_mean_prediction(p / 2, 0.05, place="test")
-
-
-def test_the_guard_weighs_and_grants_few_rows_their_chance():
-    p, weights = torch.tensor([0.9, 0.01]), torch.tensor([1.0, 99.0])
-    assert check_mean_prediction(p, 0.0189, weights=weights, place="test") == pytest.approx(0.0189)
-    assert check_mean_prediction(torch.tensor([0.2]), 0.05, place="test") == pytest.approx(0.2)
-    with pytest.raises(DataError, match="mean prediction"):
-        check_mean_prediction(torch.full((500,), 0.2), 0.05, place="test")
-
-
-def test_the_guard_stops_what_is_no_number_and_no_rows():
-    with pytest.raises(DataError, match="nan"):
-        check_mean_prediction(torch.tensor([0.1, float("nan")]), 0.1, place="test")
-    with pytest.raises(DataError, match="no rows"):
-        check_mean_prediction(torch.zeros(0), 0.1, place="test")

@@ -2,10 +2,10 @@ import io
 
 import pytest
 import torch
-from torch import nn
 
 from recsys.models.embeddings import FeatureInput
 from recsys.models.two_tower import TowerInputs, TowerShape, TwoTower
+from tests.models.trained import as_if_trained
 
 NAN = float("nan")
 ITEMS, USERS = 40, 20
@@ -28,15 +28,10 @@ def make(inputs=INPUTS, context=CONTEXT, seed=0, **changes):
     """A model whose every weight is random, as if trained, in evaluation mode."""
     torch.manual_seed(seed)
     model = TwoTower(inputs, TowerShape(**(SIZES | {"dropout": 0.2} | changes)), context)
-    with torch.no_grad():
-        for p in model.parameters():
-            p.add_(torch.randn(p.shape) * 0.3)
-        for module in model.modules():
-            if isinstance(module, nn.Embedding):
-                module.weight[0] = 0.0  # padding never learns
-        if model.fold_in.width:
-            model.fold_in.start_from(torch.arange(ITEMS), torch.randn(ITEMS, model.fold_in.width), 1.0, 10.0)
-    return model.eval()
+    as_if_trained(model)
+    if model.fold_in.width:
+        model.fold_in.start_from(torch.arange(ITEMS), torch.randn(ITEMS, model.fold_in.width), 1.0, 10.0)
+    return model
 
 
 @pytest.fixture

@@ -2,14 +2,13 @@ import io
 
 import pytest
 import torch
-from torch import nn
 
-from recsys.errors import ConfigError, DataError
-from recsys.models.calibration import check_mean_prediction
+from recsys.errors import ConfigError
 from recsys.models.ranking_losses import weighted_bce
 from recsys.models.transforms import FORMS, fit_numeric
 from recsys.models.wide import Cross, IdInput
 from recsys.models.wide_deep import RankerInputs, RankerShape, WideDeep
+from tests.models.trained import as_if_trained
 
 NAN, INF = float("nan"), float("inf")
 SAMPLE = torch.Generator().manual_seed(5)
@@ -38,14 +37,7 @@ VARIANTS = {
 def make(inputs=INPUTS, changes=None, tasks=1, seed=0):
     """A model whose every weight is random, as if trained, in evaluation mode."""
     torch.manual_seed(seed)
-    model = WideDeep(inputs, RankerShape(**(SHAPE | (changes or {}))), [0.1] * tasks)
-    with torch.no_grad():
-        for p in model.parameters():
-            p.add_(torch.randn(p.shape) * 0.3)
-        for module in model.modules():
-            if isinstance(module, nn.Embedding):
-                module.weight[0] = 0.0  # padding never learns
-    return model.eval()
+    return as_if_trained(WideDeep(inputs, RankerShape(**(SHAPE | (changes or {}))), [0.1] * tasks))
 
 
 def pairs(n, requests=2, length=5, seed=0):
@@ -222,20 +214,6 @@ def test_dropout_of_ids_is_for_training_only():
         assert not torch.equal(model(features), model(features))
 
 
-def test_embeddings_start_from_given_vectors():
-    model = make()
-    table = model.deep.embeddings[1].table.weight
-    before = table.detach().clone()
-    model.start_from("item_id", torch.tensor([0, 1, 5, 7]), torch.full((4, 4), 2.5))
-    assert (table[[5, 7]] == 2.5).all()
-    rest = [i for i in range(30) if i not in (5, 7)]
-    assert torch.equal(table[rest], before[rest])
-    with pytest.raises(ConfigError, match=r"'item_di' has no embedding.*mean 'item_id'"):
-        model.start_from("item_di", torch.tensor([2]), torch.zeros(1, 4))
-    with pytest.raises(ConfigError, match=r"'brand' is 3 wide.*width 4"):
-        model.start_from("brand", torch.tensor([2]), torch.zeros(1, 4))
-
-
 @pytest.mark.parametrize(
     ("inputs", "changes", "message"),
     [
@@ -293,21 +271,3 @@ def test_deep_generalises_where_wide_cannot():
         found[name] = float(((model(probe) > 0) == (labels[3000:] > 0)).float().mean())
     assert found["wide"] < 0.65
     assert found["deep"] > 0.95
-
-
-def test_a_permuted_vocabulary_is_caught_by_the_mean_prediction():
-    """Most pairs are of the one brand that nobody buys; in other codes they look like others."""
-    chance = torch.Generator().manual_seed(0)
-    brand = torch.where(torch.rand(4000, generator=chance) < 0.7, 2, torch.randint(3, 9, (4000,), generator=chance))
-    rate = torch.where(brand == 2, 0.02, 0.3)
-    labels = (torch.rand(4000, generator=chance) < rate).float()
-    base_rate = float(labels.mean())
-    inputs = RankerInputs((IdInput("brand", 9),))
-    model, _ = fit(inputs, {"brand": brand}, labels, 150, base_rate, hidden=(8,))
-    permuted = (brand - 2 + 3) % 7 + 2
-    with torch.no_grad():
-        right, wrong = (torch.sigmoid(model({"brand": ids})) for ids in (brand, permuted))
-    assert not close(right, wrong, atol=0.1)
-    check_mean_prediction(right, base_rate, place="test")
-    with pytest.raises(DataError, match="vocabularies"):
-        check_mean_prediction(wrong, base_rate, place="test")

@@ -37,12 +37,13 @@ def test_what_is_logged_is_in_the_default_store(default_store: TrackingConfig, t
 
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "inner.txt").write_text("inner")
+    (tmp_path / "config.json").write_text("{}")
     with start_run(default_store) as run:
         run.log_params({"model": {"width": 64, "hidden": [128]}, "long": "x" * 10_000, "empty": {}})
         run.log_params({f"key_{i}": i for i in range(250)})
         run.log_metrics({"val/ndcg_at_20": 0.25, "val/recall@20": math.nan}, step=3)
         run.log_tags({"git.commit": "abc"})
-        run.log_json({"a": 1}, "config.json")
+        run.log_file(tmp_path / "config.json")
         run.log_file(tmp_path / "folder", "plots")
     told = mlflow.get_run(str(run.run_id))
     assert told.info.status == "FINISHED"
