@@ -13,8 +13,9 @@ from plain_lightning import PlainTask, PositiveEvents, plain_loader
 
 from recsys.config.compose import compose
 from recsys.config.schema import Config
-from recsys.data.batches import Batch, MomentBatches, moments_of
+from recsys.data.batches import Batch, MomentBatches
 from recsys.data.dataset import FittedData, fit_data, interaction_log, microseconds
+from recsys.data.moments import moments_of
 from recsys.data.prepared import prepare
 from recsys.data.tables import FeatureTables
 from recsys.entries.retriever import tower_inputs

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from recsys.data.batches import PERIOD_DAYS, MomentBatches, Moments
+from recsys.data.batches import PERIOD_DAYS, MomentBatches
 from recsys.data.log import DAY, InteractionLog
+from recsys.data.moments import Moments
 from recsys.data.tables import FeatureTables
 from recsys.models.losses import inclusion_log_probability, sampled_softmax
 from recsys.models.two_tower import TwoTower

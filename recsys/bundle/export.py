@@ -37,9 +37,10 @@ from recsys.bundle.parity import (
 from recsys.bundle.parity_cases import item_cases, known_users, ranker_cases, take, user_cases
 from recsys.bundle.profile import data_profile
 from recsys.bundle.ranking import EVENT_COLUMNS, Ranking
-from recsys.bundle.reader import CHUNK, Bundle
+from recsys.bundle.reader import Bundle
 from recsys.bundle.requests import ASOF, ASOF_COLUMN, ELIGIBLE, TowerInputs, item_table, microseconds
 from recsys.bundle.sample import golden_sample
+from recsys.bundle.towers import CHUNK
 from recsys.columns import ITEM_ID, USER_ID
 from recsys.data.encode import Encoder
 from recsys.data.ranking_state import RankingState

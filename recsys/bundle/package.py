@@ -10,8 +10,9 @@ MODULES = (
     "data/__init__.py", "data/asked.py", "data/candidate_tables.py", "data/candidates.py", "data/encode.py",
     "data/log.py", "data/log_rows.py", "data/pair_features.py", "data/pair_plan.py", "data/past_lines.py",
     "data/ranking_state.py", "data/ranking_store.py", "data/snapshots.py", "data/topk.py",
-    "bundle/__init__.py", "bundle/format.py", "bundle/histories.py", "bundle/index.py", "bundle/parts.py",
-    "bundle/pyfunc.py", "bundle/ranking.py", "bundle/reader.py", "bundle/requests.py", "bundle/sample.py",
+    "bundle/__init__.py", "bundle/answers.py", "bundle/format.py", "bundle/histories.py", "bundle/index.py",
+    "bundle/parts.py", "bundle/pyfunc.py", "bundle/ranking.py", "bundle/reader.py", "bundle/requests.py",
+    "bundle/sample.py", "bundle/towers.py",
 )  # fmt: skip
 """All that ``recsys.bundle.reader`` and ``recsys.bundle.pyfunc`` import; a test holds the list to that."""
 

@@ -3,7 +3,6 @@
 from collections.abc import Collection, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -12,31 +11,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from recsys.bundle import format as part
+from recsys.bundle.answers import NO_ITEMS, answer, check_k, checked_ks
 from recsys.bundle.format import Manifest, read_manifest
-from recsys.bundle.histories import Fresh, Histories
+from recsys.bundle.histories import Fresh
 from recsys.bundle.index import ItemIndex, best_items
-from recsys.bundle.parts import local_folder, read_tower, read_vectors, run_tower
+from recsys.bundle.parts import local_folder, read_vectors
 from recsys.bundle.ranking import Ranking, Requests
-from recsys.bundle.requests import (
-    ASOF_COLUMN,
-    DTYPES,
-    ELIGIBLE,
-    Event,
-    Id,
-    TowerInputs,
-    checked_ids,
-    fresh_events,
-    item_table,
-    microseconds,
-    request_time,
-)
+from recsys.bundle.requests import ELIGIBLE, Event, Id, checked_ids, fresh_events, microseconds, request_time
 from recsys.bundle.sample import check_sample
-from recsys.columns import ITEM_ID, RANK, SCORE, USER_ID
-from recsys.data.encode import Encoder
+from recsys.bundle.towers import CHUNK, Towers
+from recsys.columns import ITEM_ID, USER_ID
 from recsys.errors import BundleError
-
-CHUNK = 512
-"""Requests, or items, that go through a tower at a time."""
 
 
 class Bundle:
@@ -63,17 +48,11 @@ class Bundle:
         self.user_vectors = read_vectors(folder / part.USER_EMBEDDINGS, self.user_ids)
         self.item_vectors = read_vectors(folder / part.ITEM_EMBEDDINGS, self.item_ids)
         self.eligible = torch.from_numpy(self.items[ELIGIBLE].to_numpy().copy())
-        self._user_tower = read_tower(folder / part.USER_TOWER)
-        self._item_tower = read_tower(folder / part.ITEM_TOWER)
+        self._towers = Towers(folder, manifest, users, self.items)
         self._index = ItemIndex.load(folder / part.INDEX, manifest.index["search_width"])
         self._user_rows: dict[Id, int] = {user: row for row, user in enumerate(self.user_ids.to_list())}
         self._item_rows: dict[Id, int] = {item: row for row, item in enumerate(self.item_ids.to_list())}
         self._cut = microseconds(datetime.fromisoformat(manifest.cut), "cut")
-        encoder = Encoder.load(folder / part.VOCABULARIES)
-        table = item_table(encoder, self.items)
-        histories = Histories.load(folder / part.HISTORIES, manifest.n_users)
-        self._inputs = TowerInputs(encoder, users, table, histories, manifest.history_length, manifest.user_id_type)
-        features = {name: column[1:-1] for name, column in table.items()}
         self.ranking: Ranking | None = None
         if manifest.ranker:
             self.ranking = Ranking(
@@ -81,7 +60,7 @@ class Bundle:
                 self.item_vectors,
                 self.eligible,
                 self.item_ids,
-                features,
+                self._towers.item_features,
                 manifest.ranker["temperature"],
                 manifest.n_users,
                 manifest.signatures["ranker"],
@@ -124,7 +103,7 @@ class Bundle:
         """
         ids = checked_ids(user_ids, self.manifest.user_id_type, USER_ID)
         now, fresh = self._fresh(histories, len(ids), as_of)
-        return self._embed(ids, fresh, now, context)
+        return self._towers.users(ids, self._rows_of_users(ids), fresh, now, context)
 
     def embed_items(self, item_ids: Sequence[Id] | pl.Series) -> Tensor:
         """Run the item tower on items of the catalogue as of the cut; returns ``[B, D]`` float32.
@@ -132,11 +111,7 @@ class Bundle:
         Raises:
             BundleError: An item that the bundle does not know.
         """
-        rows = self._rows_of_items(item_ids)
-        out = torch.empty(len(rows), self.manifest.width)
-        for start in range(0, len(rows), CHUNK):
-            out[start : start + CHUNK] = run_tower(self._item_tower, self._item_inputs(rows[start : start + CHUNK]))
-        return out
+        return self._towers.items(self._rows_of_items(item_ids))
 
     def check_sample(self) -> int:
         """Reproduce the golden sample; returns the number of answers, all of which agreed.
@@ -164,7 +139,7 @@ class Bundle:
             Item rows ``[B, k]``, best first, and their scores; where there are fewer than ``k`` items the rows
             end in -1 and the scores in -inf.
         """
-        _check_k(k)
+        check_k(k)
         return best_items(self._index, self.item_vectors, self.eligible, vectors, k, exclude)
 
     def recommend(
@@ -195,33 +170,27 @@ class Bundle:
         Raises:
             BundleError: As in :meth:`embed_users`, or a ``k`` below 1.
         """
-        asked = self.user_ids.to_list() if users is None else users
-        ids = checked_ids(asked, self.manifest.user_id_type, USER_ID)
-        ks = [k] * len(ids) if isinstance(k, int) else list(k)
-        if len(ks) != len(ids):
-            raise BundleError(f"k: {len(ks)} numbers given for {len(ids)} users; give one for each, or one number.")
-        for asked_k in ks:
-            _check_k(asked_k)
+        ids = checked_ids(self.user_ids if users is None else users, self.manifest.user_id_type, USER_ID)
+        ks = checked_ks(k, len(ids))
         now, fresh = self._fresh(histories, len(ids), as_of)
         banned = {self._item_rows[i] for i in checked_ids(exclude, self.manifest.item_id_type, "exclude")
                   if i in self._item_rows}  # fmt: skip
-        answers = [self._answer([], [], np.empty((0, 1), np.int64), np.empty((0, 1), np.float32))]
+        stored = as_of is None and histories is None and context is None
+        answers = [self._answer([], [], *NO_ITEMS)]
         for start in range(0, len(ids), CHUNK):
             chunk = slice(start, start + CHUNK)
             rows = self._rows_of_users(ids[chunk])
-            if as_of is None and histories is None and context is None and min(rows) >= 0:
-                vectors = self.user_vectors[rows]
-            else:
-                vectors = self._embed(ids[chunk], fresh[chunk], now, None if context is None else context[chunk])
+            some = None if context is None else context[chunk]
+            vectors = self._vectors(ids[chunk], rows, fresh[chunk], now, some, stored=stored)
             dropped: list[Collection[int]] = [banned] * len(rows)
             if exclude_seen:
-                past = self._inputs.histories
+                past = self._towers.inputs.histories
                 dropped = [banned.union(past.seen(u, f).tolist()) for u, f in zip(rows, fresh[chunk], strict=True)]
             if self.ranking is None:
                 found = self.retrieve(vectors, max(ks[chunk]), dropped)
             else:
-                requests = self._requests(self.ranking, ids[chunk], rows, fresh[chunk], now, vectors)
-                found = self._best(self.ranking, requests, vectors, ks[chunk], dropped)
+                asked = self.ranking.requests(rows, fresh[chunk], now, vectors, self._towers.inputs.people(ids[chunk]))
+                found = self._best(self.ranking, asked, vectors, ks[chunk], dropped)
             answers.append(self._answer(ids[chunk], ks[chunk], *found))
         return pl.concat(answers)
 
@@ -241,15 +210,14 @@ class Bundle:
         Raises:
             BundleError: As in :meth:`embed_users`, or the bundle has no second stage.
         """
-        if self.ranking is None:
-            raise BundleError(f"bundle {self.folder}: it has no ranker; train with ranker=wide_deep to have one.")
-        ids = checked_ids(users, self.manifest.user_id_type, USER_ID)
-        answers = [self._answer([], [], np.empty((0, 1), np.int64), np.empty((0, 1), np.float32))]
+        ranking, ids = self._ranker(), checked_ids(users, self.manifest.user_id_type, USER_ID)
+        now, fresh = self._fresh(histories, len(ids), as_of)
+        answers = [self._answer([], [], *NO_ITEMS)]
         for start in range(0, len(ids), CHUNK):
             chunk = slice(start, start + CHUNK)
-            asked = self.requests(ids[chunk], None if histories is None else histories[chunk], as_of)
-            limit = [self.ranking.state.candidate_plan.limit] * len(ids[chunk])
-            answers.append(self._answer(ids[chunk], limit, *self.ranking.best(asked, limit, [()] * len(limit), None)))
+            asked = self._requests(ranking, ids[chunk], fresh[chunk], now, stored=as_of is None and histories is None)
+            limit = [ranking.state.candidate_plan.limit] * len(ids[chunk])
+            answers.append(self._answer(ids[chunk], limit, *ranking.best(asked, limit, [()] * len(limit), None)))
         return pl.concat(answers)
 
     def requests(
@@ -268,19 +236,36 @@ class Bundle:
         Raises:
             BundleError: As in :meth:`embed_users`, or the bundle has no second stage.
         """
+        ranking, ids = self._ranker(), checked_ids(users, self.manifest.user_id_type, USER_ID)
+        now, fresh = self._fresh(histories, len(ids), as_of)
+        return self._requests(ranking, ids, fresh, now, stored=as_of is None and histories is None)
+
+    def _ranker(self) -> Ranking:
         if self.ranking is None:
             raise BundleError(f"bundle {self.folder}: it has no ranker; train with ranker=wide_deep to have one.")
-        ids = checked_ids(users, self.manifest.user_id_type, USER_ID)
-        now, fresh = self._fresh(histories, len(ids), as_of)
-        rows = self._rows_of_users(ids)
-        known = as_of is None and histories is None and min(rows, default=-1) >= 0
-        vectors = self.user_vectors[rows] if known else self._embed(ids, fresh, now, None)
-        return self._requests(self.ranking, ids, rows, fresh, now, vectors)
+        return self.ranking
 
     def _requests(
-        self, ranking: Ranking, ids: list[Id | None], rows: list[int], fresh: list[Fresh], now: int, vectors: Tensor
+        self, ranking: Ranking, ids: list[Id | None], fresh: list[Fresh], now: int, *, stored: bool
     ) -> Requests:
-        return ranking.requests(rows, fresh, now, vectors, self._inputs.people(ids))
+        rows = self._rows_of_users(ids)
+        vectors = self._vectors(ids, rows, fresh, now, None, stored=stored)
+        return ranking.requests(rows, fresh, now, vectors, self._towers.inputs.people(ids))
+
+    def _vectors(
+        self,
+        ids: list[Id | None],
+        rows: list[int],
+        fresh: list[Fresh],
+        now: int,
+        context: pl.DataFrame | None,
+        *,
+        stored: bool,
+    ) -> Tensor:
+        """Return the vectors of users, ``[B, D]``: the ``stored`` ones will do where all are known, else new ones."""
+        if stored and min(rows, default=-1) >= 0:
+            return self.user_vectors[rows]
+        return self._towers.users(ids, rows, fresh, now, context)
 
     def _best(
         self, ranking: Ranking, asked: Requests, vectors: Tensor, ks: Sequence[int], dropped: Sequence[Collection[int]]
@@ -291,31 +276,7 @@ class Bundle:
     def _answer(
         self, ids: list[Id | None], ks: Sequence[int], rows: NDArray[np.int64], scores: NDArray[np.float32]
     ) -> pl.DataFrame:
-        """Turn found rows ``[B, k]`` into the answer's frame."""
-        rank = np.broadcast_to(np.arange(1, rows.shape[1] + 1), rows.shape)
-        keep = (rows >= 0) & (rank <= np.asarray(ks, dtype=np.int64).reshape(-1, 1))
-        request = np.nonzero(keep)[0]
-        users = pl.Series(USER_ID, ids, dtype=DTYPES[self.manifest.user_id_type])
-        return pl.DataFrame(
-            [
-                users.gather(request),
-                self.item_ids.gather(rows[keep]),
-                pl.Series(RANK, rank[keep], dtype=pl.Int64),
-                pl.Series(SCORE, scores[keep], dtype=pl.Float32),
-            ]
-        )
-
-    def _embed(self, ids: list[Id | None], fresh: list[Fresh], now: int, context: pl.DataFrame | None) -> Tensor:
-        if context is not None and len(context) != len(ids):
-            raise BundleError(f"context: {len(context)} rows given for {len(ids)} users; give one for each.")
-        out = torch.empty(len(ids), self.manifest.width)
-        for start in range(0, len(ids), CHUNK):
-            chunk = slice(start, start + CHUNK)
-            rows = self._rows_of_users(ids[chunk])
-            some = None if context is None else context[chunk]
-            inputs = self._inputs.build(ids[chunk], rows, fresh[chunk], [now] * len(rows), some)
-            out[chunk] = run_tower(self._user_tower, inputs)
-        return out
+        return answer(ids, self.manifest.user_id_type, self.item_ids, ks, rows, scores)
 
     def _rows_of_users(self, ids: list[Id | None]) -> list[int]:
         return [-1 if user is None else self._user_rows.get(user, -1) for user in ids]
@@ -326,13 +287,6 @@ class Bundle:
         now = request_time(as_of, self._cut, histories)
         return now, fresh_events(histories, n_users, self._item_rows, self.manifest.item_id_type, now)
 
-    def _item_inputs(self, rows: list[int]) -> dict[str, Tensor]:
-        places = torch.tensor(rows)
-        inputs = {name: column[places + 1] for name, column in self._inputs.table.items()}
-        return inputs | {
-            name: torch.from_numpy(self.items[column].to_numpy().copy())[places] for name, column in ASOF_COLUMN.items()
-        }
-
     def _rows_of_items(self, item_ids: Sequence[Id] | pl.Series) -> list[int]:
         ids = checked_ids(item_ids, self.manifest.item_id_type, "item_ids")
         rows = [-1 if item is None else self._item_rows.get(item, -1) for item in ids]
@@ -341,8 +295,3 @@ class Bundle:
                 f"item_ids: {rows.count(-1)} of {len(rows)} are not in the catalogue, such as {ids[rows.index(-1)]!r}."
             )
         return rows
-
-
-def _check_k(k: Any) -> None:
-    if isinstance(k, bool) or not isinstance(k, int) or k < 1:
-        raise BundleError(f"k: {k!r} is not a whole number of at least 1.")

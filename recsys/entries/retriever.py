@@ -106,7 +106,7 @@ def variants(
 def tower_inputs(data: "FittedData") -> Any:
     """Return what the towers read: every declared feature with the size of its table or its scale."""
     from recsys.models.embeddings import FeatureInput
-    from recsys.models.two_tower import TowerInputs
+    from recsys.models.tower_shape import TowerInputs
 
     encoder = data.encoder
     sizes = {f.name: encoder.size(f) for f in encoder.spec if f.is_categorical}

@@ -12,7 +12,8 @@ from recsys.config.schema import ModelConfig, ObjectiveConfig, TrainingConfig
 from recsys.data.batches import MomentBatches
 from recsys.data.log import InteractionLog
 from recsys.data.tables import FeatureTables
-from recsys.models.two_tower import TowerInputs, TowerShape, TwoTower
+from recsys.models.tower_shape import TowerInputs, TowerShape
+from recsys.models.two_tower import TwoTower
 from recsys.training.epochs import Course, Fitted, Validate
 from recsys.training.factors import fit_item_factors
 from recsys.training.task import LearningRates, RetrieverTask

@@ -92,7 +92,7 @@ def test_a_full_disk_leaves_no_bundle(name: str, shop, tmp_path: Path, monkeypat
 def test_writers_in_c_raise_as_python_does(shop, exported: tuple[Path, Manifest]) -> None:
     """Left to open the file themselves, torch would end the process and faiss raise a RuntimeError."""
     tower = shop.item_tower.eval()
-    table = Bundle.load(exported[0])._inputs.table
+    table = Bundle.load(exported[0])._towers.inputs.table
     inputs = {key: column[1:8] for key, column in table.items()} | {"popularity": torch.ones(7), "age": torch.ones(7)}
     writers = (
         lambda: save_script(script(tower), FULL),
@@ -108,7 +108,7 @@ def test_writers_in_c_raise_as_python_does(shop, exported: tuple[Path, Manifest]
 def test_the_written_program_is_the_one_that_was_compared(exported: tuple[Path, Manifest], shop) -> None:
     folder, _ = exported
     bundle, asof = Bundle.load(folder), shop.arguments()["item_asof"]
-    features = {key: column[1:-1] for key, column in bundle._inputs.table.items()} | asof
+    features = {key: column[1:-1] for key, column in bundle._towers.inputs.table.items()} | asof
     with torch.inference_mode():
         vectors = torch.export.load(folder / "item_tower.pt2").module()(features)
     torch.testing.assert_close(vectors, bundle.item_vectors, rtol=0, atol=1e-6)

@@ -31,7 +31,7 @@ def test_certificate_covers_every_case_of_both_towers_in_both_forms(exported: tu
 
 def test_stored_vectors_are_the_eager_towers_own(exported, bundle: Bundle, shop) -> None:
     """Through the files: what was written, what the scripted tower says now, and the eager tower agree by value."""
-    table = bundle._inputs.table
+    table = bundle._towers.inputs.table
     features = {name: column[1:-1] for name, column in table.items()}
     asof = shop.arguments()["item_asof"]
     with torch.inference_mode():

@@ -90,6 +90,17 @@ def test_rank_answers_with_all_candidates_and_nothing_else(ranked: Bundle, scarc
     assert ids(told) == ids(by_hand(ranked, "u3", histories=[["i70", "i71"]]))
 
 
+def test_the_time_of_a_request_does_not_depend_on_the_chunk(ranked: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    cut = datetime.fromisoformat(ranked.manifest.cut)
+    histories = [[("i70", cut + timedelta(days=1))], [("i71", cut + timedelta(days=30))]]
+    whole = ranked.rank(["u3", "u4"], histories)
+    assert whole.equals(ranked.rank(["u3", "u4"], histories, as_of=cut + timedelta(days=30)))
+    monkeypatch.setattr("recsys.bundle.reader.CHUNK", 1)
+    parts = ranked.rank(["u3", "u4"], histories)
+    assert parts.drop("score").equals(whole.drop("score"))
+    assert parts["score"].to_list() == pytest.approx(whole["score"].to_list(), abs=1e-5)
+
+
 def test_what_is_excluded_does_not_come(ranked: Bundle) -> None:
     whole = ids(ranked.recommend(["u0"], k=80))
     assert len(set(whole)) == 80

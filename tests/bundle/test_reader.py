@@ -157,7 +157,7 @@ def test_the_towers_read_what_they_read_in_training(shop, bundle: Bundle) -> Non
     now = round(CUT.timestamp() * 1e6)
     rows = torch.arange(len(users))
     expected = requests_as_of(log, tables, rows, now, bundle.manifest.history_length)
-    got = known_users(bundle._inputs, rows, now)
+    got = known_users(bundle._towers.inputs, rows, now)
     assert got.keys() == expected.keys()
     for name, column in expected.items():
         torch.testing.assert_close(got[name], column, rtol=0, atol=0, equal_nan=True, msg=name)

@@ -5,8 +5,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recsys.data.batches import PERIOD_DAYS, MomentBatches, moments_of
+from recsys.data.batches import PERIOD_DAYS, MomentBatches
 from recsys.data.log import DAY
+from recsys.data.moments import moments_of
 from recsys.errors import DataError
 
 HOUR = DAY // 24

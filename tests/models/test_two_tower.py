@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from recsys.models.embeddings import FeatureInput
-from recsys.models.two_tower import TowerInputs, TowerShape, TwoTower
+from recsys.models.tower_shape import TowerInputs, TowerShape
+from recsys.models.two_tower import TwoTower
 from tests.models.trained import as_if_trained
 
 NAN = float("nan")

@@ -9,7 +9,7 @@ import torch
 from recsys.data.log import DAY, InteractionLog
 from recsys.data.tables import FeatureTables
 from recsys.models.embeddings import FeatureInput
-from recsys.models.two_tower import TowerInputs
+from recsys.models.tower_shape import TowerInputs
 
 USERS, BRANDS, PER_BRAND = 24, 4, 8
 START = 1_704_067_200_000_000

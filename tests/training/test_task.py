@@ -6,7 +6,8 @@ import torch
 from recsys.data.asof import ItemClock
 from recsys.data.batches import MomentBatches
 from recsys.data.tables import requests_as_of
-from recsys.models.two_tower import TowerShape, TwoTower
+from recsys.models.tower_shape import TowerShape
+from recsys.models.two_tower import TwoTower
 from recsys.training import task
 from recsys.training.optimizers import retriever_optimizer
 from recsys.training.task import LearningRates, RetrieverTask, embed_items, retrieval_loss
