@@ -23,6 +23,10 @@ from recsys.errors import ConfigError
 from recsys.evaluation.baselines import BASELINES
 from recsys.evaluation.metrics import FAMILIES
 from recsys.evaluation.slices import LIST_OF
+from recsys.models.transforms import FORMS
+from recsys.models.wide_deep import NORMS
+from recsys.training.fit_ranker import CALIBRATIONS
+from recsys.training.ranker_task import LOSSES
 
 
 def make_config(**groups: dict[str, object]) -> Config:
@@ -233,4 +237,8 @@ def test_legal_names_are_those_that_the_rooms_know() -> None:
     assert set(schema.SLICES) | {"all"} == set(LIST_OF)
     assert set(schema.BASELINES) == set(BASELINES)
     assert set(schema.INDEXES) == set(KINDS)
+    assert set(schema.RANKER_NORMS) == set(NORMS)
+    assert set(schema.NUMERIC_FORMS) == set(FORMS)
+    assert set(schema.RANKING_LOSSES) == set(LOSSES)
+    assert set(schema.CALIBRATIONS) == {*CALIBRATIONS, "none"}
     assert set(schema.VARIANTS) < {path.stem for path in (conf_dir() / "model").glob("*.yaml")}

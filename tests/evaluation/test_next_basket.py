@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -86,17 +87,22 @@ def up_cf_oracle(baskets: Baskets, model: UPCF) -> np.ndarray:
     return out
 
 
-@pytest.mark.parametrize("seed", range(5))
-@pytest.mark.parametrize("model", [TIFUKNN(groups=3, neighbours=4), TIFUKNN(groups=20, neighbours=100, alpha=0.2)])
-def test_tifu_knn_agrees_with_the_oracle(make_log: MakeLog, model: TIFUKNN, seed: int) -> None:
+def agrees(model: Any, oracle: Callable[[Baskets, Any], np.ndarray], make_log: MakeLog, seed: int) -> None:
+    """Fit on a random world and compare the scores of all users of whom the oracle is sure."""
     rows, baskets = world(seed)
     model.fit(past_of(make_log(rows, USERS, ITEMS)))
-    wanted = tifu_oracle(baskets, model)
+    wanted = oracle(baskets, model)
     sure = ~np.isnan(wanted).any(1)
     assert sure.sum() > USERS / 2
     scores, wanted = model.scores(torch.arange(USERS)).numpy()[sure], wanted[sure]
     assert scores[wanted > 0] == pytest.approx(wanted[wanted > 0], rel=1e-5)
     assert (scores[wanted == 0] < 0).all()
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("model", [TIFUKNN(groups=3, neighbours=4), TIFUKNN(groups=20, neighbours=100, alpha=0.2)])
+def test_tifu_knn_agrees_with_the_oracle(make_log: MakeLog, model: TIFUKNN, seed: int) -> None:
+    agrees(model, tifu_oracle, make_log, seed)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -105,14 +111,7 @@ def test_tifu_knn_agrees_with_the_oracle(make_log: MakeLog, model: TIFUKNN, seed
     [UPCF(recency=3, asymmetry=0.25, neighbours=4), UPCF(recency=99, asymmetry=0.9, locality=1, neighbours=100)],
 )
 def test_up_cf_agrees_with_the_oracle(make_log: MakeLog, model: UPCF, seed: int) -> None:
-    rows, baskets = world(seed)
-    model.fit(past_of(make_log(rows, USERS, ITEMS)))
-    wanted = up_cf_oracle(baskets, model)
-    sure = ~np.isnan(wanted).any(1)
-    assert sure.sum() > USERS / 2
-    scores, wanted = model.scores(torch.arange(USERS)).numpy()[sure], wanted[sure]
-    assert scores[wanted > 0] == pytest.approx(wanted[wanted > 0], rel=1e-5)
-    assert (scores[wanted == 0] < 0).all()
+    agrees(model, up_cf_oracle, make_log, seed)
 
 
 def test_tifu_knn_by_hand(make_log: MakeLog) -> None:
