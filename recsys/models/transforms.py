@@ -150,6 +150,7 @@ class NumericTransform(nn.Module):
         self.register_buffer("flagged", torch.tensor([i for i, f in enumerate(fits) if f.missing], dtype=torch.int64))
         real = torch.arange(size - 1) < (counts - 1).unsqueeze(1)  # [F, size - 1]
         self.register_buffer("intervals", real.flatten().nonzero().squeeze(1))
+        self.all_intervals = bool(real.all())
         self.width = len(self.flagged) + features * (len(chosen) + self.use_log)
         self.width += len(self.intervals) * self.use_piecewise
 
@@ -189,10 +190,10 @@ class NumericTransform(nn.Module):
             low, high = table.gather(0, knot), table.gather(0, after)
             parts.append((low + way * (high - low)).masked_fill(missing, 0.0))
         if self.use_piecewise:
+            # In place, and without a gather where every feature has all knots: it is wider than all the rest together.
             steps = torch.arange(self.knots.size(1) - 1, device=place.device)
-            passed = (place.unsqueeze(2) - steps).clamp(0.0, 1.0) - 0.5
-            passed = passed.masked_fill(missing.unsqueeze(2), 0.0)
-            parts.append(passed.flatten(1)[:, self.intervals])
+            passed = (place.unsqueeze(2) - steps).clamp_(0.0, 1.0).sub_(0.5).mul_((~missing).unsqueeze(2)).flatten(1)
+            parts.append(passed if self.all_intervals else passed[:, self.intervals])
         if self.use_log:
             parts.append(logs.masked_fill(missing, 0.0))
         return torch.cat(parts, 1)
