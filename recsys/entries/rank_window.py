@@ -167,18 +167,29 @@ def importances(
     ranking: "Ranking", features: "list[dict[str, Tensor]]", labels: "Tensor", query: "Tensor", cfg: Config
 ) -> "list[Importance]":
     """Return what the features are worth to the bundle's ranker, by the pairs of the first users."""
-    import torch
-
+    from recsys.data.recent import HISTORY, REQUEST, join_pairs
     from recsys.evaluation.importance import families, permutation_importance
 
-    joined = {name: torch.cat([some[name] for some in features]) for name in features[0]}
-    pairs = len(next(iter(joined.values())))
+    joined = join_pairs(features)
+    histories = {name: values for name, values in joined.items() if name.startswith(HISTORY)}
+    of_pairs = {name: values for name, values in joined.items() if name not in histories}
+    request = of_pairs.pop(REQUEST, None)
+    groups = families(of_pairs, ranking.state.plan.prefixes)
+    if request is not None:  # a pair of another request sees another history
+        of_pairs["history"] = request
+
+    def score(some: "dict[str, Tensor]") -> "Tensor":
+        """Return the logits of pairs."""
+        shown = {REQUEST: some["history"]} if histories else {}
+        return ranking.run(some | shown | histories)[:, 0]
+
+    pairs = len(next(iter(of_pairs.values())))
     return permutation_importance(
-        lambda some: ranking.run(some)[:, 0],
-        joined,
+        score,
+        of_pairs,
         labels[:pairs],
         query[:pairs],
-        groups=families(joined, ranking.state.plan.prefixes),
+        groups=groups,
         repeats=1,
         seed=cfg.seed,
         most_groups=cfg.evaluation.importance,

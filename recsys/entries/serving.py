@@ -73,6 +73,8 @@ def check_served(
     """
     import torch
 
+    from recsys.data.asked import asked_as_of
+    from recsys.data.recent import history_inputs, pairs_at_once, recent_items, take_pairs
     from recsys.data.snapshots import pair_inputs
     from recsys.errors import BundleError
     from recsys.training.task import embed_users
@@ -83,8 +85,13 @@ def check_served(
     (pairs,) = pairs_of(prepared, data.log, second.state, users, vectors)
     item_ids, user_ids = ranker_ids(data)
     features = pair_inputs(pairs.names, pairs.numbers, pairs.item, users[pairs.query], item_ids, user_ids)
+    if second.state.history:
+        recent = recent_items(asked_as_of(data.log, users, data.cut), second.state.history)
+        features |= history_inputs(recent, pairs.query, item_ids)
+    parts = torch.arange(len(pairs)).split(pairs_at_once(features, len(pairs) or 1))
     with torch.no_grad():
-        expected = second.ranker.eval()(features)[:, 0]
+        ranker = second.ranker.eval()
+        expected = torch.cat([ranker(take_pairs(features, rows))[:, 0] for rows in parts])
     requests = bundle.requests(bundle.user_ids.gather(users.numpy()))
     served = bundle.ranking.candidates(requests)
     found = bundle.ranking.score(requests, served)[:, 0]

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from recsys.columns import ITEM_ID
 from recsys.config.schema import ObjectiveConfig, RankerConfig
-from recsys.data.pair_batches import HISTORY, REQUEST, PairBatches, take_pairs
+from recsys.data.pair_batches import PairBatches
+from recsys.data.recent import AGE, HISTORY, REQUEST, pairs_at_once, take_pairs
 from recsys.errors import ConfigError, DataError
 from recsys.models.calibration import fit_isotonic, fit_platt
 from recsys.models.transforms import fit_numeric
@@ -187,7 +188,7 @@ def score_keys(model: WideDeep) -> set[str]:
         if model.has_numerics:
             keys |= {"numeric/position", "numeric/log"}
         if model.deep.use_history:
-            keys |= {REQUEST, HISTORY + "age"}
+            keys |= {REQUEST, AGE}
             keys |= {HISTORY + name for name, also in zip(names, in_history, strict=True) if also}
     return keys
 
@@ -199,14 +200,14 @@ def predict(model: WideDeep, features: dict[str, Tensor], chunk: int = CHUNK) ->
     Args:
         model: In evaluation mode, on any device.
         features: As :meth:`WideDeep.forward` takes them, on one device.
-        chunk: Pairs that are scored at a time.
+        chunk: Pairs that are scored at a time; fewer with a history.
 
     Returns:
         Logits, float32 ``[P]``, on the CPU.
     """
     device, some = model.bias.device, features[model.first_name]
     logits = []
-    for rows in torch.arange(len(some), device=some.device).split(chunk):
+    for rows in torch.arange(len(some), device=some.device).split(pairs_at_once(features, chunk)):
         part = {name: values.to(device) for name, values in take_pairs(features, rows).items()}
         logits.append(model(part).view(len(rows), len(model.base_rates))[:, 0].cpu())
     return torch.cat(logits)

@@ -119,6 +119,8 @@ SETTINGS = RankerTrainingConfig()
         ({"dropout": 1.0}, "ranker.dropout=1.0"),
         ({"id_dropout": 1.1}, "ranker.id_dropout=1.1"),
         ({"attention": -1}, "ranker.attention=-1"),
+        ({"attention": 8, "use_deep": False}, "ranker.attention=8: is of the deep part; leave it out"),
+        ({"history": 0}, "ranker.history=0: must be 1 or more"),
         ({"norm": "layr"}, "ranker.norm: 'layr' is not one of layer, batch, none. Did you mean 'layer'?"),
         ({"forms": ["log", "piecwise"]}, "Did you mean 'piecewise'?"),
         ({"calibration": "plat"}, "Did you mean 'platt'?"),
