@@ -220,8 +220,10 @@ def _model(model: ModelConfig) -> Iterator[str]:
 def _ranker(ranker: RankerConfig) -> Iterator[str]:
     if not (ranker.use_wide or ranker.use_deep):
         yield "ranker.use_wide=false and ranker.use_deep=false: nothing is left to rank by; one must be true."
-    if ranker.attention and not ranker.use_deep:
-        yield f"ranker.attention={ranker.attention}: is of the deep part; leave it out with ranker.use_deep=false."
+    for key in ("attention", "start_from_towers"):
+        value = getattr(ranker, key)
+        if value and not ranker.use_deep:
+            yield f"ranker.{key}={str(value).lower()}: is of the deep part; leave it out with ranker.use_deep=false."
     if not ranker.hidden or any(width < 1 for width in ranker.hidden):
         yield f"ranker.hidden={list(ranker.hidden)}: one or more widths of 1 or more."
     candidates = ranker.candidates

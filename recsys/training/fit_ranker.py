@@ -1,7 +1,7 @@
 """Fits the ranker of the second stage: chooses its epochs on validation, or fits for a number that was chosen."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -98,6 +98,7 @@ def fit_ranker(
     validate: Callable[[WideDeep], dict[str, float]] | None = None,
     epochs: int | None = None,
     logger: Any = False,
+    starts: Mapping[str, tuple[Tensor, Tensor]] | None = None,
 ) -> Fitted[WideDeep]:
     """Fit a Wide & Deep ranker on snapshots.
 
@@ -116,6 +117,8 @@ def fit_ranker(
         validate: Measures the model after every epoch.
         epochs: Number of epochs, when it has been chosen already.
         logger: Lightning logger, or False.
+        starts: Name of a categorical feature to ids and vectors that its embedding starts from, as
+            :meth:`WideDeep.start_from` takes them; the others start by chance, as all do in a model without deep part.
 
     Raises:
         DataError: No pair of the set is positive, or there are fewer groups than processes.
@@ -140,7 +143,11 @@ def fit_ranker(
     )
     trainer = course.trainer
     device = trainer.strategy.root_device
-    model = make_ranker(train, config, id_inputs, crosses, sparse=trainer.world_size == 1).to(device)
+    model = make_ranker(train, config, id_inputs, crosses, sparse=trainer.world_size == 1)
+    if config.use_deep:
+        for name, (ids, vectors) in (starts or {}).items():
+            model.start_from(name, ids, vectors)
+    model.to(device)
     batches = PairBatches(
         encode_pairs(model, train.features),
         train.labels.to(device),

@@ -120,6 +120,7 @@ SETTINGS = RankerTrainingConfig()
         ({"id_dropout": 1.1}, "ranker.id_dropout=1.1"),
         ({"attention": -1}, "ranker.attention=-1"),
         ({"attention": 8, "use_deep": False}, "ranker.attention=8: is of the deep part; leave it out"),
+        ({"start_from_towers": True, "use_deep": False}, "ranker.start_from_towers=true: is of the deep part"),
         ({"history": 0}, "ranker.history=0: must be 1 or more"),
         ({"norm": "layr"}, "ranker.norm: 'layr' is not one of layer, batch, none. Did you mean 'layer'?"),
         ({"forms": ["log", "piecwise"]}, "Did you mean 'piecewise'?"),
