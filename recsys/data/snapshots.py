@@ -116,6 +116,22 @@ def thin_out(snapshot: Snapshot, share: float, seed: int) -> Snapshot:
     )
 
 
+def of_users(snapshot: Snapshot, start: int, end: int) -> Snapshot:
+    """Return the pairs of the users at the places ``start`` to ``end - 1``, as a snapshot of these alone."""
+    first, last = torch.searchsorted(snapshot.query, torch.tensor([start, end])).tolist()
+    recent = snapshot.recent
+    return replace(
+        snapshot,
+        users=snapshot.users[start:end],
+        query=snapshot.query[first:last] - start,
+        item=snapshot.item[first:last],
+        numbers=snapshot.numbers[first:last],
+        labels=snapshot.labels[first:last],
+        rate=snapshot.rate[first:last],
+        recent=None if recent is None else Recent(recent.item[start:end], recent.age[start:end]),
+    )
+
+
 def ranking_set(
     snapshots: Sequence[Snapshot], item_ids: Mapping[str, Tensor], user_ids: Mapping[str, Tensor]
 ) -> RankingSet:

@@ -152,6 +152,7 @@ def rank_window(
     quality, curves = ranking_metrics(
         main[:, 0], main[:, 1], labels, whole_query, activity(targets)[whole_query], ACTIVITY
     )
+    warn_if_off(quality, float(labels.sum()))
     scorers = [
         PairScorer(
             name, targets.n_items, targets.users, whole_query, whole_item, main[:, 0] if name == MAIN else scores,
@@ -161,6 +162,23 @@ def rank_window(
     ]  # fmt: skip
     worth = importances(bundle.ranking, looked_at, labels, whole_query, cfg) if looked_at else []
     return RankedWindow(scorers, coverage(chunks, targets), quality, curves, worth, boosted is not None)
+
+
+def warn_if_off(quality: "Mapping[str, float]", positives: float) -> None:
+    """Say where probabilities are far from rates: an error before the window, in it perhaps a change of behaviour."""
+    import logging
+
+    from recsys.entries.serving import is_off
+
+    mean, rate = quality["mean_probability"], quality["base_rate"]
+    if is_off(mean, rate, positives):
+        logging.getLogger(__name__).warning(
+            "the mean probability of the pairs ranked is %.4g, their base rate %.4g: users behave otherwise than "
+            "before the window, or the data of the two differ; the order of items need not suffer, but do not rely on "
+            "the probabilities before they are calibrated on newer data.",
+            mean,
+            rate,
+        )
 
 
 def importances(

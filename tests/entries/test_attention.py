@@ -15,13 +15,13 @@ from recsys.bundle.export import SecondStage as Served
 from recsys.bundle.format import read_manifest, seal
 from recsys.bundle.reader import Bundle
 from recsys.config.schema import Config
-from recsys.data.dataset import as_time, interaction_log
+from recsys.data.dataset import as_time, data_before, interaction_log
 from recsys.data.log import DAY
 from recsys.data.snapshots import RankingSet, Snapshot
 from recsys.data.topk import NONE
 from recsys.entries.rank_window import importances
 from recsys.entries.ranker import SecondStage, fit, with_ids
-from recsys.entries.serving import check_served, served
+from recsys.entries.serving import check_base_rate, check_served, served
 from recsys.entries.snapshots import refuse_unknown, snapshot
 from recsys.entries.train import export
 from recsys.errors import BundleError, ConfigError
@@ -122,6 +122,20 @@ def check(first_stage: Any, shipped: Shipped, folder: Path) -> float:
 
 def test_what_was_trained_is_what_is_served(first_stage: Any, shipped: Shipped) -> None:
     assert check(first_stage, shipped, shipped.folder) == 1.0
+
+
+def test_labelled_pairs_keep_their_histories_in_the_bundle(first_stage: Any, shipped: Shipped, bundle: Bundle) -> None:
+    """Those of the bundle know what was taken after the cut of the snapshot."""
+    prepared, log = first_stage.prepared, first_stage.log
+    early = first_stage.data.cut - 6 * DAY
+    data = data_before(first_stage.data, early, prepared.has_item_table)
+    cfg = attentive(first_stage.cfg)
+    window = snapshot(cfg, prepared, log, data, first_stage.towers, first_stage.plan, early, first_stage.data.cut)
+    with torch.no_grad():
+        said = shipped.second.ranker.eval()(with_ids(first_stage.data, [window]).features)[:, 1]
+    window.labels.fill_(float(said.mean()))  # this ranker has learned nothing of use
+    mean, _ = check_base_rate(bundle, prepared, window)
+    assert mean == pytest.approx(float(said.mean()), rel=1e-4)
 
 
 def test_another_history_than_in_training_is_refused(first_stage: Any, shipped: Shipped, tmp_path: Path) -> None:
