@@ -45,6 +45,7 @@ from recsys.columns import ITEM_ID, USER_ID
 from recsys.data.encode import Encoder
 from recsys.data.ranking_state import RankingState
 from recsys.data.ranking_store import save_state
+from recsys.data.recent import HISTORY, REQUEST
 from recsys.errors import BundleError
 
 LIBRARIES = ("torch", "numpy", "polars", "faiss-cpu")
@@ -268,10 +269,11 @@ def _prove(
 
 
 def _signature(example: Inputs) -> dict[str, dict[str, Any]]:
-    """Return name -> dtype and shape; ``B`` and ``L`` are free."""
+    """Return name -> dtype and shape; ``B`` and ``L`` are free, and so is ``R`` where B pairs are of R requests."""
     out = {}
+    owner = "R" if REQUEST in example else "B"
     for name, column in sorted(example.items()):
-        free = ["B", "L"] if name.startswith("history/") else ["B"]
+        free = [owner, "L"] if name.startswith(HISTORY) else ["B"]
         out[name] = {"dtype": str(column.dtype).removeprefix("torch."), "shape": [*free, *column.shape[len(free) :]]}
     return out
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from recsys.data.recent import HISTORY, REQUEST
 from recsys.errors import BundleError
 
 log = logging.getLogger(__name__)
@@ -134,8 +135,10 @@ def export_program(tower: nn.Module, example: Inputs, path: Path) -> Callable[[I
         OSError: The place cannot be written to, or is full.
     """
     batch, length = torch.export.Dim("batch", min=1), torch.export.Dim("length", min=1)
+    # A ranker's histories are of requests, each with several pairs.
+    owner = torch.export.Dim("requests", min=1) if REQUEST in example else batch
     shapes = {
-        name: {0: batch, 1: length} if name.startswith("history/") else {0: batch} for name in example
+        name: {0: owner, 1: length} if name.startswith(HISTORY) else {0: batch} for name in example
     }  # fmt: skip
     archive = io.BytesIO()  # torch's own writer of files ends the process when the disk is full
     try:

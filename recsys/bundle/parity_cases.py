@@ -9,6 +9,7 @@ from recsys.bundle.parity import Inputs
 from recsys.bundle.ranking import Ranking
 from recsys.bundle.requests import ASOF, TowerInputs
 from recsys.columns import USER_ID
+from recsys.data.recent import REQUEST
 from recsys.features import OOV_ID, PAD_ID
 
 CASE_ROWS = 1024
@@ -52,28 +53,28 @@ def item_cases(item_inputs: Inputs, table: Inputs) -> dict[str, Inputs]:
 
 def ranker_cases(ranking: Ranking, inputs: TowerInputs, vectors: Tensor, now: int) -> dict[str, Inputs]:
     """Return inputs of the ranker: pairs of known users, of one without any past, and some without any feature."""
-    n = len(inputs.users)
-    rows = list(range(min(CASE_USERS, n)))
+    rows = [row % len(inputs.users) for row in range(CASE_USERS)]  # a program is not made for several from one alone
     ids = inputs.users[USER_ID].gather(rows).to_list()
     asked = ranking.requests(rows, [NOTHING] * len(rows), now, vectors[rows], inputs.people(ids))
     pairs = ranking.candidates(asked)
     stranger = ranking.requests([-1], [NOTHING], now, vectors[:1], inputs.people([None]))
     strange = ranking.candidates(stranger)
-    odd = ranking.inputs(asked, pairs, torch.arange(7) % len(pairs))
+    odd = ranking.inputs(asked, pairs, torch.linspace(0, len(pairs) - 1, 7).long())
+    read = {name: column for name, column in odd.items() if name != REQUEST}  # which is no feature but a place
     nothing = {
         name: torch.full_like(column, float("nan") if column.is_floating_point() else PAD_ID)
-        for name, column in odd.items()
+        for name, column in read.items()
     }
     unseen = {
-        name: column if column.is_floating_point() else torch.full_like(column, OOV_ID) for name, column in odd.items()
+        name: column if column.is_floating_point() else torch.full_like(column, OOV_ID) for name, column in read.items()
     }
     return {
         "one": ranking.inputs(asked, pairs, torch.tensor([0])),
         "odd": odd,
         "large": ranking.inputs(asked, pairs, torch.arange(CASE_ROWS) % len(pairs)),
         "without a past": ranking.inputs(stranger, strange, torch.arange(min(len(strange), CASE_ROWS))),
-        "missing": nothing,
-        "unseen ids": unseen,
+        "missing": odd | nothing,
+        "unseen ids": odd | unseen,
     }
 
 

@@ -22,7 +22,8 @@ from recsys.data.log_rows import log_of_rows
 from recsys.data.pair_features import UserState
 from recsys.data.ranking_state import RankerPairs
 from recsys.data.ranking_store import load_state
-from recsys.data.snapshots import pair_inputs
+from recsys.data.recent import REQUEST, Recent, history_inputs, pairs_at_once, recent_items, take_pairs
+from recsys.data.snapshots import Snapshot, pair_inputs
 from recsys.errors import BundleError, did_you_mean
 
 EVENT_COLUMNS = (BASKET_ID, EVENT_TYPE, QUANTITY, VALUE)
@@ -31,6 +32,8 @@ CHUNK = 65_536
 """Pairs that go through the ranker at a time."""
 More = Callable[[Tensor, Sequence[Collection[int]]], Ints]
 """Finds further items for some requests, given what to leave out for each; item rows ``[b, k]``, -1 for none."""
+Pairs = RankerPairs | Snapshot | Candidates
+"""Pairs of requests and items; candidates alone have no features yet."""
 
 
 @dataclass(frozen=True)
@@ -41,11 +44,13 @@ class Requests:
         asked: Their past, vectors and groups.
         users: What their users did, named by the number of the request.
         ids: Encoded features of their users, ``[B]`` or ``[B, slots]``.
+        recent: What their users had last; None for a ranker without attention.
     """
 
     asked: Asked
     users: UserState
     ids: dict[str, Tensor]
+    recent: Recent | None
 
     @property
     def names(self) -> pl.Series:
@@ -107,13 +112,14 @@ class Ranking:
         )
         ids = {name: column for name, column in people.items() if not column.is_floating_point()}
         named = events.rename({"user": USER_ID})
-        return Requests(asked, self.state.users(named, cut), ids)
+        recent = recent_items(asked, self.state.history) if self.state.history else None
+        return Requests(asked, self.state.users(named, cut), ids, recent)
 
     def candidates(self, requests: Requests) -> RankerPairs:
         """Return the candidates of the requests with their features."""
         return self.state.pairs(requests.asked, requests.users, requests.names)
 
-    def score(self, requests: Requests, pairs: RankerPairs | Candidates) -> Tensor:
+    def score(self, requests: Requests, pairs: Pairs) -> Tensor:
         """Return logit and probability of pairs, float32 ``[P, 2]``."""
         out = torch.empty(len(pairs), 2)
         for some in torch.arange(len(pairs)).split(CHUNK):
@@ -133,7 +139,10 @@ class Ranking:
                     f"ranker: feature '{name}' is {dtype}, needed is {legal['dtype']} for each pair"
                     + (did_you_mean(name, features) if dtype == "missing" else ".")
                 )
-        return run_tower(self._calibrated, features)
+        if self.state.history == 0:
+            return run_tower(self._calibrated, features)
+        parts = torch.arange(len(features[REQUEST])).split(pairs_at_once(features, CHUNK))
+        return torch.cat([run_tower(self._calibrated, take_pairs(features, rows)) for rows in parts])
 
     @property
     def model(self) -> Any:
@@ -146,17 +155,18 @@ class Ranking:
         content = json.loads((self._folder / part.RANKING / part.TYPICAL).read_text(encoding="utf-8"))
         return {name: torch.tensor(float("nan") if x is None else x) for name, x in content.items()}
 
-    def inputs(self, requests: Requests, pairs: RankerPairs | Candidates, rows: Tensor) -> dict[str, Tensor]:
+    def inputs(self, requests: Requests, pairs: Pairs, rows: Tensor) -> dict[str, Tensor]:
         """Return what the ranker reads of some of the pairs."""
-        if isinstance(pairs, RankerPairs):
-            numbers = pairs.numbers[rows]
-        else:
-            some = Candidates(
-                pairs.query[rows], pairs.item[rows], {name: rank[rows] for name, rank in pairs.rank.items()}
-            )
-            numbers = self.state.features(requests.asked, requests.users, requests.names, some)
         query, item = pairs.query[rows], pairs.item[rows]
-        return pair_inputs(self.state.names, numbers, item, query, self._item_features, requests.ids)
+        if isinstance(pairs, Candidates):
+            some = Candidates(query, item, {name: rank[rows] for name, rank in pairs.rank.items()})
+            numbers = self.state.features(requests.asked, requests.users, requests.names, some)
+        else:
+            numbers = pairs.numbers[rows]
+        features = pair_inputs(self.state.names, numbers, item, query, self._item_features, requests.ids)
+        if requests.recent is not None:
+            features |= history_inputs(requests.recent, query, self._item_features)
+        return features
 
     def best(
         self, requests: Requests, ks: Sequence[int], exclude: Sequence[Collection[int]], more: More | None

@@ -85,6 +85,7 @@ CONFIG_RULES: dict[str, Rule] = {
     "ranker.dropout": LOSSY_SHARE,
     "ranker.id_dropout": SHARE,
     "ranker.attention": NOT_NEGATIVE,
+    "ranker.history": AT_LEAST_1,
     "evaluation.importance": NOT_NEGATIVE,
     "evaluation.bootstrap": AT_LEAST_1,
     "evaluation.chunk_users": AT_LEAST_1,
@@ -219,6 +220,10 @@ def _model(model: ModelConfig) -> Iterator[str]:
 def _ranker(ranker: RankerConfig) -> Iterator[str]:
     if not (ranker.use_wide or ranker.use_deep):
         yield "ranker.use_wide=false and ranker.use_deep=false: nothing is left to rank by; one must be true."
+    for key in ("attention", "start_from_towers"):
+        value = getattr(ranker, key)
+        if value and not ranker.use_deep:
+            yield f"ranker.{key}={str(value).lower()}: is of the deep part; leave it out with ranker.use_deep=false."
     if not ranker.hidden or any(width < 1 for width in ranker.hidden):
         yield f"ranker.hidden={list(ranker.hidden)}: one or more widths of 1 or more."
     candidates = ranker.candidates

@@ -167,6 +167,8 @@ class RankerConfig:
     knots: int = 8  # of a number, at most: intervals of its piecewise linear forms, and bins of the wide part
     forms: list[str] = field(default_factory=lambda: ["piecewise", "log"])  # what numbers look like to the deep part
     attention: int = 0  # width of the attention of the candidate over the history; 0: none
+    history: int = 64  # L, the last items of a user that attention reads, each by its last basket
+    start_from_towers: bool = False  # true: embeddings of users, items and attributes start from the first retriever's
     calibration: str = "platt"  # platt | isotonic | temperature | none; isotonic has steps, so equal probabilities
 
 

@@ -114,6 +114,17 @@ class Encoder:
             return FIRST_ID + sum(CLOCK_SLOTS)
         return FIRST_ID + feature.buckets if feature.buckets else self.vocabularies[feature.name].size
 
+    def ids_in(self, feature: Feature, other: "Encoder") -> Tensor:
+        """Return which id each id of a feature has in another encoder of the same features, int64 ``[size]``.
+
+        It is OOV_ID for values that the other one does not know. Ids are the same in both only where the values are.
+        """
+        reserved = torch.tensor([PAD_ID, OOV_ID])
+        if feature.kind == "timestamp" or feature.buckets:
+            return torch.cat([reserved, torch.arange(FIRST_ID, self.size(feature))])
+        known = other.vocabularies[feature.name].encode(self.vocabularies[feature.name].values)
+        return torch.cat([reserved, torch.from_numpy(known.to_numpy().copy())])
+
     def encode(self, frame: pl.DataFrame, *sides: str) -> dict[str, Tensor]:
         """Encode the features of ``sides`` whose columns are in ``frame`` (n rows).
 

@@ -14,28 +14,8 @@ import torch
 from torch import Tensor
 
 from recsys.data.batches import generator_of
+from recsys.data.recent import take_pairs
 from recsys.errors import DataError
-
-REQUEST = "request"
-"""Feature with the request of each pair, a row of the features of histories; int64 ``[P]``."""
-HISTORY = "history/"
-"""Prefix of the features that are held once a request, ``[R, L]`` or ``[R, L, slots]``."""
-
-
-def take_pairs(features: dict[str, Tensor], rows: Tensor) -> dict[str, Tensor]:
-    """Return some of P pairs, with the histories of their requests alone.
-
-    Args:
-        features: Raw or encoded, ``[P, ...]`` each; histories ``[R, ...]``, with the request of each pair.
-        rows: int64 ``[p]``.
-    """
-    taken = {name: values.index_select(0, rows) for name, values in features.items() if not name.startswith(HISTORY)}
-    if REQUEST in taken:
-        requests, taken[REQUEST] = taken[REQUEST].unique(return_inverse=True)
-        taken |= {
-            name: values.index_select(0, requests) for name, values in features.items() if name.startswith(HISTORY)
-        }
-    return taken
 
 
 @dataclass(frozen=True)
@@ -43,7 +23,7 @@ class PairBatch:
     """p pairs of ``n_groups`` whole groups.
 
     Attributes:
-        encoded: What a ranker's score reads, ``[p, ...]`` each; see :func:`take_pairs` for histories.
+        encoded: What a ranker's score reads, ``[p, ...]`` each; histories as :func:`take_pairs` takes them.
         labels: Float32 ``[p, T]``.
         weights: How many pairs each one stands for, float32 ``[p]``.
         group: int64 ``[p]`` in [0, n_groups), ascending.
@@ -89,7 +69,7 @@ class PairBatches:
         """Prepare batches over P pairs.
 
         Args:
-            encoded: What a ranker's score reads, rows of P pairs; histories by :func:`take_pairs`.
+            encoded: What a ranker's score reads, rows of P pairs; histories as :func:`take_pairs` takes them.
             labels: Float32 ``[P, T]``.
             weights: Float32 ``[P]``.
             group: int64 ``[P]``, ascending; every group from 0 to the last has a pair.

@@ -125,6 +125,7 @@ class RankingState:
         items: Items as of the cut.
         vectors: Of the items by the retriever, ``[N, D]``.
         parts: Name to the columns of a vector that it covers, from and to; the retriever's similarity is their sum.
+        history: L, the last items of a user that the ranker's attention reads; 0 without attention.
     """
 
     cut: int
@@ -134,6 +135,7 @@ class RankingState:
     items: ItemState
     vectors: Tensor
     parts: Mapping[str, tuple[int, int]]
+    history: int = 0
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -230,6 +232,7 @@ def fit_ranking_state(
     vectors: Tensor,
     parts: Mapping[str, tuple[int, int]],
     groups: Tensor | None = None,
+    history: int = 0,
 ) -> RankingState:
     """Sum up the events before a cut for the second stage.
 
@@ -245,6 +248,7 @@ def fit_ranking_state(
         vectors: Of the items by the retriever as of the cut, ``[N, D]``.
         parts: Of the vectors.
         groups: Code of each user for ``popular_in_group``, int64 ``[U]``, -1 for none.
+        history: L of the ranker's attention, 0 without.
     """
     past = log.between(None, cut)
     table = number_items(plan, items)
@@ -266,4 +270,5 @@ def fit_ranking_state(
         item_state(plan, table, lines),
         vectors,
         parts,
+        history,
     )

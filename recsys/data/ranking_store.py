@@ -41,6 +41,7 @@ def save_state(state: RankingState, folder: Path) -> None:
         "candidates": asdict(state.candidate_plan),
         "parts": {name: list(span) for name, span in state.parts.items()},
         "popular": list(tables.popular.shape),
+        "history": state.history,
         "grouped": tables.groups is not None,
         "kinds": {name: kind.share.tolist() for name, kind in tables.kinds.items()},
     }
@@ -84,6 +85,7 @@ def load_state(folder: Path, vectors: Tensor, item_features: Mapping[str, Tensor
         ItemState(table.drop("events")),
         vectors,
         {name: (span[0], span[1]) for name, span in content["parts"].items()},
+        content.get("history", 0),  # bundles from before there was attention have none
     )
 
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from recsys.data.ranking_state import RankerPairs
+from recsys.data.recent import Recent, history_inputs
 from recsys.errors import ConfigError
 
 
@@ -24,7 +25,7 @@ class RankingSet:
     Attributes:
         group: int64 ``[P]`` in [0, G), ascending.
         features: Raw features of the pairs: numeric float32 ``[P]``, NaN where missing; categorical int64 ``[P]`` or
-            ``[P, slots]``.
+            ``[P, slots]``. With attention, histories as in :func:`recsys.data.recent.history_inputs`.
         labels: Float32 ``[P, T]``, 0 or 1: whether the user took the item in the horizon, by task.
         rate: Probability that the pair was kept, float32 ``[P]`` in (0, 1]; 1 for positives.
         lost: Positive pairs of the users that are not among the candidates, and so not among the P: no ranker can
@@ -61,6 +62,7 @@ class Snapshot:
         labels: As in :class:`RankingSet`.
         rate: As in :class:`RankingSet`.
         lost: As in :class:`RankingSet`.
+        recent: What the users had last before the cut; None without attention.
     """
 
     users: Tensor
@@ -71,12 +73,15 @@ class Snapshot:
     labels: Tensor
     rate: Tensor
     lost: int
+    recent: Recent | None = None
 
     def __len__(self) -> int:
         return len(self.query)
 
 
-def take_snapshot(users: Tensor, pairs: Sequence[RankerPairs], truths: Sequence[Tensor], n_items: int) -> Snapshot:
+def take_snapshot(
+    users: Tensor, pairs: Sequence[RankerPairs], truths: Sequence[Tensor], n_items: int, recent: Recent | None = None
+) -> Snapshot:
     """Label pairs.
 
     Args:
@@ -84,6 +89,7 @@ def take_snapshot(users: Tensor, pairs: Sequence[RankerPairs], truths: Sequence[
         pairs: Of these requests, chunk by chunk.
         truths: For each of T tasks the distinct (user, item) of the horizon as ``user * N + item``, ascending.
         n_items: N.
+        recent: Of the requests, for attention.
     """
     starts = accumulate((part.requests for part in pairs), initial=0)
     query = torch.cat([part.query + start for part, start in zip(pairs, starts, strict=False)])
@@ -92,7 +98,7 @@ def take_snapshot(users: Tensor, pairs: Sequence[RankerPairs], truths: Sequence[
     labels = torch.stack([torch.isin(keys, truth).float() for truth in truths], 1)
     lost = int(torch.isin(truths[0] // n_items, users).sum()) - int(labels[:, 0].sum())
     numbers = torch.cat([part.numbers for part in pairs])
-    return Snapshot(users, query, item, pairs[0].names, numbers, labels, torch.ones(len(query)), lost)
+    return Snapshot(users, query, item, pairs[0].names, numbers, labels, torch.ones(len(query)), lost, recent)
 
 
 def thin_out(snapshot: Snapshot, share: float, seed: int) -> Snapshot:
@@ -110,13 +116,29 @@ def thin_out(snapshot: Snapshot, share: float, seed: int) -> Snapshot:
     )
 
 
+def of_users(snapshot: Snapshot, start: int, end: int) -> Snapshot:
+    """Return the pairs of the users at the places ``start`` to ``end - 1``, as a snapshot of these alone."""
+    first, last = torch.searchsorted(snapshot.query, torch.tensor([start, end])).tolist()
+    recent = snapshot.recent
+    return replace(
+        snapshot,
+        users=snapshot.users[start:end],
+        query=snapshot.query[first:last] - start,
+        item=snapshot.item[first:last],
+        numbers=snapshot.numbers[first:last],
+        labels=snapshot.labels[first:last],
+        rate=snapshot.rate[first:last],
+        recent=None if recent is None else Recent(recent.item[start:end], recent.age[start:end]),
+    )
+
+
 def ranking_set(
     snapshots: Sequence[Snapshot], item_ids: Mapping[str, Tensor], user_ids: Mapping[str, Tensor]
 ) -> RankingSet:
     """Put snapshots of the same features one after the other and add the ids of items and users.
 
     Args:
-        snapshots: One or more; a user of whom no pair is left has no group.
+        snapshots: One or more, all with or all without histories; a user of whom no pair is left has no group.
         item_ids: Categorical features of all items, ``[N]`` or ``[N, slots]``.
         user_ids: Categorical features of all users, ``[U]`` or ``[U, slots]``.
     """
@@ -128,9 +150,16 @@ def ranking_set(
     user = torch.cat([s.users[s.query] for s in snapshots])
     item = torch.cat([s.item for s in snapshots])
     numbers = torch.cat([s.numbers for s in snapshots])
+    features = pair_inputs(snapshots[0].names, numbers, item, user, item_ids, user_ids)
+    recents = [s.recent for s in snapshots if s.recent is not None]
+    if recents:
+        starts = accumulate((len(s.users) for s in snapshots), initial=0)
+        query = torch.cat([s.query + start for s, start in zip(snapshots, starts, strict=False)])
+        recent = Recent(torch.cat([r.item for r in recents]), torch.cat([r.age for r in recents]))
+        features |= history_inputs(recent, query, item_ids)
     return RankingSet(
         torch.cat(groups),
-        pair_inputs(snapshots[0].names, numbers, item, user, item_ids, user_ids),
+        features,
         torch.cat([s.labels for s in snapshots]),
         torch.cat([s.rate for s in snapshots]),
         sum(s.lost for s in snapshots),

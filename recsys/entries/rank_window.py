@@ -152,6 +152,7 @@ def rank_window(
     quality, curves = ranking_metrics(
         main[:, 0], main[:, 1], labels, whole_query, activity(targets)[whole_query], ACTIVITY
     )
+    warn_if_off(quality, float(labels.sum()))
     scorers = [
         PairScorer(
             name, targets.n_items, targets.users, whole_query, whole_item, main[:, 0] if name == MAIN else scores,
@@ -163,22 +164,50 @@ def rank_window(
     return RankedWindow(scorers, coverage(chunks, targets), quality, curves, worth, boosted is not None)
 
 
+def warn_if_off(quality: "Mapping[str, float]", positives: float) -> None:
+    """Say where probabilities are far from rates: an error before the window, in it perhaps a change of behaviour."""
+    import logging
+
+    from recsys.entries.serving import is_off
+
+    mean, rate = quality["mean_probability"], quality["base_rate"]
+    if is_off(mean, rate, positives):
+        logging.getLogger(__name__).warning(
+            "the mean probability of the pairs ranked is %.4g, their base rate %.4g: users behave otherwise than "
+            "before the window, or the data of the two differ; the order of items need not suffer, but do not rely on "
+            "the probabilities before they are calibrated on newer data.",
+            mean,
+            rate,
+        )
+
+
 def importances(
     ranking: "Ranking", features: "list[dict[str, Tensor]]", labels: "Tensor", query: "Tensor", cfg: Config
 ) -> "list[Importance]":
     """Return what the features are worth to the bundle's ranker, by the pairs of the first users."""
-    import torch
-
+    from recsys.data.recent import HISTORY, REQUEST, join_pairs
     from recsys.evaluation.importance import families, permutation_importance
 
-    joined = {name: torch.cat([some[name] for some in features]) for name in features[0]}
-    pairs = len(next(iter(joined.values())))
+    joined = join_pairs(features)
+    histories = {name: values for name, values in joined.items() if name.startswith(HISTORY)}
+    of_pairs = {name: values for name, values in joined.items() if name not in histories}
+    request = of_pairs.pop(REQUEST, None)
+    groups = families(of_pairs, ranking.state.plan.prefixes)
+    if request is not None:  # a pair of another request sees another history
+        of_pairs["history"] = request
+
+    def score(some: "dict[str, Tensor]") -> "Tensor":
+        """Return the logits of pairs."""
+        shown = {REQUEST: some["history"]} if histories else {}
+        return ranking.run(some | shown | histories)[:, 0]
+
+    pairs = len(next(iter(of_pairs.values())))
     return permutation_importance(
-        lambda some: ranking.run(some)[:, 0],
-        joined,
+        score,
+        of_pairs,
         labels[:pairs],
         query[:pairs],
-        groups=families(joined, ranking.state.plan.prefixes),
+        groups=groups,
         repeats=1,
         seed=cfg.seed,
         most_groups=cfg.evaluation.importance,

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from recsys.data.dataset import FittedData
+    from recsys.data.encode import Encoder
     from recsys.data.log import InteractionLog
     from recsys.data.pair_plan import PairPlan
     from recsys.data.prepared import Prepared
@@ -34,6 +35,19 @@ MAIN = "wide_deep"
 
 
 @dataclass(frozen=True)
+class TowerTables:
+    """Embeddings of a retriever that those of a ranker start from.
+
+    Attributes:
+        tables: Feature name to embeddings ``[rows, W]``, a row an id.
+        encoder: Which value an id stands for.
+    """
+
+    tables: "dict[str, Tensor]"
+    encoder: "Encoder"
+
+
+@dataclass(frozen=True)
 class SecondStage:
     """What the ranker learned from, and what was chosen.
 
@@ -42,12 +56,14 @@ class SecondStage:
         snapshots: To train on, negatives thinned out, with the validation window as the last one.
         fitted: Ranker of the snapshots before the validation window.
         calibration: Logit to probability, fitted on the validation window; None for the sigmoid.
+        start: What every fit of the ranker starts its embeddings from; None for chance.
     """
 
     plan: "PairPlan"
     snapshots: "tuple[Snapshot, ...]"
     fitted: "Fitted[WideDeep]"
     calibration: "nn.Module | None"
+    start: TowerTables | None = None
 
 
 def choose_ranker(
@@ -82,6 +98,8 @@ def choose_ranker(
     from recsys.training.fit_ranker import calibrate, predict
 
     settings = cfg.ranker
+    # Towers that are fitted on more have seen what the labels of the snapshots say, and a ranker would trust them.
+    start = TowerTables(early.id_tables(), data.encoder) if settings.start_from_towers else None
     plan = plan_pairs(prepared.events, prepared.items, prepared.spec, settings.groups, prepared.relevant)
     snapshots = []
     for number, cut in enumerate(cuts(cfg, prepared)):
@@ -95,10 +113,10 @@ def choose_ranker(
     thinned = thin_out(window, settings.training.negatives, len(snapshots))
     window = replace(window, numbers=window.numbers[:0])  # its numbers are in `validation`
     validate = validator(cfg, data, log, window, validation, microseconds(prepared.windows.test_start))
-    fitted = fit(cfg, data, snapshots, tracked, folder / "checkpoints" / "ranker", validate=validate)
+    fitted = fit(cfg, data, snapshots, tracked, folder / "checkpoints" / "ranker", validate=validate, start=start)
     logits = predict(fitted.model, validation.features)
     calibration = calibrate(logits, validation.labels[:, 0], settings.calibration)
-    return SecondStage(plan, (*snapshots, thinned), fitted, calibration)
+    return SecondStage(plan, (*snapshots, thinned), fitted, calibration, start)
 
 
 def with_ids(data: "FittedData", snapshots: "list[Snapshot]") -> "RankingSet":
@@ -152,6 +170,7 @@ def fit(
     settings: RankerConfig | None = None,
     validate: "Callable[[WideDeep], dict[str, float]] | None" = None,
     epochs: int | None = None,
+    start: TowerTables | None = None,
 ) -> "Fitted[WideDeep]":
     """Fit a ranker on snapshots: with ``validate`` for the best number of epochs, else for ``epochs``.
 
@@ -164,6 +183,7 @@ def fit(
         settings: Of the model; by default ``cfg.ranker``.
         validate: Measures the ranker after every epoch.
         epochs: Number of epochs, when it has been chosen already.
+        start: What embeddings start from.
     """
     from recsys.entries.retriever import trainer_factory
     from recsys.tracking.lightning import RunLogger
@@ -182,7 +202,19 @@ def fit(
         validate=validate,
         epochs=epochs,
         logger=RunLogger(tracked, f"{folder.name}/"),
+        starts=tower_starts(start, data) if start else None,
     )
+
+
+def tower_starts(start: TowerTables, data: "FittedData") -> "dict[str, tuple[Tensor, Tensor]]":
+    """Return ids of ``data`` and vectors by the name of each feature that both ranker and towers embed.
+
+    The towers may be of other vocabularies than the ranker: a vector goes to the id of its value, whatever id that
+    value had for the towers.
+    """
+    features = {f.name: f for f in data.encoder.spec}
+    names = [one.name for one in id_inputs(data) if one.name in start.tables]
+    return {name: (start.encoder.ids_in(features[name], data.encoder), start.tables[name]) for name in names}
 
 
 def validator(
@@ -231,4 +263,5 @@ def fit_again(
 ) -> "WideDeep":
     """Fit on all snapshots with the ids of other vocabularies, for the number of epochs that was chosen."""
     snapshots, epochs = list(stage.snapshots), stage.fitted.epochs
-    return fit(cfg, data, snapshots, tracked, folder, settings=settings, epochs=epochs).model
+    start = stage.start
+    return fit(cfg, data, snapshots, tracked, folder, settings=settings, epochs=epochs, start=start).model

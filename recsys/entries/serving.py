@@ -1,11 +1,12 @@
 """The second stage as a bundle holds it, and the proof that it answers as it was trained."""
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from recsys.config.schema import Config
 from recsys.entries.ranker import SecondStage, ranker_ids
-from recsys.entries.snapshots import pairs_of, state_as_of
+from recsys.entries.snapshots import CHUNK_USERS, pairs_of, state_as_of
 
 if TYPE_CHECKING:
     from recsys.bundle.export import SecondStage as Served
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from recsys.data.dataset import FittedData
     from recsys.data.log import InteractionLog
     from recsys.data.prepared import Prepared
+    from recsys.data.snapshots import Snapshot
     from recsys.models.two_tower import TwoTower
     from recsys.models.wide_deep import WideDeep
 
@@ -20,6 +22,9 @@ CHECKED_USERS = 32
 """Users by whom a bundle is compared with what was trained."""
 LOGIT_TOLERANCE, MIN_AGREEMENT = 0.01, 0.95
 """How far the two logits of a pair may be apart, and of how many pairs they may not."""
+
+MOST_OFF = 2.0
+"""How many times the rate of positives a mean probability may be, or the other way round."""
 
 
 def served(
@@ -73,6 +78,8 @@ def check_served(
     """
     import torch
 
+    from recsys.data.asked import asked_as_of
+    from recsys.data.recent import history_inputs, pairs_at_once, recent_items, take_pairs
     from recsys.data.snapshots import pair_inputs
     from recsys.errors import BundleError
     from recsys.training.task import embed_users
@@ -83,8 +90,13 @@ def check_served(
     (pairs,) = pairs_of(prepared, data.log, second.state, users, vectors)
     item_ids, user_ids = ranker_ids(data)
     features = pair_inputs(pairs.names, pairs.numbers, pairs.item, users[pairs.query], item_ids, user_ids)
+    if second.state.history:
+        recent = recent_items(asked_as_of(data.log, users, data.cut), second.state.history)
+        features |= history_inputs(recent, pairs.query, item_ids)
+    parts = torch.arange(len(pairs)).split(pairs_at_once(features, len(pairs) or 1))
     with torch.no_grad():
-        expected = second.ranker.eval()(features)[:, 0]
+        ranker = second.ranker.eval()
+        expected = torch.cat([ranker(take_pairs(features, rows))[:, 0] for rows in parts])
     requests = bundle.requests(bundle.user_ids.gather(users.numpy()))
     served = bundle.ranking.candidates(requests)
     found = bundle.ranking.score(requests, served)[:, 0]
@@ -100,3 +112,60 @@ def check_served(
             "vocabularies, tables or events are not those that the ranker was fitted with; train again."
         )
     return agree
+
+
+def check_base_rate(bundle: "Bundle", prepared: "Prepared", window: "Snapshot") -> tuple[float, float]:
+    """Compare the mean probability that a bundle gives to pairs with known labels with how many of them are positive.
+
+    Ids are made by the bundle, from raw ids by its own vocabularies and tables, and go through its compiled ranker and
+    calibration; numbers and histories are those of the snapshot, for the bundle knows what came after it. Codes that
+    mean something else than in training move the mean wherever pairs are spread unevenly over them. It needs nothing
+    of the training but labels, and so also finds codes that were others in the fit alone.
+
+    Args:
+        bundle: As loaded.
+        prepared: The data set.
+        window: What the ranker was fitted on last.
+
+    Returns:
+        Mean probability and rate of positives, among all candidates.
+
+    Raises:
+        BundleError: They are too far apart.
+    """
+    from recsys.columns import USER_ID
+    from recsys.data.snapshots import of_users
+    from recsys.errors import BundleError
+
+    assert bundle.ranking is not None
+    pairs = expected = weighed = positives = 0.0
+    for start in range(0, len(window.users), CHUNK_USERS):
+        part = of_users(window, start, start + CHUNK_USERS)
+        requests = bundle.requests(prepared.users[USER_ID].gather(part.users.numpy()))
+        said = bundle.ranking.score(replace(requests, recent=part.recent), part)[:, 1].double()
+        weights = 1.0 / part.rate.double()
+        pairs += float(weights.sum())
+        weighed += float(weights @ part.labels[:, 0].double())
+        expected += float(weights @ said)
+        positives += float(part.labels[:, 0].sum())
+    mean, rate = expected / max(pairs, 1.0), weighed / max(pairs, 1.0)
+    if is_off(mean, rate, positives):
+        raise BundleError(
+            f"bundle {bundle.folder}: its ranker gives the pairs that it was fitted on last a mean probability of "
+            f"{mean:.4g}, but the rate of positives among them is {rate:.4g}; a factor of {MOST_OFF:g} between the two "
+            "is allowed. Either its vocabularies and tables are not those that the ranker was fitted with: train "
+            "again, from one prepared data set; or the fit went astray: look at train/ranker_loss, and lower "
+            "ranker.training.learning_rate."
+        )
+    return mean, rate
+
+
+def is_off(mean: float, rate: float, positives: float) -> bool:
+    """Say whether a mean probability is too far from a rate that so many positives were counted for.
+
+    The logarithm of a count of n has a standard error of about ``n ** -0.5``: two of them are allowed for beside
+    :data:`MOST_OFF`. Without a positive nothing can be said.
+    """
+    if positives == 0 or rate == 0:
+        return False
+    return not abs(math.log(max(mean, 1e-12) / rate)) <= math.log(MOST_OFF) + 2.0 * positives**-0.5  # NaN is off, too

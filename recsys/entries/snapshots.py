@@ -33,6 +33,7 @@ def refuse_unknown(cfg: Config, prepared: "Prepared") -> None:
     """
     from recsys.columns import EVENT_TYPE
     from recsys.data.pair_plan import plan_pairs
+    from recsys.data.recent import REQUEST
     from recsys.data.snapshots import refuse_shared_names
     from recsys.errors import ConfigError, did_you_mean
 
@@ -52,7 +53,8 @@ def refuse_unknown(cfg: Config, prepared: "Prepared") -> None:
         )
     plan = plan_pairs(prepared.events, prepared.items, prepared.spec, cfg.ranker.groups, prepared.relevant)
     ids = (f.name for f in prepared.spec.side("item", "user") if f.is_categorical)
-    refuse_shared_names([f.name for f in plan.features], ids)
+    names = [f.name for f in plan.features] + [REQUEST] * bool(cfg.ranker.attention)
+    refuse_shared_names(names, ids)
     cuts(cfg, prepared)
 
 
@@ -106,6 +108,8 @@ def snapshot(
     """
     import torch
 
+    from recsys.data.asked import asked_as_of
+    from recsys.data.recent import recent_items
     from recsys.data.snapshots import take_snapshot
     from recsys.training.task import embed_users
 
@@ -117,7 +121,9 @@ def snapshot(
     vectors = state.vectors[:0]  # of nobody
     if len(users):
         vectors = embed_users(towers, log, data.tables, users, cut, cfg.model.history) / towers.temperature.detach()
-    return take_snapshot(users, list(pairs_of(prepared, log, state, users, vectors)), truths, log.n_items)
+    pairs = list(pairs_of(prepared, log, state, users, vectors))
+    recent = recent_items(asked_as_of(log, users, cut), state.history) if state.history else None
+    return take_snapshot(users, pairs, truths, log.n_items, recent)
 
 
 def truths_of(cfg: Config, prepared: "Prepared", log: "InteractionLog", start: int, end: int) -> "list[Tensor]":
@@ -166,6 +172,7 @@ def state_as_of(
         vectors=embed_items(towers, data.tables, ItemClock(past), cut),
         parts=towers.parts,
         groups=group_codes(chosen.group, prepared, data, past, cut),
+        history=cfg.ranker.history if cfg.ranker.attention else 0,
     )
 
 

@@ -58,7 +58,7 @@ def run(cfg: Config) -> TrainResult | None:
     from recsys.entries.evaluate import evaluate_bundle
     from recsys.entries.ranker import MAIN, choose_ranker, fit_again, fit_rankers
     from recsys.entries.retriever import choose_epochs, refit, variants
-    from recsys.entries.serving import check_served, served
+    from recsys.entries.serving import check_base_rate, check_served, served
     from recsys.entries.snapshots import cuts, refuse_unknown
     from recsys.tracking.environment import describe
     from recsys.tracking.registry import register_bundle
@@ -117,8 +117,9 @@ def run(cfg: Config) -> TrainResult | None:
         bundle = export(cfg, prepared, data, model, second, folder / "bundle", "train_val", found)
 
         loaded = Bundle.load(bundle)
-        if second:
+        if stage and second:
             check_served(loaded, prepared, log, data, model, second, cfg.model.history)
+            check_base_rate(loaded, prepared, stage.snapshots[-1])
 
         console.rule("test window, through the bundle")
         report = evaluate_bundle(cfg, prepared, log, loaded, others, rankers, stage)
@@ -133,8 +134,10 @@ def run(cfg: Config) -> TrainResult | None:
                 ranker = fit_again(cfg, data, stage, tracked, folder / "checkpoints" / "everything_ranker")
                 second = served(cfg, prepared, log, data, model, stage, ranker)
             bundle = export(cfg, prepared, data, model, second, folder / "bundle", "all", metrics)
-            if second:
-                check_served(Bundle.load(bundle), prepared, log, data, model, second, cfg.model.history)
+            if stage and second:
+                loaded = Bundle.load(bundle)
+                check_served(loaded, prepared, log, data, model, second, cfg.model.history)
+                check_base_rate(loaded, prepared, stage.snapshots[-1])
         else:
             write_metrics(bundle, metrics, cfg.tracking.model_name)
         tracked.log_metrics(metrics)

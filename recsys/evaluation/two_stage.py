@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from recsys.data.recent import HISTORY
 from recsys.data.snapshots import RankingSet
 from recsys.errors import DataError, RecsysError, did_you_mean
 from recsys.evaluation.boosting import BoostedRanker, Boosting, Rows, fit
@@ -144,8 +145,8 @@ def ranking_metrics(
 
 
 def numbers(features: Mapping[str, Tensor]) -> tuple[str, ...]:
-    """Return the names of the numeric features, in their order."""
-    return tuple(name for name, values in features.items() if values.is_floating_point())
+    """Return the names of the numeric features of pairs, in their order."""
+    return tuple(n for n, values in features.items() if values.is_floating_point() and not n.startswith(HISTORY))
 
 
 def fit_boosting(

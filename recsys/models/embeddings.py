@@ -101,3 +101,17 @@ class FeatureSum(nn.Module):
 def unit(vectors: Tensor) -> Tensor:
     """Scale vectors ``[..., D]`` to length 1; one shorter than 1e-4 only by 1e4, so that its gradient stays bounded."""
     return F.normalize(vectors, dim=-1, eps=1e-4)
+
+
+def brought_to(vectors: Tensor, width: int, spread: float) -> Tensor:
+    """Bring vectors ``[n, W]`` to another width and spread; returns ``[n, min(W, width)]`` float32.
+
+    Of wider ones their leading principal components are left, the directions in which they differ most. All entries
+    are then scaled alike, to a root mean square of ``spread``; vectors that are all the same become zero.
+    """
+    x = vectors.double()
+    if x.size(1) > width:
+        x = x - x.mean(0)
+        axes = torch.linalg.eigh(x.T @ x).eigenvectors.flip(1)[:, :width]
+        x = x @ (axes * axes.gather(0, axes.abs().argmax(0, keepdim=True)).sign())  # the same sign on every machine
+    return (x * (spread / x.square().mean().sqrt().clamp(min=1e-9))).float()

@@ -193,3 +193,23 @@ class TwoTower(nn.Module):
     def temperature(self) -> Tensor:
         """The bounded temperature, scalar."""
         return self.user_tower.temperature()
+
+    @torch.no_grad()
+    def id_tables(self) -> Dict[str, Tensor]:
+        """Return what the towers have learned of single ids of users, items and their attributes.
+
+        Of items it is what they add to the taste, their codes being a memory of single items and little else.
+
+        Returns:
+            Feature name to a copy of its embeddings, a row an id: ``[rows, D]``, of user attributes ``[rows, hidden]``.
+        """
+        encoder, tower = self.encoder, self.user_tower
+        found: Dict[str, nn.Module] = {}
+        if encoder.known.use_ids:
+            found = {"item_id": encoder.id_embedding, "user_id": tower.id_embedding}
+        for content in (encoder.content, tower.content):
+            names = [name for name in content.names if name not in tower.context_names]
+            found |= {name: content.parts[content.names.index(name)] for name in names}
+        tables = {name: part.table.weight for name, part in found.items() if isinstance(part, IdEmbedding)}
+        of_items = {"item_id", *encoder.content.names}
+        return {name: (t[:, : encoder.width] if name in of_items else t).clone().cpu() for name, t in tables.items()}

@@ -14,7 +14,7 @@ not learned, so that a training set can be encoded once; :meth:`WideDeep.score` 
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Dict, List
+from typing import Dict, List, cast
 
 import torch
 from torch import Tensor, nn
@@ -22,11 +22,13 @@ from torch import Tensor, nn
 from recsys.errors import ConfigError, did_you_mean
 from recsys.features import OOV_ID, PAD_ID
 from recsys.models.attention import CandidateAttention
-from recsys.models.embeddings import IdEmbedding
+from recsys.models.embeddings import IdEmbedding, brought_to
 from recsys.models.transforms import NumericFit, NumericTransform
 from recsys.models.wide import Cross, IdInput, WidePart
 
 NORMS = ("layer", "batch", "none")
+SPREAD = 0.1
+"""Standard deviation of a fresh embedding."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ class DeepPart(nn.Module):
         self.in_history = [i.name in inputs.history for i in inputs.ids]
         widths = [i.width or shape.width for i in inputs.ids]
         self.embeddings = nn.ModuleList(
-            IdEmbedding(i.rows, width, 0.1, i.rows >= shape.sparse_rows)
+            IdEmbedding(i.rows, width, SPREAD, i.rows >= shape.sparse_rows)
             for i, width in zip(inputs.ids, widths, strict=True)
         )
         self.use_history = len(inputs.history) > 0
@@ -222,6 +224,30 @@ class WideDeep(nn.Module):
     def deep_parameters(self) -> list[Tensor]:
         """Return everything else that the model uses."""
         return [self.bias, *(self.deep.parameters() if self.use_deep else ())]
+
+    @torch.no_grad()
+    def start_from(self, name: str, ids: Tensor, vectors: Tensor) -> None:
+        """Start the embedding of a feature from given vectors, such as a tower's, instead of by chance.
+
+        Wider vectors are reduced to their leading principal components and all are scaled to the spread of a fresh
+        embedding, which the learning rates are made for; narrower ones leave the last columns as they are. Ids that
+        have no vector keep their own start.
+
+        Args:
+            name: Of the feature.
+            ids: Id of each vector, int64 ``[n]``; reserved ones are passed over.
+            vectors: ``[n, W]``.
+
+        Raises:
+            ConfigError: The deep part has no such feature.
+        """
+        embeddings = [cast("IdEmbedding", part) for part in self.deep.embeddings]
+        tables = {n: part.table.weight for n, part in zip(self.deep.names, embeddings, strict=True)}
+        if name not in tables:
+            raise ConfigError(f"'{name}' has no embedding to start." + did_you_mean(name, tables))
+        known = ids > OOV_ID
+        start = brought_to(vectors[known], tables[name].size(1), SPREAD)
+        tables[name][ids[known], : start.size(1)] = start.to(tables[name])
 
 
 def _norm(kind: str, width: int) -> nn.Module:

@@ -1,7 +1,7 @@
 """Fits the ranker of the second stage: chooses its epochs on validation, or fits for a number that was chosen."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from recsys.columns import ITEM_ID
 from recsys.config.schema import ObjectiveConfig, RankerConfig
-from recsys.data.pair_batches import HISTORY, REQUEST, PairBatches, take_pairs
+from recsys.data.pair_batches import PairBatches
+from recsys.data.recent import AGE, HISTORY, REQUEST, pairs_at_once, take_pairs
 from recsys.errors import ConfigError, DataError
 from recsys.models.calibration import fit_isotonic, fit_platt
 from recsys.models.transforms import fit_numeric
@@ -97,6 +98,7 @@ def fit_ranker(
     validate: Callable[[WideDeep], dict[str, float]] | None = None,
     epochs: int | None = None,
     logger: Any = False,
+    starts: Mapping[str, tuple[Tensor, Tensor]] | None = None,
 ) -> Fitted[WideDeep]:
     """Fit a Wide & Deep ranker on snapshots.
 
@@ -115,6 +117,8 @@ def fit_ranker(
         validate: Measures the model after every epoch.
         epochs: Number of epochs, when it has been chosen already.
         logger: Lightning logger, or False.
+        starts: Name of a categorical feature to ids and vectors that its embedding starts from, as
+            :meth:`WideDeep.start_from` takes them; the others start by chance, as all do in a model without deep part.
 
     Raises:
         DataError: No pair of the set is positive, or there are fewer groups than processes.
@@ -139,7 +143,11 @@ def fit_ranker(
     )
     trainer = course.trainer
     device = trainer.strategy.root_device
-    model = make_ranker(train, config, id_inputs, crosses, sparse=trainer.world_size == 1).to(device)
+    model = make_ranker(train, config, id_inputs, crosses, sparse=trainer.world_size == 1)
+    if config.use_deep:
+        for name, (ids, vectors) in (starts or {}).items():
+            model.start_from(name, ids, vectors)
+    model.to(device)
     batches = PairBatches(
         encode_pairs(model, train.features),
         train.labels.to(device),
@@ -187,7 +195,7 @@ def score_keys(model: WideDeep) -> set[str]:
         if model.has_numerics:
             keys |= {"numeric/position", "numeric/log"}
         if model.deep.use_history:
-            keys |= {REQUEST, HISTORY + "age"}
+            keys |= {REQUEST, AGE}
             keys |= {HISTORY + name for name, also in zip(names, in_history, strict=True) if also}
     return keys
 
@@ -199,14 +207,14 @@ def predict(model: WideDeep, features: dict[str, Tensor], chunk: int = CHUNK) ->
     Args:
         model: In evaluation mode, on any device.
         features: As :meth:`WideDeep.forward` takes them, on one device.
-        chunk: Pairs that are scored at a time.
+        chunk: Pairs that are scored at a time; fewer with a history.
 
     Returns:
         Logits, float32 ``[P]``, on the CPU.
     """
     device, some = model.bias.device, features[model.first_name]
     logits = []
-    for rows in torch.arange(len(some), device=some.device).split(chunk):
+    for rows in torch.arange(len(some), device=some.device).split(pairs_at_once(features, chunk)):
         part = {name: values.to(device) for name, values in take_pairs(features, rows).items()}
         logits.append(model(part).view(len(rows), len(model.base_rates))[:, 0].cpu())
     return torch.cat(logits)

@@ -223,3 +223,22 @@ def test_fit_does_not_depend_on_the_order_of_rows(order):
     assert one.scales == other.scales
     for name, vocabulary in one.vocabularies.items():
         assert vocabulary.values.to_list() == other.vocabularies[name].values.to_list()
+
+
+def test_ids_in_the_vocabularies_of_another_window():
+    spec = FeatureSpec((Feature("item_id", "item", "id"), Feature("tag", "item", "multi_id"),
+                        Feature("word", "item", "id", buckets=3)))  # fmt: skip
+    items = pl.DataFrame({"item_id": [5, 7, 9], "tag": ["b a", "c", "a d"], "word": ["x", "y", "z"]})
+
+    def fitted(*sold):
+        events = pl.DataFrame({"item_id": sold}, schema={"item_id": pl.Int64}).with_columns(user_id=1)
+        return Encoder.fit(spec, events, items, pl.DataFrame({"user_id": [1]}))
+
+    early, late = fitted(7, 9), fitted(5, 7)
+    item_id, tag, word = spec
+    assert early.ids_in(item_id, late).tolist() == [PAD_ID, OOV_ID, 3, OOV_ID]  # 7 was the first, 9 is not known
+    assert early.ids_in(tag, late).tolist() == [PAD_ID, OOV_ID, 2, 4, OOV_ID]  # a, c, d
+    for feature in spec:
+        assert early.ids_in(feature, early).tolist() == list(range(early.size(feature)))
+    assert early.ids_in(word, late).tolist() == [PAD_ID, OOV_ID, 2, 3, 4]
+    assert fitted().ids_in(item_id, late).tolist() == [PAD_ID, OOV_ID]

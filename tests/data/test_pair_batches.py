@@ -3,7 +3,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recsys.data.pair_batches import PairBatches, take_pairs
+from recsys.data.pair_batches import PairBatches
+from recsys.data.recent import take_pairs
 from recsys.errors import DataError
 
 SIZES = st.lists(st.integers(1, 5), min_size=1, max_size=12)

@@ -204,11 +204,12 @@ def test_nothing_at_or_after_the_cut_matters(past, future, other, chance):
 def test_saved_and_loaded_it_answers_the_same_bit_for_bit(rows, grouped):
     sizes = {name: 4 for name in SOURCES if grouped or name != "popular_in_group"}
     chosen = replace(EVERY_SOURCE, sizes=sizes, group="segment" if grouped else "")
-    state = fitted(rows, chosen, SEGMENTS if grouped else None)
+    state = replace(fitted(rows, chosen, SEGMENTS if grouped else None), history=3 * grouped)
     with tempfile.TemporaryDirectory() as folder:
         save_state(state, Path(folder) / "state")
         loaded = load_state(Path(folder) / "state", VECTORS, FEATURES, ELIGIBLE)
     assert loaded.plan == state.plan
     assert loaded.candidate_plan == state.candidate_plan
     assert (loaded.cut, loaded.parts, loaded.names) == (state.cut, state.parts, state.names)
+    assert loaded.history == state.history
     check_equal(pairs_of(loaded, rows), pairs_of(state, rows))

@@ -7,7 +7,8 @@ import torch
 
 from recsys.data.candidates import union
 from recsys.data.ranking_state import RankerPairs
-from recsys.data.snapshots import Snapshot, pair_inputs, ranking_set, take_snapshot, thin_out
+from recsys.data.recent import Recent
+from recsys.data.snapshots import Snapshot, of_users, pair_inputs, ranking_set, take_snapshot, thin_out
 from recsys.data.topk import NONE
 from recsys.errors import ConfigError
 
@@ -78,6 +79,33 @@ def test_thin_out_keeps_every_positive_and_says_how_probable_it_was() -> None:
     again = thin_out(thin, 0.5, seed=2)
     assert sorted(again.rate.unique().tolist()) == [0.125, 1.0]
     assert torch.equal(thin_out(many, 1.0, seed=0).item, many.item)
+
+
+def test_the_part_of_some_users(taken: Snapshot) -> None:
+    recent = Recent(torch.tensor([[1, 2], [4, NONE], [9, 1]]), torch.tensor([[3.0, 5.0], [1.0, 0.0], [2.0, 6.0]]))
+    part = of_users(replace(taken, recent=recent), 1, 3)
+    assert part.users.tolist() == [5, 8]
+    assert part.query.tolist() == [0, 1, 1, 1]
+    assert part.item.tolist() == [4, 1, 2, 9]
+    assert part.numbers[:, 0].tolist() == part.item.tolist()
+    assert part.labels[:, 0].tolist() == [1, 0, 1, 0]
+    assert len(part.rate) == 4
+    assert part.recent is not None
+    assert part.recent.item.tolist() == [[4, NONE], [9, 1]]
+    assert part.recent.age.tolist() == [[1, 0], [2, 6]]
+    assert len(of_users(taken, 3, 5)) == 0
+    assert of_users(taken, 0, 9).item.tolist() == taken.item.tolist()
+
+
+def test_histories_are_of_the_users_of_each_snapshot(taken: Snapshot) -> None:
+    recent = Recent(torch.tensor([[1, 2], [4, NONE], [9, 1]]), torch.tensor([[3.0, 5.0], [1.0, 0.0], [2.0, 6.0]]))
+    whole = replace(taken, recent=recent)
+    ids = torch.arange(N_ITEMS) + 2
+    found = ranking_set([of_users(whole, 1, 3), whole], {"item_id": ids}, {}).features
+    assert found["request"].tolist() == [0, 1, 1, 1, 2, 2, 3, 4, 4, 4]
+    assert found["history/item_id"].tolist() == [[6, 0], [11, 3], [3, 4], [6, 0], [11, 3]]
+    assert found["history/age"].tolist() == [[1, 0], [2, 6], [3, 5], [1, 0], [2, 6]]
+    assert not any("/" in name for name in ranking_set([taken], {"item_id": ids}, {}).features)
 
 
 def test_groups_of_several_snapshots_are_apart(taken: Snapshot) -> None:

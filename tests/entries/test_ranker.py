@@ -4,12 +4,24 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import torch
 
-from recsys.data.dataset import fit_data
+from recsys.data.dataset import data_before, fit_data
 from recsys.data.log import DAY
-from recsys.entries.ranker import SecondStage, crosses, fit_again, id_inputs, ranker_ids
-from recsys.entries.snapshots import snapshot
+from recsys.entries.ranker import (
+    SecondStage,
+    TowerTables,
+    choose_ranker,
+    crosses,
+    fit_again,
+    id_inputs,
+    ranker_ids,
+    tower_starts,
+)
+from recsys.entries.retriever import refit
+from recsys.entries.snapshots import cuts, snapshot
+from recsys.models.embeddings import brought_to
 from recsys.models.wide import Cross
 from recsys.tracking.run import Run
 from recsys.training.epochs import Fitted
@@ -58,3 +70,53 @@ def test_a_ranker_is_fitted_again_with_the_ids_of_other_vocabularies(first_stage
         tables = zip(model.deep.names, model.deep.embeddings, strict=True)
         assert {name: len(next(iter(table.parameters()))) for name, table in tables} == wanted
     assert {one.name: one.rows for one in id_inputs(other)}["kind"] == 2 + 5
+
+
+def embedding(model: Any, name: str) -> torch.Tensor:
+    return model.deep.embeddings[model.deep.names.index(name)].table.weight.detach()
+
+
+def test_embeddings_start_from_the_vectors_of_their_values(first_stage: Any, tmp_path: Path) -> None:
+    """Towers and ranker of two windows: a code of the one is another value's code of the other."""
+    cfg, prepared, log, data, towers = first_stage.parts
+    half = prepared.events.filter(pl.col("item_id") % 2 == 1)
+    other = replace(fit_data(replace(prepared, events=half), log, prepared.windows.test_start), cut=data.cut)
+    start = TowerTables(towers.id_tables(), data.encoder)
+    assert set(start.tables) == {"item_id", "user_id", "kind", "segment"}
+
+    slow = replace(
+        cfg.ranker.training, learning_rate=1e-9, embedding_learning_rate=1e-9, wide_learning_rate=1e-9, max_epochs=1
+    )
+    cfg = replace(cfg, ranker=replace(cfg.ranker, training=slow))
+    taken = snapshot(cfg, *first_stage.parts[1:], first_stage.plan, data.cut, data.cut + 2 * DAY)
+    for fitted_with in (data, other):
+        stage = SecondStage(first_stage.plan, (taken,), Fitted(None, 1, 0.0, ()), None, start)  # type: ignore[arg-type]
+        model = fit_again(cfg, fitted_with, stage, Run(), tmp_path / str(fitted_with is data))
+        for name in ("kind", "item_id"):
+            mine, theirs = (one.encoder.vocabularies[name].values.to_list() for one in (fitted_with, data))
+            places = [theirs.index(value) + 2 for value in mine]
+            expected = brought_to(start.tables[name][places], 8, 0.1)
+            torch.testing.assert_close(embedding(model, name)[2:], expected, atol=1e-5, rtol=1e-3)
+        assert (places == list(range(2, 2 + len(places)))) == (fitted_with is data)
+    by_chance = fit_again(cfg, data, replace(stage, start=None), Run(), tmp_path / "chance")
+    assert (embedding(by_chance, "kind") - brought_to(start.tables["kind"], 8, 0.1)).abs().max() > 0.05
+
+
+def test_what_embeddings_start_from_has_not_seen_a_label(first_stage: Any, tmp_path: Path) -> None:
+    cfg, prepared, log, _, _ = first_stage.parts
+    cfg = replace(cfg, ranker=replace(cfg.ranker, start_from_towers=True, training=replace(cfg.ranker.training)))
+    data = fit_data(prepared, log, prepared.windows.val_start)
+    first = data_before(data, cuts(cfg, prepared)[0], prepared.has_item_table)
+    early, towers = (refit(cfg, one, cfg.model, 1, Run(), tmp_path / str(one.cut)) for one in (first, data))
+    tables = early.id_tables()
+    stage = choose_ranker(cfg, prepared, log, data, towers, early, Run(), tmp_path)
+    assert stage.start is not None
+    assert stage.start.encoder is data.encoder
+    for name, table in stage.start.tables.items():
+        assert torch.equal(table, tables[name])
+        assert not torch.equal(table, towers.id_tables()[name])
+    starts = tower_starts(stage.start, data)
+    assert list(starts) == ["item_id", "kind", "user_id", "segment"]
+    assert all(torch.equal(ids, torch.arange(len(ids))) for ids, _ in starts.values())
+    default = choose_ranker(first_stage.cfg, prepared, log, data, towers, early, Run(), tmp_path / "default")
+    assert default.start is None

@@ -11,8 +11,11 @@ import pytest
 from pytorch_lightning.callbacks import ModelSummary
 
 from recsys.bundle.reader import Bundle
+from recsys.cli import main
 from recsys.config.compose import compose
+from recsys.entries import serving
 from recsys.entries.retriever import trainer_factory
+from recsys.entries.serving import check_base_rate
 
 
 def test_the_model_is_summarised_at_its_first_fit_alone(caplog: pytest.LogCaptureFixture) -> None:
@@ -25,6 +28,32 @@ def test_the_model_is_summarised_at_its_first_fit_alone(caplog: pytest.LogCaptur
     logging.getLogger("pytorch_lightning.utilities.rank_zero").removeHandler(caplog.handler)
     assert summaries == [[ModelSummary], []]
     assert "model summary" not in caplog.text  # nor is there advice about it
+
+
+def test_what_is_off_by_default_goes_through_every_stage(
+    trained: Any, outside: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Attention and embeddings that start from the towers; each bundle is held to the base rate before it counts."""
+    checked: list[tuple[str, float, float]] = []
+
+    def noted(bundle: Bundle, *arguments: Any) -> tuple[float, float]:
+        mean, rate = check_base_rate(bundle, *arguments)
+        checked.append((bundle.manifest.fitted_on, mean, rate))
+        return mean, rate
+
+    monkeypatch.setattr(serving, "check_base_rate", noted)
+    switches = ("ranker.attention=4", "ranker.history=6", "ranker.start_from_towers=true", "evaluation.importance=10")
+    quiet = ("tracking.enabled=false", "hydra.run.dir=run", "bundle.refit_on=all")
+    assert main(["train", *trained.data, "debug=does_it_run", *switches, *quiet]) == 0, capsys.readouterr().err
+    assert [fitted_on for fitted_on, _, _ in checked] == ["train_val", "all"]
+    assert all(0.5 < mean / rate < 2 for _, mean, rate in checked)
+
+    bundle = Bundle.load(outside / "run" / "bundle")
+    assert {"request", "history/item_id"} <= set(bundle.manifest.signatures["ranker"])
+    assert bundle.check_sample() > 0
+    assert len(bundle.recommend(["u0", None], k=5, histories=[["i3"], None])) == 10
+    worth = json.loads((outside / "run" / "evaluation" / "importance.json").read_text())
+    assert "history" in {row["name"] for row in worth}
 
 
 def test_two_processes_fit_and_one_does_the_rest(

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from recsys.models.embeddings import FeatureInput, FeatureSum, IdEmbedding, NumericEmbedding, unit
+from recsys.models.embeddings import FeatureInput, FeatureSum, IdEmbedding, NumericEmbedding, brought_to, unit
 
 NAN = float("nan")
 
@@ -105,3 +105,25 @@ def test_a_zero_vector_does_not_explode_the_gradient():
     vectors = torch.zeros(2, 4, requires_grad=True)
     unit(vectors).sum().backward()
     assert vectors.grad.abs().max() < 1e5
+
+
+def test_wide_vectors_keep_their_leading_components():
+    chance = torch.Generator().manual_seed(0)
+    vectors = torch.randn(40, 6, generator=chance) * torch.tensor([9.0, 1.0, 4.0, 0.1, 0.2, 0.3]) + 5.0
+    found = brought_to(vectors, 3, 0.1)
+    assert found.shape == (40, 3)
+    assert found.square().mean().sqrt().item() == pytest.approx(0.1, rel=1e-5)
+    left, size, _ = torch.linalg.svd(vectors - vectors.mean(0))  # by another way
+    expected = left[:, :3] * size[:3]
+    expected *= 0.1 / expected.square().mean().sqrt()
+    torch.testing.assert_close(found.abs(), expected.abs(), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(brought_to(vectors.flip(0), 3, 0.1).flip(0), found, atol=1e-5, rtol=1e-4)  # signs, too
+
+
+def test_vectors_that_fit_are_scaled_only():
+    vectors = torch.tensor([[3.0, 0.0], [0.0, -4.0]])
+    for width in (2, 5):
+        torch.testing.assert_close(brought_to(vectors, width, 0.1), vectors * 0.1 / 2.5)
+    assert (brought_to(torch.full((3, 4), 7.0), 2, 0.1) == 0).all()
+    assert (brought_to(torch.zeros(3, 2), 2, 0.1) == 0).all()
+    assert brought_to(torch.zeros(0, 4), 2, 0.1).shape == (0, 2)

@@ -366,3 +366,21 @@ def test_factors_join_the_towers_with_their_weight_whatever_the_temperature():
     folded = joined.fold_in(asked["history/item_id"], asked["history/age"]) @ joined.fold_in.items(items["item_id"]).T
     assert torch.allclose((both - trained) / joined.temperature, 1.5 * folded, atol=1e-4)
     assert folded.abs().max() > 0.1
+
+
+def test_tables_of_ids_are_those_of_users_items_and_their_attributes():
+    model = make()
+    found = model.id_tables()
+    assert {name: tuple(table.shape) for name, table in found.items()} == {
+        "item_id": (ITEMS, 8), "user_id": (USERS, 8), "brand": (9, 8), "words": (30, 8), "city": (7, 16),
+    }  # fmt: skip
+    assert torch.equal(found["item_id"], model.encoder.id_embedding.table.weight)
+    assert torch.equal(found["user_id"], model.user_tower.id_embedding.table.weight)
+    assert torch.equal(found["brand"], model.encoder.content.parts[0].table.weight[:, :8])  # the rest feeds the MLP
+    assert torch.equal(found["city"], model.user_tower.content.parts[0].table.weight)
+    before = found["brand"].clone()
+    with torch.no_grad():
+        model.encoder.content.parts[0].table.weight.zero_()  # the towers are fitted on
+    assert torch.equal(found["brand"], before)
+    assert set(make(use_ids=False).id_tables()) == {"brand", "words", "city"}
+    assert set(make(use_content=False).id_tables()) == {"item_id", "user_id"}

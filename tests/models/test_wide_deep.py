@@ -214,6 +214,28 @@ def test_dropout_of_ids_is_for_training_only():
         assert not torch.equal(model(features), model(features))
 
 
+def test_embeddings_start_from_given_vectors():
+    model = make()
+    table = model.deep.embeddings[1].table.weight
+    before = table.detach().clone()
+    vectors = torch.randn(30, 4, generator=torch.Generator().manual_seed(1))
+    model.start_from("item_id", torch.tensor([0, 1, 9, 5, *[1] * 26]), vectors)
+    known = vectors[[2, 3]]
+    assert torch.allclose(table[[9, 5]], known * 0.1 / known.square().mean().sqrt())
+    rest = [i for i in range(30) if i not in (5, 9)]
+    assert torch.equal(table[rest], before[rest])
+
+    model.start_from("item_id", torch.arange(30), torch.cat([vectors * 50, vectors], 1))
+    assert table[2:].square().mean().sqrt().item() == pytest.approx(0.1, rel=1e-4)
+    assert torch.equal(table[:2], before[:2])
+    narrow = table.detach().clone()
+    model.start_from("item_id", torch.arange(30), vectors[:, :3])
+    assert not torch.equal(table[2:, :3], narrow[2:, :3])
+    assert torch.equal(table[:, 3], narrow[:, 3])
+    with pytest.raises(ConfigError, match=r"'item_di' has no embedding.*mean 'item_id'"):
+        model.start_from("item_di", torch.tensor([2]), torch.zeros(1, 4))
+
+
 @pytest.mark.parametrize(
     ("inputs", "changes", "message"),
     [
