@@ -185,12 +185,14 @@ def fit(
         epochs: Number of epochs, when it has been chosen already.
         start: What embeddings start from.
     """
+    import gc
+
     from recsys.entries.retriever import trainer_factory
     from recsys.tracking.lightning import RunLogger
     from recsys.training.fit_ranker import fit_ranker
 
     settings = settings or cfg.ranker
-    return fit_ranker(
+    fitted = fit_ranker(
         with_ids(data, snapshots),
         settings,
         id_inputs=id_inputs(data),
@@ -204,6 +206,8 @@ def fit(
         logger=RunLogger(tracked, f"{folder.name}/"),
         starts=tower_starts(start, data) if start else None,
     )
+    gc.collect()  # a Trainer and its task refer to each other, and keep gigabytes of encoded pairs until then
+    return fitted
 
 
 def tower_starts(start: TowerTables, data: "FittedData") -> "dict[str, tuple[Tensor, Tensor]]":
