@@ -13,7 +13,7 @@ import pytest
 from polars.exceptions import ComputeError
 
 from recsys.cli import VERBS, main
-from recsys.config.schema import Config, EvaluateConfig, ExplainConfig, RecommendConfig
+from recsys.config.schema import AuditConfig, Config, EvaluateConfig, ExplainConfig, RecommendConfig
 from recsys.errors import DataError, RecsysError, TrackingError
 
 pytestmark = pytest.mark.usefixtures("outside")
@@ -71,6 +71,7 @@ def test_help_imports_nothing_heavy(repo: Path) -> None:
         ("evaluate", ["bundle_uri=b"], EvaluateConfig),
         ("recommend", ["bundle=b"], RecommendConfig),
         ("explain", ["bundle=b", "user=u", "item=i"], ExplainConfig),
+        ("audit", ["item_times.price=updated"], AuditConfig),
     ],
 )
 def test_verb_calls_its_entry_with_a_typed_object(

@@ -23,6 +23,7 @@ ROOMS = (
     ("models",),
     ("training",),
     ("evaluation",),
+    ("audit",),
     ("bundle",),
     ("tracking",),
     ("tuning",),

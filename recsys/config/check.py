@@ -9,6 +9,7 @@ from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 from recsys.columns import OPTIONAL_EVENT_COLUMNS, REQUIRED_EVENT_COLUMNS
+from recsys.config.check_cleaning import cleaning_problems
 from recsys.config.schema import (
     BASELINES,
     CALIBRATIONS,
@@ -27,6 +28,7 @@ from recsys.config.schema import (
     TIMESTAMP_UNITS,
     VARIANTS,
     WIDE_OPTIMIZERS,
+    AuditConfig,
     Config,
     DataConfig,
     EvaluateConfig,
@@ -92,6 +94,10 @@ CONFIG_RULES: dict[str, Rule] = {
     "bundle.min_index_recall": SHARE,
     "seed": (lambda v: 0 <= v < 2**32, "must be from 0 to 4294967295"),
 }
+AUDIT_RULES: dict[str, Rule] = {
+    "max_auc": (lambda v: 0.5 < v <= 1, "must be above 0.5, at most 1"),
+    "max_users": AT_LEAST_1,
+}
 EXPLAIN_RULES: dict[str, Rule] = {"top": AT_LEAST_1}
 RECOMMEND_RULES: dict[str, Rule] = {"k": AT_LEAST_1, "batch_size": AT_LEAST_1}
 CHOICES: dict[str, tuple[str, ...]] = {
@@ -128,12 +134,15 @@ def check(cfg: Config | EvaluateConfig | RecommendConfig | ExplainConfig) -> Non
             *_ranges(cfg, CONFIG_RULES),
             *_choices(cfg),
             *_data(cfg.data),
+            *cleaning_problems(cfg.data),
             *_split(cfg.data.split),
             *_model(cfg.model),
             *_ranker(cfg.ranker),
             *_cutoffs(cfg.evaluation.ks),
             *_objective(cfg.objective, cfg.evaluation.ks),
         ]
+    if isinstance(cfg, AuditConfig):
+        problems += _ranges(cfg, AUDIT_RULES)
     if isinstance(cfg, EvaluateConfig) and cfg.evaluation.variants:
         problems.append(
             f"evaluation.variants={cfg.evaluation.variants}: variants are fitted by recsys train; "

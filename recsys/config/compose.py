@@ -13,6 +13,7 @@ from recsys.config import conf_dir
 from recsys.config.check import check
 from recsys.config.explain import explain
 from recsys.config.schema import (
+    AuditConfig,
     Config,
     DataConfig,
     EvaluateConfig,
@@ -31,13 +32,18 @@ SCHEMAS = {
     "evaluate_schema": EvaluateConfig,
     "recommend_schema": RecommendConfig,
     "explain_schema": ExplainConfig,
+    "audit_schema": AuditConfig,
     "data/schema": DataConfig,
     "model/schema": ModelConfig,
     "ranker/schema": RankerConfig,
     "evaluation/schema": EvaluationConfig,
 }
 """What the YAML files extend, by the name in their defaults lists."""
-OPEN_KEYS = ("candidates.sizes", "candidates.shares", "columns", "item_columns", "user_columns", "tracking.tags")
+OPEN_KEYS = (
+    *("candidates.sizes", "candidates.shares", "columns", "item_columns", "user_columns", "tracking.tags"),
+    *("weights", "cleaning.unit_words"),
+    *("item_times", "user_times"),
+)
 """Maps whose keys are the user's own: no ``+`` is needed to add one."""
 
 

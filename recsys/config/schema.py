@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from recsys.config.cleaning import CleaningConfig
+
 MISSING: Any = "???"  # what OmegaConf takes for a value that must be given; the training core does without OmegaConf
 
 SOURCES = ("tables", "completejourney")
@@ -60,7 +62,12 @@ class DataConfig:
     timestamp_unit: str = "auto"  # auto | s | ms | us | ns, for epoch numbers
     timestamp_format: str | None = None  # strptime format for text; null: ISO 8601 and common variants
     timezone: str = "UTC"  # of timestamps that carry none
+    timezone_column: str | None = None  # event column with the zone of each row; where it is empty, timezone
     relevant: list[str] = field(default_factory=list)  # event types that count as positives; empty: all
+    left_out: list[str] = field(default_factory=list)  # event types that are not used; the others are history
+    impressions: list[str] = field(default_factory=list)  # event types that say what was shown: no part of the history
+    weights: dict[str, float] = field(default_factory=dict)  # event type -> weight; 1 where none is given
+    cleaning: CleaningConfig = field(default_factory=CleaningConfig)
     item_attributes: list[str] | None = None  # null: all; event columns that describe the item when items is null
     user_attributes: list[str] | None = None  # null: all columns of the users table
     context: list[str] = field(default_factory=list)  # event columns that describe the moment (store, device ...)
@@ -241,6 +248,16 @@ class EvaluateConfig(Config):
     """``evaluate``: a bundle beside the baselines on the test window."""
 
     bundle_uri: str = MISSING  # folder, models:/NAME/VERSION or runs:/ID/bundle
+
+
+@dataclass
+class AuditConfig(Config):
+    """``audit``: what of the data would leak, and what other splits would have claimed."""
+
+    item_times: dict[str, str] = field(default_factory=dict)  # attribute -> column with the time since it is known
+    user_times: dict[str, str] = field(default_factory=dict)  # the same for users
+    max_auc: float = 0.99  # of a single feature against what follows a cut; above it is a leak
+    max_users: int = 1000  # whose features are computed, and who are asked under each split
 
 
 @dataclass

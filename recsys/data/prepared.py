@@ -20,18 +20,22 @@ import polars as pl
 
 from recsys.columns import ITEM_ID, TIMESTAMP, USER_ID
 from recsys.config.schema import DataConfig
-from recsys.data.clean import items_from_events, side_table, unique_events
+from recsys.data.clean import side_table
+from recsys.data.cleaning.items import clean_items, clean_items_of_events, typed_items
+from recsys.data.cleaning.rules import all_rejects, clean_events, finish, settle
+from recsys.data.cleaning.shifted import straighten
+from recsys.data.cleaning.time_zones import zones_found
 from recsys.data.infer import declared_spec, infer_spec, write_features
 from recsys.data.sources import content_digest, read_tables, resolve
-from recsys.data.split import Windows, before_end, find_windows
+from recsys.data.split import Windows, before_end, find_windows, require_events
 from recsys.data.validate import Checked, check_events, refuse_rejects
 from recsys.errors import DataError
 from recsys.features import FeatureSpec
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Raised whenever the same input would be prepared in another way; older folders are then not reused."""
 
-_TABLES = ("events", "items", "users", "rejects")
+_TABLES = ("events", "items", "users", "impressions", "rejects")
 _STALE_SECONDS = 86_400
 _NODE = platform.node()
 _log = logging.getLogger(__name__)
@@ -45,9 +49,11 @@ class Prepared:
         path: Its folder.
         fingerprint: Hash of input content, config and format version; 32 hex digits.
         events: user_id, item_id, timestamp (UTC, microseconds), then event_type, basket_id, quantity, value and
-            context columns where given; sorted by user, time, item. Ids are Int64 or String, as they came.
+            context columns where given, and the weight of the event's type where any is set; sorted by user, time,
+            item. Ids are Int64 or String, as they came.
         items: ``item_id`` and attributes (Int64, Float64 or String), unique, sorted; covers every item of the events.
         users: ``user_id`` and attributes, likewise.
+        impressions: What was shown, once each, with the columns of the events; no part of anybody's history.
         windows: Half-open UTC windows.
         spec: The features, declared or inferred.
         has_item_table: False when items are known only from events; an item can then be recommended as of a cut
@@ -61,6 +67,7 @@ class Prepared:
     events: pl.DataFrame
     items: pl.DataFrame
     users: pl.DataFrame
+    impressions: pl.DataFrame
     windows: Windows
     spec: FeatureSpec
     has_item_table: bool
@@ -133,6 +140,7 @@ def load_prepared(path: str | Path) -> Prepared:
         events=tables["events"],
         items=tables["items"],
         users=tables["users"],
+        impressions=tables["impressions"],
         windows=Windows(**{f.name: datetime.fromisoformat(meta["windows"][f.name]) for f in fields(Windows)}),
         spec=FeatureSpec.from_list(meta["features"]),
         has_item_table=meta["has_item_table"],
@@ -151,35 +159,45 @@ def _fingerprint(cfg: DataConfig) -> str:
 def _build(cfg: DataConfig, folder: Path, fingerprint: str) -> tuple[Prepared, pl.DataFrame]:
     """Return what is to be written, and the rejects."""
     tables = read_tables(cfg)
-    checked = check_events(tables.events, cfg)
+    straight = straighten(tables.events, cfg.cleaning.shifted)
+    checked = check_events(straight.events, cfg)
     _refuse(checked, cfg, folder.with_name(f"{folder.name}.rejects.parquet"))
     used = before_end(checked.events, cfg.split)
-    unique = unique_events(used)
-    windows = find_windows(unique, cfg.split)
-    events = unique.drop(tables.attributes).select(USER_ID, ITEM_ID, TIMESTAMP, pl.exclude(USER_ID, ITEM_ID, TIMESTAMP))
-    if tables.items is not None:
-        items, item_counts = side_table(tables.items, ITEM_ID, events, f"data.items={cfg.items}")
+    catalogue = typed_items(tables.items, used, f"data.items={cfg.items}")
+    cleaned = clean_events(used, catalogue, cfg, straight.repaired)
+    windows = find_windows(cleaned.events, cfg.split)
+    settled = settle(cleaned, windows, cfg)
+    require_events(settled.events, windows)
+    clean = finish(settled.events)
+    events = clean.drop(tables.attributes).select(USER_ID, ITEM_ID, TIMESTAMP, pl.exclude(USER_ID, ITEM_ID, TIMESTAMP))
+    item_counts: dict[str, int] = {}
+    if catalogue is not None:
+        items, item_counts, item_findings = clean_items(catalogue, events, windows, cfg)
     else:
-        items, item_counts = items_from_events(unique, tables.attributes, windows), {}
+        items, item_findings = clean_items_of_events(clean, tables.attributes, windows, cfg)
     users, user_counts = side_table(tables.users, USER_ID, events, f"data.users={cfg.users}")
     has_item_table = tables.items is not None
     if cfg.features is None:
         spec, unused = infer_spec(events, items, users, tables.context, windows, has_item_table)
     else:
         spec, unused = declared_spec(cfg.features, events, items, users), {}
+    rejects, reasons = all_rejects(checked.rejects, straight.rejected, settled.rejects, source=tables.events)
     rows = {
-        "read": checked.read,
+        "read": len(tables.events),
         "kept": len(events),
-        "duplicates": len(used) - len(unique),
+        "duplicates": settled.duplicates,
         "after_end": len(checked.events) - len(used),
-        "rejected": len(checked.rejects),
+        "impressions": len(settled.impressions),
+        "rejected": len(rejects),
     }
-    if rows["read"] != rows["kept"] + rows["duplicates"] + rows["after_end"] + sum(checked.reasons.values()):
-        raise AssertionError(f"rows were lost: {rows}, {checked.reasons}")
+    if rows["read"] != sum(rows.values()) - rows["read"]:
+        raise AssertionError(f"rows were lost: {rows}, {reasons}")
+    findings = [*straight.findings, *zones_found(tables.events), *settled.findings, *item_findings]
     report = {
         "name": cfg.name,
         "rows": rows,
-        "rejects": checked.reasons,
+        "rejects": reasons,
+        "cleaning": [asdict(finding) for finding in findings],
         "items": item_counts,
         "users": user_counts,
         "skipped_columns": tables.skipped | unused,
@@ -191,13 +209,14 @@ def _build(cfg: DataConfig, folder: Path, fingerprint: str) -> tuple[Prepared, p
         events=events,
         items=items,
         users=users,
+        impressions=settled.impressions.drop(tables.attributes),
         windows=windows,
         spec=spec,
         has_item_table=has_item_table,
         relevant=tuple(cfg.relevant),
         report=report,
     )
-    return prepared, checked.rejects
+    return prepared, rejects
 
 
 def _refuse(checked: Checked, cfg: DataConfig, path: Path) -> None:
@@ -214,7 +233,7 @@ def _refuse(checked: Checked, cfg: DataConfig, path: Path) -> None:
 
 
 def _write(prepared: Prepared, rejects: pl.DataFrame, folder: Path) -> None:
-    tables = {"events": prepared.events, "items": prepared.items, "users": prepared.users, "rejects": rejects}
+    tables = {name: getattr(prepared, name) for name in _TABLES if name != "rejects"} | {"rejects": rejects}
     for name, frame in tables.items():
         frame.write_parquet(folder / f"{name}.parquet")
     write_features(prepared.spec, prepared.report["skipped_columns"], folder / "features.yaml")

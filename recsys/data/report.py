@@ -11,10 +11,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from recsys.columns import BASKET_ID, EVENT_TYPE, ITEM_ID, TIMESTAMP, USER_ID
+from recsys.data.cleaning.finding import Finding
 from recsys.data.prepared import Prepared
 from recsys.data.split import window_index
 
 _CURVE_POINTS = 300
+_SHOWN_DETAILS = 8  # lines of a rule on the console
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,8 @@ class DataReport:
     """Everything that the report shows.
 
     Attributes:
-        rows: read, kept, duplicates, after_end, rejected.
+        rows: read, kept, duplicates, after_end, impressions, rejected.
+        cleaning: What each rule found and what was done, in the order of the rules.
         tables: For items and users: rows read, without id, duplicates, contradictions, only_in_events.
         cardinalities: Name -> number of distinct values.
         days, events_a_day: One entry a calendar day (UTC) of the whole span, days without events too.
@@ -70,6 +73,7 @@ class DataReport:
     source: str
     rows: dict[str, int]
     rejects: dict[str, int]
+    cleaning: tuple[Finding, ...]
     tables: dict[str, dict[str, int]]
     cardinalities: dict[str, int]
     windows: tuple[WindowFacts, ...]
@@ -112,6 +116,7 @@ def data_report(prepared: Prepared) -> DataReport:
         source=str(prepared.path),
         rows=facts["rows"],
         rejects=facts["rejects"],
+        cleaning=tuple(Finding(**{**row, "details": tuple(row["details"])}) for row in facts["cleaning"]),
         tables={name: facts[name] for name in ("items", "users") if facts[name]},
         cardinalities=cardinalities,
         windows=_windows(prepared),
@@ -197,10 +202,11 @@ def print_summary(report: DataReport, console: Console) -> None:
     console.print(
         f"[bold]{escape(report.name)}[/bold]: {rows['kept']:,} of {rows['read']:,} rows kept"
         f" ({rows['duplicates']:,} exact duplicates, {rows['rejected']:,} rejected,"
-        f" {rows['after_end']:,} after the end); {sizes}"
+        f" {rows['after_end']:,} after the end, {rows['impressions']:,} impressions); {sizes}"
     )
     for reason, count in report.rejects.items():
         console.print(f"  [yellow]rejected[/yellow] {reason.replace('_', ' ')}: {count:,} ({count / rows['read']:.2%})")
+    _print_cleaning(report, console)
     windows = Table(box=box.SIMPLE, title="Windows (UTC)", title_justify="left", padding=(0, 1, 0, 0))
     windows.add_column("window")
     for heading in ("from", "days", "events", "users", "cold", "items", "cold", "repeats"):
@@ -217,6 +223,20 @@ def print_summary(report: DataReport, console: Console) -> None:
     for c in report.columns:
         features.add_row(c.side, escape(c.name), escape(c.feature), f"{c.distinct:,}", percent(c.null_share))
     console.print(features)
+
+
+def _print_cleaning(report: DataReport, console: Console) -> None:
+    """Print a line a rule that found something, and the first of its details; the page has all."""
+    for finding in report.cleaning:
+        if not finding.found:
+            continue
+        what = f"{finding.found:,} {finding.what}: {finding.done}"
+        console.print(f"  [cyan]{finding.rule.replace('_', ' ')}[/cyan] {escape(what)}", highlight=False)
+        for detail in finding.details[:_SHOWN_DETAILS]:
+            console.print(f"    {escape(detail)}", highlight=False)
+        more = len(finding.details) - _SHOWN_DETAILS
+        if more > 0:
+            console.print(f"    and {more:,} more in the report")
 
 
 def percent(share: float | None) -> str:

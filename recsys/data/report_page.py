@@ -2,8 +2,9 @@
 
 import io
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,15 +21,30 @@ INK, GRID = "#334155", "#e2e8f0"
 WINDOW_COLOURS = {"train": "#1e3a5f", "val": "#0f766e", "test": "#c2410c"}
 
 
-def write_html(report: DataReport, path: str | Path) -> Path:
+@dataclass(frozen=True)
+class Section:
+    """A table that somebody adds to the page: title, a sentence, headings, and rows of text as wide."""
+
+    title: str
+    text: str
+    headings: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+def write_html(report: DataReport, path: str | Path, sections: Sequence[Section] = ()) -> Path:
     """Write the page, whole or not at all, and return its path.
+
+    Args:
+        report: The numbers.
+        path: Of the page.
+        sections: Shown after everything else.
 
     Raises:
         DataError: The folder cannot be written.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    page = render(report)
+    page = render(report, sections)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_text(page, encoding="utf-8")
@@ -40,7 +56,7 @@ def write_html(report: DataReport, path: str | Path) -> Path:
     return path
 
 
-def render(report: DataReport) -> str:
+def render(report: DataReport, sections: Sequence[Section] = ()) -> str:
     """Return the page as HTML text; what comes from the data is escaped."""
     from jinja2 import Environment, StrictUndefined
 
@@ -49,6 +65,7 @@ def render(report: DataReport) -> str:
     template = environment.from_string(files("recsys.data").joinpath("report.html.j2").read_text(encoding="utf-8"))
     return template.render(
         report=report,
+        sections=sections,
         colours=WINDOW_COLOURS,
         days_plot=_plot((10.4, 2.9), lambda axes: _draw_days(axes, report)),
         popularity_plot=_plot((5.1, 3.3), lambda axes: _draw_popularity(axes, report)),

@@ -14,6 +14,7 @@ import polars as pl
 
 from recsys.columns import EVENT_TYPE, ITEM_ID, OPTIONAL_EVENT_COLUMNS, REQUIRED_EVENT_COLUMNS, TIMESTAMP, USER_ID
 from recsys.config.schema import SOURCES, DataConfig
+from recsys.data.cleaning.event_types import named_types
 from recsys.data.dtypes import narrow_text, plain_attributes
 from recsys.data.files import below, locate, place_of, reading, scan
 from recsys.errors import ConfigError, DataError, did_you_mean
@@ -21,6 +22,8 @@ from recsys.errors import ConfigError, DataError, did_you_mean
 ROW_NUMBER = "row_number"
 """Position of an event in the source, from 1; lets a person find a rejected row again."""
 REJECT_REASON = "reject_reason"
+TIMEZONE = "_timezone"
+"""Column of the names of time zones, where the config names one."""
 
 _STANDARD = REQUIRED_EVENT_COLUMNS + OPTIONAL_EVENT_COLUMNS
 
@@ -139,8 +142,13 @@ def read_tables(cfg: DataConfig) -> Tables:
         place = place_of(key, path)
         lazy = scan(key, path)
         columns = _side_columns(place, own_id, mapping, wanted, lazy.collect_schema().names())
+        time = cfg.cleaning.item_time if key == "items" else None
+        if time is not None:
+            _require(place, time, lazy.collect_schema().names(), "data.cleaning.item_time")
+            columns.setdefault(time, time)
         frame = _collect(key, cfg, lazy, columns)
-        side[key], dropped = plain_attributes(frame, [c for c in columns if c != own_id], wanted or (), place)
+        attributes_of = [c for c in columns if c not in (own_id, time)]
+        side[key], dropped = plain_attributes(frame, attributes_of, wanted or (), place)
         skipped |= dropped
     return Tables(
         events=events.with_row_index(ROW_NUMBER, offset=1),
@@ -171,13 +179,18 @@ def _event_columns(
     columns = {name: cfg.columns.get(name, name) for name in legal}
     for name in REQUIRED_EVENT_COLUMNS:
         _require(place, columns[name], available, f"data.columns.{name}")
-    if cfg.relevant:
-        _require(place, columns[EVENT_TYPE], available, f"data.columns.{EVENT_TYPE} (data.relevant needs it)")
+    for key, named in named_types(cfg).items():
+        if named:
+            _require(place, columns[EVENT_TYPE], available, f"data.columns.{EVENT_TYPE} ({key} needs it)")
+    if cfg.timezone_column is not None:
+        _require(place, cfg.timezone_column, available, "data.timezone_column")
     for name in context:
         _require(place, columns[name], available, "data.context")
     for name in wanted:
         _require(place, columns[name], available, "data.item_attributes")
     columns = {name: column for name, column in columns.items() if column in available}
+    if cfg.timezone_column is not None:
+        columns[TIMEZONE] = cfg.timezone_column
     if cfg.items is None and cfg.item_attributes is None:
         taken = {*columns, *columns.values(), ROW_NUMBER, REJECT_REASON}
         wanted = tuple(c for c in available if c not in taken)

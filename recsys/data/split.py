@@ -70,19 +70,30 @@ def find_windows(events: pl.DataFrame, cfg: SplitConfig) -> Windows:
             times[int(len(times) * share + 1e-9)] for share in (1 - cfg.val - cfg.test, 1 - cfg.test)
         )
     windows = Windows(min(times[0], val_start), val_start, test_start, end)
+    require_events(events, windows)
+    return windows
+
+
+def require_events(events: pl.DataFrame, windows: Windows) -> None:
+    """Check that every window has events.
+
+    Raises:
+        DataError: One has none, with the numbers.
+    """
     counts = count_by_window(events, windows)
     if not all(counts.values()):
+        times = events[TIMESTAMP].sort()
+        span = f" from {times[0].isoformat()} to {times[-1].isoformat()}" if len(times) else ""
         raise DataError(
             "empty window after the split: "
             + ", ".join(
                 f"{name} [{a.isoformat()}, {b.isoformat()}) has {counts[name]:,} events"
                 for name, (a, b) in windows.bounds().items()
             )
-            + f"; {times.n_unique():,} distinct times from {times[0].isoformat()} to {times[-1].isoformat()}."
+            + f"; {times.n_unique():,} distinct times{span}."
             " Give more events, other shares (data.split.val, data.split.test) or times (data.split.val_start,"
             " data.split.test_start)."
         )
-    return windows
 
 
 def window_index(windows: Windows) -> pl.Expr:

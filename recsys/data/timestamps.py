@@ -34,6 +34,7 @@ def to_utc(column: pl.Series, cfg: DataConfig, place: str) -> pl.Series:
         raise ConfigError(f"data.timezone={cfg.timezone!r} is not a name of the IANA time zone database.{near}")
     if cfg.timestamp_unit not in ("auto", *_UNITS):
         raise ConfigError(f"data.timestamp_unit={cfg.timestamp_unit!r} is not one of auto, {', '.join(_UNITS)}.")
+    column = _wide(column)
     dtype = column.dtype
     if dtype in (pl.String, pl.Categorical, pl.Enum, pl.Null):
         times = _from_text(column.cast(pl.String).str.strip_chars(), cfg)
@@ -54,6 +55,13 @@ def to_utc(column: pl.Series, cfg: DataConfig, place: str) -> pl.Series:
     seconds = times.cast(pl.Int64)
     legal = (seconds >= _EARLIEST * 1_000_000) & (seconds < _LATEST * 1_000_000)
     return pl.select(pl.when(legal).then(times)).to_series().cast(UTC).alias(column.name)
+
+
+def _wide(column: pl.Series) -> pl.Series:
+    """Return numbers as Int64 or Float64, in which the bounds of every unit fit; what does not fit is null."""
+    if column.dtype.is_integer():
+        return column.cast(pl.Int64, strict=False)
+    return column.cast(pl.Float64) if column.dtype.is_numeric() else column
 
 
 def _refuse_calendar_numbers(column: pl.Series, cfg: DataConfig, place: str) -> None:

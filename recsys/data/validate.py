@@ -8,10 +8,12 @@ import polars as pl
 
 from recsys.columns import BASKET_ID, EVENT_TYPE, ITEM_ID, QUANTITY, TIMESTAMP, USER_ID, VALUE
 from recsys.config.schema import DataConfig
+from recsys.data.cleaning.event_types import check_types
+from recsys.data.cleaning.time_zones import to_utc_by_row, zone_known
 from recsys.data.dtypes import plain_id
-from recsys.data.sources import REJECT_REASON, ROW_NUMBER
+from recsys.data.sources import REJECT_REASON, ROW_NUMBER, TIMEZONE
 from recsys.data.timestamps import to_utc
-from recsys.errors import DataError, did_you_mean
+from recsys.errors import DataError
 
 
 class EventRules(dy.Schema):
@@ -22,6 +24,7 @@ class EventRules(dy.Schema):
     item_id = dy.Any()
     timestamp = dy.Datetime(nullable=True, time_unit="us", time_zone="UTC")
     timestamp_given = dy.Bool()  # whether the source has a value, readable or not
+    zone_known = dy.Bool()
 
     @dy.rule()
     def user_id_missing(self) -> pl.Expr:
@@ -39,12 +42,17 @@ class EventRules(dy.Schema):
         return pl.col("timestamp_given")
 
     @dy.rule()
+    def timezone_unknown(self) -> pl.Expr:
+        """Violated by a row whose time zone is none of the IANA database."""
+        return pl.col("zone_known")
+
+    @dy.rule()
     def timestamp_unreadable(self) -> pl.Expr:
         """Violated by a row whose time does not parse or lies outside the years 1900 to 2199."""
         return pl.col(TIMESTAMP).is_not_null() | ~pl.col("timestamp_given")
 
 
-REASONS = ("user_id_missing", "item_id_missing", "timestamp_missing", "timestamp_unreadable")
+REASONS = ("user_id_missing", "item_id_missing", "timestamp_missing", "timezone_unknown", "timestamp_unreadable")
 
 
 @dataclass(frozen=True)
@@ -74,12 +82,15 @@ def check_events(source: pl.DataFrame, cfg: DataConfig) -> Checked:
     events = source.with_columns(
         *(plain_id(source[name], place) for name in (USER_ID, ITEM_ID, BASKET_ID) if name in source.columns),
         *(_number(source[name], place) for name in (QUANTITY, VALUE) if name in source.columns),
-        to_utc(source[TIMESTAMP], cfg, place),
-    )
+        _times(source, cfg, place),
+    ).drop(TIMEZONE, strict=False)
     if EVENT_TYPE in source.columns:
         events = events.with_columns(pl.col(EVENT_TYPE).cast(pl.String))
-        _check_relevant(events[EVENT_TYPE], cfg, place)
-    slim = events.select(ROW_NUMBER, USER_ID, ITEM_ID, TIMESTAMP, timestamp_given=_given(source[TIMESTAMP]))
+        check_types(events[EVENT_TYPE], cfg, place)
+    zones = zone_known(source[TIMEZONE]) if TIMEZONE in source.columns else pl.lit(True)
+    slim = events.select(
+        ROW_NUMBER, USER_ID, ITEM_ID, TIMESTAMP, timestamp_given=_given(source[TIMESTAMP]), zone_known=zones
+    )
     usable, failure = EventRules.filter(slim)
     if len(failure) == 0:
         return Checked(
@@ -90,7 +101,7 @@ def check_events(source: pl.DataFrame, cfg: DataConfig) -> Checked:
         ROW_NUMBER, pl.coalesce(pl.when(pl.col(r) == "invalid").then(pl.lit(r)) for r in REASONS).alias(REJECT_REASON)
     ).join(source, on=ROW_NUMBER, how="left", maintain_order="left")
     counts = rejects[REJECT_REASON].value_counts().sort(["count", REJECT_REASON], descending=[True, False])
-    kept = events[(usable[ROW_NUMBER] - 1).to_numpy()]
+    kept = events.join(usable.select(ROW_NUMBER), on=ROW_NUMBER, how="semi", maintain_order="left")
     return Checked(kept, rejects, dict(counts.iter_rows()), len(source))
 
 
@@ -117,6 +128,12 @@ def refuse_rejects(checked: Checked, cfg: DataConfig, rejects_file: Path) -> Non
     )
 
 
+def _times(source: pl.DataFrame, cfg: DataConfig, place: str) -> pl.Series:
+    if TIMEZONE not in source.columns:
+        return to_utc(source[TIMESTAMP], cfg, place)
+    return to_utc_by_row(source[TIMESTAMP], source[TIMEZONE], cfg, place)
+
+
 def _given(column: pl.Series) -> pl.Series:
     if column.dtype == pl.String:
         return (column.str.strip_chars() != "").fill_null(False)
@@ -130,13 +147,3 @@ def _number(column: pl.Series, place: str) -> pl.Series:
         f"{place}, column '{column.name}': found type {column.dtype}; legal: integer, float or decimal."
         " Cast the column, or map another one."
     )
-
-
-def _check_relevant(kinds: pl.Series, cfg: DataConfig, place: str) -> None:
-    present = kinds.drop_nulls().unique().sort().to_list()
-    for kind in cfg.relevant:
-        if kind not in present:
-            raise DataError(
-                f"{place}, column '{EVENT_TYPE}': data.relevant names '{kind}', which never occurs; found:"
-                f" {', '.join(present[:20])}.{did_you_mean(kind, present)}"
-            )

@@ -12,11 +12,17 @@ if TYPE_CHECKING:
 def run(cfg: Config) -> "Prepared":
     """Prepare the data (or reuse it), print the report and write ``data_report.html`` into the run folder.
 
+    The report has a section with what :func:`~recsys.audit.prepared.audit_tables` finds; ``recsys audit`` finds more.
+
     Raises:
         DataError: The tables cannot be used, or an output folder cannot be written.
     """
     from rich.console import Console
+    from rich.markup import escape
 
+    from recsys.audit.findings import errors
+    from recsys.audit.prepared import audit_tables
+    from recsys.audit.sections import leak_section
     from recsys.data.prepared import prepare
     from recsys.data.report import data_report, print_summary
     from recsys.data.report_page import write_html
@@ -25,6 +31,9 @@ def run(cfg: Config) -> "Prepared":
     prepared = prepare(cfg.data)
     report = data_report(prepared)
     print_summary(report, console)
-    page = write_html(report, Path(cfg.run_dir, "data_report.html"))
+    findings = audit_tables(prepared)
+    for leak in errors(findings):
+        console.print(f"[bold red]leak[/bold red] {escape(f'{leak.leak}: {leak.place}: {leak.evidence}')}")
+    page = write_html(report, Path(cfg.run_dir, "data_report.html"), [leak_section(findings)])
     console.print(f"prepared data  {prepared.path}\ndata report    {page}", markup=False, soft_wrap=True)
     return prepared

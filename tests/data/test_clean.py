@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
-from recsys.data.clean import items_from_events, side_table, unique_events
+from recsys.data.clean import in_order, items_from_events, side_table
 from recsys.data.split import Windows
 from recsys.errors import DataError
 
@@ -26,11 +26,11 @@ def events_of(rows, **types):
     )
 
 
-def test_exact_duplicates_go_and_the_order_is_fixed():
+def test_the_order_is_fixed():
     events = events_of([("b", 1, "x"), ("a", 1, "x"), ("b", 1, "x"), ("b", 1, "y"), ("a", 0, None)])
-    clean = unique_events(events.with_row_index("row_number"))
-    assert clean.select("item_id", "brand").rows() == [("a", None), ("a", "x"), ("b", "x"), ("b", "y")]
-    assert_frame_equal(unique_events(events[::-1].with_row_index("row_number")), clean)
+    ordered = in_order(events.with_row_index("row_number"))
+    assert ordered["row_number"].to_list() == [4, 1, 0, 2, 3]
+    assert_frame_equal(in_order(events[::-1]), in_order(events))
 
 
 def test_side_table_counts_what_it_drops_and_covers_the_events():

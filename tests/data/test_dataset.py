@@ -60,6 +60,7 @@ def prepared_of(rows, relevant=(), has_item_table=False, baskets=True):
         events=events if baskets else events.drop("basket_id"),
         items=pl.DataFrame({"item_id": ITEMS, "brand": ["x", "y", None, "z"], "price": [1.0, None, 3.0, 100.0]}),
         users=pl.DataFrame({"user_id": USERS}),
+        impressions=events.clear(),
         windows=Windows(START, CUT, CUT + timedelta(hours=1), CUT + timedelta(hours=11)),
         spec=SPEC,
         has_item_table=has_item_table,

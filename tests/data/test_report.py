@@ -30,7 +30,7 @@ def tiny(config):
 
 def test_numbers_by_hand(tiny):
     report = data_report(prepare(tiny))
-    assert report.rows == {"read": 11, "kept": 10, "duplicates": 0, "after_end": 0, "rejected": 1}
+    assert report.rows == {"read": 11, "kept": 10, "duplicates": 0, "after_end": 0, "impressions": 0, "rejected": 1}
     assert report.rejects == {"user_id_missing": 1}
     assert report.cardinalities == {"users": 4, "items": 3}
     train, val, test = report.windows

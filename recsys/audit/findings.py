@@ -1,0 +1,62 @@
+"""What an audit found, as rows that say where, how sure and what to do."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+SEVERITIES = ("error", "warning", "info")
+"""``error``: numbers measured on this data would be wrong; ``warning``: look at it; ``info``: as it should be."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One leak, or one fact beside the leaks.
+
+    Attributes:
+        leak: Its name, for example ``basket on both sides``.
+        severity: One of :data:`SEVERITIES`.
+        place: Table and column, or the function and its column.
+        rows: Rows, users, items or values that are concerned.
+        evidence: What was seen, with numbers and an example.
+        remedy: What to do.
+    """
+
+    leak: str
+    severity: str
+    place: str
+    rows: int
+    evidence: str
+    remedy: str
+
+
+def by_severity(findings: Sequence[Finding]) -> list[Finding]:
+    """Return the findings, errors first."""
+    return sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))
+
+
+def errors(findings: Sequence[Finding]) -> list[Finding]:
+    """Return those of severity ``error``."""
+    return [finding for finding in findings if finding.severity == "error"]
+
+
+def findings_table(findings: Sequence[Finding]) -> "Table":
+    """Return the findings as a table for the console; what comes from the data is escaped."""
+    from rich import box
+    from rich.markup import escape
+    from rich.table import Table
+
+    colours = {"error": "bold red", "warning": "yellow", "info": "dim"}
+    table = Table(box=box.SIMPLE, title="Leak audit", title_justify="left", padding=(0, 1, 0, 0))
+    for heading in ("severity", "finding", "where"):
+        table.add_column(heading)
+    table.add_column("rows", justify="right")
+    for heading in ("evidence", "what to do"):
+        table.add_column(heading)
+    for found in by_severity(findings):
+        severity = f"[{colours[found.severity]}]{found.severity}[/]"
+        texts = (escape(text) for text in (found.evidence, found.remedy))
+        table.add_row(severity, escape(found.leak), escape(found.place), f"{found.rows:,}", *texts)
+    return table

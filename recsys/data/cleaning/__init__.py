@@ -1,0 +1,1 @@
+"""Cleaning: one small function a rule; :mod:`recsys.data.cleaning.rules` states their order."""

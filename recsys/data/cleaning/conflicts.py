@@ -1,0 +1,82 @@
+"""Items with several values of one attribute: which of them counts."""
+
+from collections.abc import Sequence
+
+import polars as pl
+
+from recsys.columns import TIMESTAMP
+from recsys.data.cleaning.finding import Finding
+from recsys.data.split import Windows, window_index
+
+
+def most_frequent(rows: pl.DataFrame, key: str, name: str) -> pl.DataFrame:
+    """Return ``key`` and the most frequent value of ``name``, of equally frequent ones the smallest."""
+    return (
+        rows.filter(pl.col(name).is_not_null())
+        .group_by(key, name)
+        .agg(_rows=pl.len())
+        .sort([key, "_rows", name], descending=[False, True, False])
+        .unique(subset=key, keep="first", maintain_order=True)
+        .select(key, name)
+    )
+
+
+def latest(rows: pl.DataFrame, key: str, name: str, time: str) -> pl.DataFrame:
+    """Return ``key`` and the value of ``name`` with the latest ``time``, of those of one time the largest."""
+    return (
+        rows.filter(pl.col(name).is_not_null())
+        .sort([key, time, name])
+        .unique(subset=key, keep="last", maintain_order=True)
+        .select(key, name)
+    )
+
+
+def known_first(rows: pl.DataFrame, key: str, windows: Windows) -> pl.DataFrame:
+    """Return the rows of the window in which each key is first seen.
+
+    Nothing at or after a cut can then change what was known before it.
+
+    Args:
+        rows: With ``timestamp``.
+        key: Column of the ids.
+        windows: The split.
+    """
+    window = window_index(windows).fill_null(0)  # a row without a time has held for ever
+    return rows.filter(window == window.min().over(key))
+
+
+def one_row_each(
+    rows: pl.DataFrame, key: str, rule: str, time: str | None = None, windows: Windows | None = None
+) -> pl.DataFrame:
+    """Return one row an id of an items table, each attribute by itself, sorted by id.
+
+    Args:
+        rows: ``key``, never null, attributes, and ``time`` where there is one (UTC), which is left out of the result.
+        key: Column of the ids.
+        rule: ``latest``: of the row with the latest ``time``, or, without one, of the last row; ``as_of``: the same
+            among the rows of the window in which the id first has one (needs ``time`` and ``windows``);
+            ``most_frequent``.
+        time: Column of the times since when rows hold.
+        windows: The split.
+    """
+    attributes = [c for c in rows.columns if c not in (key, time)]
+    if rule == "as_of":
+        if time is None or windows is None:
+            raise ValueError("as_of needs a time and windows")
+        rows = known_first(rows.rename({time: TIMESTAMP}), key, windows).rename({TIMESTAMP: time})
+    if time is None:
+        rows, time = rows.with_row_index("_place"), "_place"
+    table = rows.select(pl.col(key).unique()).sort(key)
+    for name in attributes:
+        values = most_frequent(rows, key, name) if rule == "most_frequent" else latest(rows, key, name, time)
+        table = table.join(values, on=key, how="left", maintain_order="left")
+    return table
+
+
+def find_conflicts(rows: pl.DataFrame, key: str, attributes: Sequence[str], done: str) -> Finding:
+    """Count the ids that have more than one value of an attribute."""
+    counts = rows.group_by(key).agg(pl.col(attributes).drop_nulls().n_unique() > 1)
+    any_of = int(counts.select(pl.any_horizontal(attributes).sum()).item()) if attributes else 0
+    each = sorted(((int(counts[name].sum()), name) for name in attributes), key=lambda pair: (-pair[0], pair[1]))
+    details = tuple(f"{name}: {count:,}" for count, name in each if count)
+    return Finding("conflicts", any_of, "items with several values of an attribute", done, details)

@@ -1,0 +1,222 @@
+"""All cleaning in its order: rows of the source, events, events as of the windows, items.
+
+Between the first step and the second the types of the columns are checked, between the second and the third the
+windows are found. Events are handed over with all those of a user, so that each step can work on parts of them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import polars as pl
+
+from recsys.columns import BASKET_ID, EVENT_TYPE, QUANTITY, USER_ID
+from recsys.config.schema import DataConfig
+from recsys.data.clean import Counts, in_order
+from recsys.data.cleaning.accounts import LIMITS, events_of, lines_until, over_limits
+from recsys.data.cleaning.duplicates import COPIES, REPAIRED, drop_copies, near_duplicates
+from recsys.data.cleaning.event_types import is_type, types_found, weighted
+from recsys.data.cleaning.finding import Finding
+from recsys.data.cleaning.junk import junk_events
+from recsys.data.cleaning.returns import RETURN_OF, is_return, match_returns, taken_back, without_returned
+from recsys.data.sources import REJECT_REASON, ROW_NUMBER
+from recsys.data.split import Windows
+from recsys.errors import DataError
+
+ORDER = (
+    "shifted",  # rows of the source, before their types are checked
+    "time_zones",  # while they are
+    "duplicates",
+    "event_types",
+    "junk",
+    "near_duplicates",
+    "accounts",  # from here as of the windows
+    "returns",
+    "text",  # items
+    "conflicts",
+    "units",
+)
+"""The rules in the order in which they are applied; a row with several faults goes by the first of them."""
+
+_SHOWN_ACCOUNTS = 20
+
+
+@dataclass(frozen=True)
+class Cleaned:
+    """Events on their way.
+
+    Attributes:
+        events: What is left, in order, with ``row_number``, and how many rows each stands for.
+        impressions: ``user_id, item_id, timestamp`` and the other columns, once each, apart from the events.
+        rejects: ``row_number, reject_reason`` of what a rule has dropped.
+        returns: Each return with its purchase, from :func:`recsys.data.cleaning.returns.match_returns`.
+        duplicates: Rows that said exactly what another one says.
+        findings: In the order of the rules.
+    """
+
+    events: pl.DataFrame
+    impressions: pl.DataFrame
+    rejects: pl.DataFrame
+    returns: pl.DataFrame
+    duplicates: int
+    findings: tuple[Finding, ...]
+
+
+def clean_events(events: pl.DataFrame, items: pl.DataFrame | None, cfg: DataConfig, repaired: pl.Series) -> Cleaned:
+    """Apply the rules that need no windows to all events of some users.
+
+    Args:
+        events: Checked events with ``row_number``, in any order.
+        items: The items table with ids of the same type, or None.
+        cfg: The rules.
+        repaired: Row numbers of those whose values were put back into their columns.
+
+    Raises:
+        DataError: A rule needs a column that is not there.
+    """
+    rules, findings, dropped = cfg.cleaning, [], []
+
+    def drop(events: pl.DataFrame, mask: pl.Series, reason: str) -> pl.DataFrame:
+        dropped.append(_rejects(events.filter(mask), reason))
+        return events.filter(~mask)
+
+    n_read = len(events)
+    events = events.with_columns(
+        pl.lit(1, pl.Int64).alias(COPIES), pl.col(ROW_NUMBER).is_in(repaired.implode()).cast(pl.Int64).alias(REPAIRED)
+    )
+    events = in_order(drop_copies(events) if rules.duplicates else events)
+    duplicates = n_read - len(events)
+    if rules.duplicates:
+        findings.append(Finding("duplicates", duplicates, "exact duplicates", "dropped; one of each stays"))
+    if EVENT_TYPE in events.columns:
+        findings.append(types_found(events, cfg))
+    events = drop(events, is_type(events, list(cfg.left_out)), "event_type_left_out")
+    seen = is_type(events, list(cfg.impressions))
+    impressions, events = events.filter(seen), events.filter(~seen)
+    for number, rule in enumerate(rules.junk):
+        junk = junk_events(events, items, rule)
+        names = ", ".join([*rule.values, *([f"/{rule.pattern}/"] if rule.pattern is not None else [])])
+        found = Finding("junk", int(junk.sum()), f"events whose {rule.column} is {names}", "dropped")
+        findings.append(found)
+        events = drop(events, junk, "junk" if len(rules.junk) == 1 else f"junk_{number + 1}")
+    returns = _returns(events, cfg)
+    if rules.near_duplicate_seconds > 0:
+        near = near_duplicates(events, rules.near_duplicate_seconds, is_return(events.columns, rules.returns))
+        what = f"events within {rules.near_duplicate_seconds:g} seconds of one of the same user, item and type"
+        findings.append(Finding("near_duplicates", int(near.sum()), what, "dropped; the first stays"))
+        events, returns = drop(events, near, "near_duplicate"), returns.filter(~near)
+    bought = [kind for kind in cfg.relevant if kind not in rules.returns.event_types]
+    matches = match_returns(events, returns, rules.returns, bought)
+    unmatched = events[ROW_NUMBER].is_in(matches.filter(pl.col(RETURN_OF).is_null())[ROW_NUMBER].implode())
+    dropped += [
+        _rejects(events.filter(returns & ~unmatched), "return"),
+        _rejects(events.filter(unmatched), "return_unmatched"),
+    ]
+    return Cleaned(
+        events.filter(~returns),
+        impressions.drop(ROW_NUMBER, COPIES, REPAIRED),
+        pl.concat(dropped),
+        matches,
+        duplicates,
+        tuple(findings),
+    )
+
+
+def settle(cleaned: Cleaned, windows: Windows, cfg: DataConfig, lines_of_all: Sequence[int] | None = None) -> Cleaned:
+    """Apply the rules whose answer depends on what came before: accounts and returns, as of each window.
+
+    Args:
+        cleaned: From :func:`clean_events`.
+        windows: The split.
+        cfg: The rules.
+        lines_of_all: From :func:`recsys.data.cleaning.accounts.lines_until` of everybody's events, where ``cleaned``
+            has those of some users.
+    """
+    rules, events = cfg.cleaning, cleaned.events
+    findings, dropped = list(cleaned.findings), [cleaned.rejects]
+    if any(getattr(rules.accounts, name) is not None for name in LIMITS):
+        accounts = over_limits(events, rules.accounts, windows, lines_of_all or lines_until(events, windows))
+        theirs = events_of(events, accounts, windows)
+        is_drop = rules.accounts.action == "drop"
+        done = "dropped from the window on in which a limit was broken" if is_drop else "flagged: kept, and named here"
+        findings.append(
+            Finding(
+                "accounts", len(accounts), "accounts over a limit", f"{theirs.sum():,} events {done}", _shown(accounts)
+            )
+        )
+        if is_drop:
+            dropped.append(_rejects(events.filter(theirs), "account_over_limits"))
+            events = events.filter(~theirs)
+    if _takes_back(cfg):
+        taken = taken_back(events, cleaned.returns, windows)
+        before = events
+        events, gone = without_returned(events, taken)
+        dropped.append(_rejects(before.filter(gone), "returned"))
+        events = events.filter(~gone)
+        matched = cleaned.returns[RETURN_OF].is_not_null().sum()
+        n_returns, n_gone = len(cleaned.returns), int(gone.sum())
+        details = (
+            f"without a purchase before them: {n_returns - matched:,}",
+            f"purchases taken back whole: {n_gone:,}, in part: {len(taken) - n_gone:,}",
+            f"after a cut, when the purchase has long counted, or of a dropped account: {_late(cleaned, taken):,}",
+        )
+        done = "the lines themselves leave the history; purchases of the same window are taken back"
+        findings.append(Finding("returns", n_returns, "returns", done, details))
+    return replace(cleaned, events=weighted(events, cfg), rejects=pl.concat(dropped), findings=tuple(findings))
+
+
+def finish(events: pl.DataFrame) -> pl.DataFrame:
+    """Return the events without what only cleaning reads."""
+    return events.drop(ROW_NUMBER, COPIES, REPAIRED)
+
+
+def all_rejects(checked: pl.DataFrame, *others: pl.DataFrame, source: pl.DataFrame) -> tuple[pl.DataFrame, Counts]:
+    """Return all rejected rows with the values of the source, by row number, and the reasons, most frequent first.
+
+    Args:
+        checked: Rejects of the check, with their values.
+        others: ``row_number, reject_reason``.
+        source: The events as read.
+    """
+    joined = (rows.join(source, on=ROW_NUMBER, how="left", maintain_order="left") for rows in others)
+    rejects = pl.concat([checked, *joined]).sort(ROW_NUMBER)
+    counts = rejects[REJECT_REASON].value_counts().sort(["count", REJECT_REASON], descending=[True, False])
+    return rejects, dict(counts.iter_rows())
+
+
+def _returns(events: pl.DataFrame, cfg: DataConfig) -> pl.Series:
+    rules = cfg.cleaning.returns
+    for wanted, column, key in (
+        (rules.negative_quantity, QUANTITY, "negative_quantity"),
+        (rules.same_basket, BASKET_ID, "same_basket"),
+    ):
+        if wanted and column not in events.columns:
+            raise DataError(
+                f"data.cleaning.returns.{key} needs a column '{column}'; map it with data.columns.{column}."
+            )
+    return events.with_columns(is_return(events.columns, rules).alias("_return"))["_return"]
+
+
+def _takes_back(cfg: DataConfig) -> bool:
+    return bool(cfg.cleaning.returns.event_types) or cfg.cleaning.returns.negative_quantity
+
+
+def _late(cleaned: Cleaned, taken: pl.DataFrame) -> int:
+    matched = cleaned.returns.filter(pl.col(RETURN_OF).is_not_null())
+    return len(matched.join(taken, left_on=RETURN_OF, right_on=ROW_NUMBER, how="anti"))
+
+
+def _rejects(events: pl.DataFrame, reason: str) -> pl.DataFrame:
+    return events.select(pl.col(ROW_NUMBER), pl.lit(reason).alias(REJECT_REASON))
+
+
+def _shown(accounts: pl.DataFrame) -> tuple[str, ...]:
+    lines = []
+    for row in accounts.head(_SHOWN_ACCOUNTS).iter_rows(named=True):
+        own, repaired = row["lines"] - row["repaired"], row["repaired"]
+        parts = f" ({own:,} as they stood, {repaired:,} put back)" if repaired else ""
+        lines.append(
+            f"{row[USER_ID]}: {row['lines']:,} lines{parts}, {row['share']:.2%} of all; at most {row['events_a_day']:,}"
+            f" events and {row['items_a_day']:,} items a day"
+        )
+    more = len(accounts) - _SHOWN_ACCOUNTS
+    return (*lines, *([f"and {more:,} more"] if more > 0 else []))

@@ -1,0 +1,55 @@
+"""Times without a zone of their own, each row in the zone that one of its columns names."""
+
+from dataclasses import replace
+from zoneinfo import available_timezones
+
+import polars as pl
+
+from recsys.config.schema import DataConfig
+from recsys.data.cleaning.finding import Finding
+from recsys.data.sources import TIMEZONE
+from recsys.data.timestamps import UTC, to_utc
+
+
+def zone_known(zones: pl.Series) -> pl.Series:
+    """Mark the rows whose zone is missing, so the table's own holds, or in the IANA database, bool ``[E]``."""
+    return _named(zones).is_in(sorted(available_timezones())).fill_null(True)
+
+
+def to_utc_by_row(column: pl.Series, zones: pl.Series, cfg: DataConfig, place: str) -> pl.Series:
+    """Return the times as :func:`recsys.data.timestamps.to_utc` does, each in its row's zone; null in unknown ones.
+
+    Args:
+        column: Times in any form that the table may have; those that carry a zone keep it.
+        zones: IANA names; ``data.timezone`` where missing.
+        cfg: How times are written.
+        place: For messages.
+    """
+    named = pl.select(pl.when(zone_known(zones)).then(_named(zones).fill_null(cfg.timezone))).to_series()
+    times = pl.Series(column.name, [None], UTC).new_from_index(0, len(column))
+    for zone in named.drop_nulls().unique().sort():
+        rows = (named == zone).fill_null(False)
+        times = times.scatter(rows.arg_true(), to_utc(column.filter(rows), replace(cfg, timezone=zone), place))
+    return times
+
+
+def zones_found(source: pl.DataFrame) -> tuple[Finding, ...]:
+    """Count the rows of each zone, where the events have a column of zones."""
+    if TIMEZONE not in source.columns:
+        return ()
+    zones = _named(source[TIMEZONE])
+    counts = zones.alias("zone").value_counts(name="rows").sort(["rows", "zone"], descending=[True, False])
+    details = tuple(
+        f"{'(none: data.timezone)' if zone is None else zone}: {rows:,}" for zone, rows in counts.iter_rows()
+    )
+    unknown = int((~zone_known(zones)).sum())
+    return (
+        Finding(
+            "time_zones", len(zones), "times by zone", f"read in their zone; {unknown:,} of unknown zones", details
+        ),
+    )
+
+
+def _named(zones: pl.Series) -> pl.Series:
+    text = zones.cast(pl.String).str.strip_chars()
+    return pl.select(pl.when(text != "").then(text)).to_series()
