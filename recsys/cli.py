@@ -14,6 +14,7 @@ from recsys.errors import RecsysError, did_you_mean
 VERBS = {
     "prepare": "tables -> prepared data set (cached by content) and a data report",
     "audit": "what of the data would leak, and what other splits would have claimed",
+    "segment": "users in segments (RFM, clusters, intent ...), as parquet and a report",
     "train": "the main job: prepare, fit the two-tower model, evaluate, bundle, register",
     "evaluate": "a bundle beside the baselines on the test window, with intervals",
     "explain": "what moved the score of one item for one user",

@@ -67,6 +67,7 @@ def test_help_imports_nothing_heavy(repo: Path) -> None:
     ("verb", "overrides", "schema"),
     [
         ("prepare", [], Config),
+        ("segment", [], Config),
         ("train", [], Config),
         ("evaluate", ["bundle_uri=b"], EvaluateConfig),
         ("recommend", ["bundle=b"], RecommendConfig),

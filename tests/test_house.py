@@ -20,6 +20,7 @@ ROOMS = (
     ("config",),
     ("features",),
     ("data",),
+    ("segments",),
     ("models",),
     ("training",),
     ("evaluation",),

@@ -13,7 +13,14 @@ from recsys.config.schema import Config
 CONF = Path(__file__).resolve().parents[1] / "conf"
 GROUPS = ("callbacks", "data", "debug", "evaluation", "experiment", "logger", "model", "ranker", "trainer")
 PRESETS = [(group, path.stem) for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))]
-VERBS = {"prepare": [], "audit": [], "train": [], "evaluate": ["bundle_uri=b"], "recommend": ["bundle=b"]}
+VERBS = {
+    "prepare": [],
+    "audit": [],
+    "segment": [],
+    "train": [],
+    "evaluate": ["bundle_uri=b"],
+    "recommend": ["bundle=b"],
+}
 VERBS |= {"explain": ["bundle=b", "user=u", "item=i"]}
 
 

@@ -33,6 +33,8 @@ WIDE_OPTIMIZERS = ("ftrl", "adagrad")
 DEEP_OPTIMIZERS = ("adamw", "adagrad")
 RANKER_NORMS = ("layer", "batch", "none")
 NUMERIC_FORMS = ("quantile", "normal", "piecewise", "log")
+SEGMENTS = ("rfm", "kmeans", "ward", "complete", "demographic", "intent")
+SEGMENTS_AS_OF = ("train", "val", "test")
 CALIBRATIONS = ("isotonic", "platt", "temperature", "none")
 
 
@@ -180,6 +182,24 @@ class RankerConfig:
 
 
 @dataclass
+class SegmentsConfig:
+    """Groups of users by what they did before a cut, and who they are."""
+
+    kinds: list[str] = field(default_factory=lambda: list(SEGMENTS))  # what `recsys segment` makes
+    features: list[str] = field(default_factory=list)  # kinds that towers and ranker read as segment_KIND of the user
+    slices: list[str] = field(default_factory=list)  # kinds by which the test window is also measured
+    as_of: str = "test"  # train | val | test: the users it writes are as of the end of this window
+    ks: list[int] = field(default_factory=lambda: list(range(3, 11)))  # numbers of clusters to choose from
+    seeds: int = 5  # fits of K-Means for each, to see whether they agree
+    min_stability: float = 0.8  # adjusted Rand index of the seeds; numbers of clusters below it are passed over
+    min_share: float = 0.02  # of the users in a cluster or demographic group, at least
+    sample: int = 5000  # users that clusters are found in; the others get the nearest one
+    demographics: list[str] | None = None  # user attributes; null: the first of 2 to 20 values
+    cart_types: list[str] = field(default_factory=lambda: ["cart", "add_to_cart", "addtocart"])  # event types
+    recent_days: float = 7.0  # how far back an event tells what a user is about to do
+
+
+@dataclass
 class ObjectiveConfig:
     """The one quantity that choices are made by; a validation metric."""
 
@@ -231,6 +251,7 @@ class Config:
     model: ModelConfig = field(default_factory=ModelConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     ranker: RankerConfig = field(default_factory=RankerConfig)
+    segments: SegmentsConfig = field(default_factory=SegmentsConfig)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     bundle: BundleConfig = field(default_factory=BundleConfig)

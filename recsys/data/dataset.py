@@ -1,5 +1,6 @@
 """From the prepared tables to what models train on: the log, and features encoded by one window's vocabularies."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
@@ -25,6 +26,7 @@ class FittedData:
         encoder: Vocabularies and scales fitted on them.
         tables: Features of all items and users, and of the log's events, encoded by it.
         eligible: Items that may be recommended as of the cut, bool ``[N]``.
+        user_at: Cut in microseconds to the features of all users as of then, encoded likewise; None: always the same.
     """
 
     cut: int
@@ -32,6 +34,11 @@ class FittedData:
     encoder: Encoder
     tables: FeatureTables
     eligible: Tensor
+    user_at: Callable[[int], dict[str, Tensor]] | None = None
+
+    def user_as_of(self, cut: int) -> dict[str, Tensor]:
+        """Return the features of all users as of a cut, each ``[U]`` or ``[U, slots]``."""
+        return self.tables.user if self.user_at is None else self.user_at(cut)
 
 
 def microseconds(when: datetime) -> int:
@@ -68,10 +75,11 @@ def fit_data(prepared: Prepared, log: InteractionLog, until: datetime) -> Fitted
     """
     cut = microseconds(until)
     events = prepared.events.filter(pl.col(TIMESTAMP) < until)
-    encoder = Encoder.fit(prepared.spec, events, prepared.items, prepared.users)
+    users = prepared.users_as_of(cut)
+    encoder = Encoder.fit(prepared.spec, events, prepared.items, users)
     tables = FeatureTables(
         item=encoder.encode(prepared.items, "item"),
-        user=encoder.encode(prepared.users, "user"),
+        user=encoder.encode(users, "user"),
         context=encoder.encode(events, "context"),
     )
     past = log.between(None, cut)
@@ -79,7 +87,8 @@ def fit_data(prepared: Prepared, log: InteractionLog, until: datetime) -> Fitted
     if not prepared.has_item_table:
         eligible = torch.zeros(log.n_items, dtype=torch.bool)
         eligible[past.item] = True
-    return FittedData(cut, past, encoder, tables, eligible)
+    user_at = None if prepared.users_at is None else lambda cut: encoder.encode(prepared.users_as_of(cut), "user")
+    return FittedData(cut, past, encoder, tables, eligible, user_at)
 
 
 def data_before(data: FittedData, cut: int, has_item_table: bool) -> FittedData:
@@ -97,4 +106,5 @@ def data_before(data: FittedData, cut: int, has_item_table: bool) -> FittedData:
         eligible = torch.zeros_like(eligible)
         eligible[log.item] = True
     context = {name: values[earlier] for name, values in data.tables.context.items()}
-    return FittedData(cut, log, data.encoder, replace(data.tables, context=context), eligible)
+    tables = replace(data.tables, context=context, user=data.user_as_of(cut))
+    return FittedData(cut, log, data.encoder, tables, eligible, data.user_at)

@@ -9,7 +9,7 @@ import platform
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime
@@ -60,6 +60,8 @@ class Prepared:
             only if an event before it has it.
         relevant: Event types that count as positives; empty: all.
         report: What happened to the rows on the way, JSON data.
+        users_at: Attributes that depend on the time, such as segments: cut in microseconds to what ``users`` is as
+            of then, the same rows with further columns. None: users are what they are.
     """
 
     path: Path
@@ -73,6 +75,11 @@ class Prepared:
     has_item_table: bool
     relevant: tuple[str, ...]
     report: dict[str, Any]
+    users_at: Callable[[int], pl.DataFrame] | None = None
+
+    def users_as_of(self, cut: int) -> pl.DataFrame:
+        """Return the users with their attributes as of a cut, microseconds since 1970 UTC."""
+        return self.users if self.users_at is None else self.users_at(cut)
 
 
 def prepare(cfg: DataConfig) -> Prepared:

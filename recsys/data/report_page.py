@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -42,9 +42,21 @@ def write_html(report: DataReport, path: str | Path, sections: Sequence[Section]
     Raises:
         DataError: The folder cannot be written.
     """
-    path = Path(path)
+    return write_page(render(report, sections), Path(path), "data report")
+
+
+def write_page(page: str, path: Path, what: str) -> Path:
+    """Write a page, whole or not at all, and return its path.
+
+    Args:
+        page: HTML text.
+        path: File.
+        what: Name of the page for the message.
+
+    Raises:
+        DataError: The folder cannot be written.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    page = render(report, sections)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_text(page, encoding="utf-8")
@@ -52,29 +64,37 @@ def write_html(report: DataReport, path: str | Path, sections: Sequence[Section]
     except OSError as error:
         with suppress(OSError):
             temporary.unlink()
-        raise DataError(f"{path}: the data report cannot be written: {error}; give a folder that can.") from error
+        raise DataError(f"{path}: the {what} cannot be written: {error}; give a folder that can.") from error
     return path
 
 
 def render(report: DataReport, sections: Sequence[Section] = ()) -> str:
     """Return the page as HTML text; what comes from the data is escaped."""
-    from jinja2 import Environment, StrictUndefined
-
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["percent"] = percent
-    template = environment.from_string(files("recsys.data").joinpath("report.html.j2").read_text(encoding="utf-8"))
-    return template.render(
+    return fill(
+        "recsys.data",
         report=report,
         sections=sections,
         colours=WINDOW_COLOURS,
-        days_plot=_plot((10.4, 2.9), lambda axes: _draw_days(axes, report)),
-        popularity_plot=_plot((5.1, 3.3), lambda axes: _draw_popularity(axes, report)),
-        activity_plot=_plot((5.1, 3.3), lambda axes: _draw_activity(axes, report)),
+        days_plot=plot((10.4, 2.9), lambda axes: _draw_days(axes, report)),
+        popularity_plot=plot((5.1, 3.3), lambda axes: _draw_popularity(axes, report)),
+        activity_plot=plot((5.1, 3.3), lambda axes: _draw_activity(axes, report)),
     )
 
 
-def _plot(size: tuple[float, float], draw: Callable[["Axes"], None]) -> str:
-    """Draw into one set of axes and return it as inline SVG."""
+def fill(package: str, **values: Any) -> str:
+    """Return the template ``report.html.j2`` of a package filled with values, which are escaped, and the style."""
+    from jinja2 import Environment, StrictUndefined
+    from markupsafe import Markup
+
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["percent"] = percent
+    template = environment.from_string(files(package).joinpath("report.html.j2").read_text(encoding="utf-8"))
+    style = files("recsys.data").joinpath("report.css").read_text(encoding="utf-8")
+    return template.render(style=Markup(style), **values)
+
+
+def plot(size: tuple[float, float], draw: Callable[["Axes"], None]) -> str:
+    """Draw into one set of axes, of a size in inches, and return it as inline SVG."""
     import matplotlib as mpl
     from markupsafe import Markup
     from matplotlib.figure import Figure

@@ -62,6 +62,7 @@ class Snapshot:
         labels: As in :class:`RankingSet`.
         rate: As in :class:`RankingSet`.
         lost: As in :class:`RankingSet`.
+        cut: Microseconds since 1970 UTC; what is known of the users was known then.
         recent: What the users had last before the cut; None without attention.
     """
 
@@ -73,6 +74,7 @@ class Snapshot:
     labels: Tensor
     rate: Tensor
     lost: int
+    cut: int
     recent: Recent | None = None
 
     def __len__(self) -> int:
@@ -80,7 +82,12 @@ class Snapshot:
 
 
 def take_snapshot(
-    users: Tensor, pairs: Sequence[RankerPairs], truths: Sequence[Tensor], n_items: int, recent: Recent | None = None
+    users: Tensor,
+    pairs: Sequence[RankerPairs],
+    truths: Sequence[Tensor],
+    n_items: int,
+    cut: int,
+    recent: Recent | None = None,
 ) -> Snapshot:
     """Label pairs.
 
@@ -89,6 +96,7 @@ def take_snapshot(
         pairs: Of these requests, chunk by chunk.
         truths: For each of T tasks the distinct (user, item) of the horizon as ``user * N + item``, ascending.
         n_items: N.
+        cut: As of which the pairs were made, microseconds since 1970 UTC.
         recent: Of the requests, for attention.
     """
     starts = accumulate((part.requests for part in pairs), initial=0)
@@ -98,7 +106,7 @@ def take_snapshot(
     labels = torch.stack([torch.isin(keys, truth).float() for truth in truths], 1)
     lost = int(torch.isin(truths[0] // n_items, users).sum()) - int(labels[:, 0].sum())
     numbers = torch.cat([part.numbers for part in pairs])
-    return Snapshot(users, query, item, pairs[0].names, numbers, labels, torch.ones(len(query)), lost, recent)
+    return Snapshot(users, query, item, pairs[0].names, numbers, labels, torch.ones(len(query)), lost, cut, recent)
 
 
 def thin_out(snapshot: Snapshot, share: float, seed: int) -> Snapshot:

@@ -115,18 +115,20 @@ def evaluate_bundle(
     """
     from recsys.data.dataset import fit_data, microseconds
     from recsys.entries.rank_window import rank_window
+    from recsys.entries.segment import segment_groups
     from recsys.evaluation.baselines import make_baseline
     from recsys.evaluation.evaluate import evaluate, fit_and_evaluate
     from recsys.evaluation.progress import progress_bar
     from recsys.evaluation.recommender import Past
     from recsys.evaluation.report import compare
-    from recsys.evaluation.slices import make_targets
+    from recsys.evaluation.slices import make_targets, with_groups
     from recsys.evaluation.towers import TowerScorer
 
     settings, windows = cfg.evaluation, prepared.windows
     data = fit_data(prepared, log, windows.test_start)
     truth = log.between(data.cut, microseconds(windows.end))
     targets = make_targets(data.log, truth, data.eligible)
+    targets = with_groups(targets, segment_groups(cfg, prepared, data.cut))
     past = Past(data.log, data.cut, data.tables.item, data.eligible)
     baselines = list(settings.baselines)
 
@@ -172,15 +174,19 @@ class Report:
 
     def save(self, folder: Path) -> list[Path]:
         """Write tables and plots into the folder; return their paths."""
+        from recsys.evaluation.groups import save_groups
         from recsys.evaluation.report import save
 
-        return save(self.comparison, folder) + (self.ranked.save(folder) if self.ranked else [])
+        written = save(self.comparison, folder) + save_groups(self.comparison, folder)
+        return written + (self.ranked.save(folder) if self.ranked else [])
 
     def show(self, console: "Console") -> None:
         """Print the tables."""
+        from recsys.evaluation.groups import print_groups
         from recsys.evaluation.report import print_comparison
 
         print_comparison(self.comparison, console)
+        print_groups(self.comparison, console)
         if self.ranked:
             console.print()
             self.ranked.show(console)

@@ -120,10 +120,16 @@ def choose_ranker(
 
 
 def with_ids(data: "FittedData", snapshots: "list[Snapshot]") -> "RankingSet":
-    """Add the ids of users and items, by the vocabularies that the ranker is fitted with."""
+    """Add the ids of items and of users as of each snapshot, by the vocabularies that the ranker is fitted with."""
+    import torch
+
     from recsys.data.snapshots import ranking_set
 
     item_ids, user_ids = ranker_ids(data)
+    if data.user_at is not None:  # tables as of the snapshots lie one below the other
+        known = [data.user_at(taken.cut) for taken in snapshots]
+        user_ids = {name: torch.cat([table[name] for table in known]) for name in user_ids}
+        snapshots = [replace(s, users=s.users + place * data.log.n_users) for place, s in enumerate(snapshots)]
     return ranking_set(snapshots, item_ids, user_ids)
 
 

@@ -123,7 +123,7 @@ def snapshot(
         vectors = embed_users(towers, log, data.tables, users, cut, cfg.model.history) / towers.temperature.detach()
     pairs = list(pairs_of(prepared, log, state, users, vectors))
     recent = recent_items(asked_as_of(log, users, cut), state.history) if state.history else None
-    return take_snapshot(users, pairs, truths, log.n_items, recent)
+    return take_snapshot(users, pairs, truths, log.n_items, cut, recent)
 
 
 def truths_of(cfg: Config, prepared: "Prepared", log: "InteractionLog", start: int, end: int) -> "list[Tensor]":

@@ -60,6 +60,7 @@ def run(cfg: Config) -> TrainResult | None:
     from recsys.entries.retriever import choose_epochs, refit, variants
     from recsys.entries.serving import check_base_rate, check_served, served
     from recsys.entries.snapshots import cuts, refuse_unknown
+    from recsys.segments.features import with_segments
     from recsys.tracking.environment import describe
     from recsys.tracking.registry import register_bundle
     from recsys.tracking.run import is_first_process, start_run
@@ -69,7 +70,7 @@ def run(cfg: Config) -> TrainResult | None:
     check_paths(cfg.data)  # a mistyped path shall not leave a run, or even a store, behind
     with start_run(cfg.tracking) as tracked:
         console.rule("data")
-        prepared = prepare(cfg.data)
+        prepared = with_segments(prepare(cfg.data), cfg.segments, cfg.seed)
         looked_at = data_report(prepared)
         print_summary(looked_at, console)
         write_html(looked_at, folder / "data_report.html")
@@ -171,7 +172,7 @@ def export(
         user_tower=model.user_tower,
         item_tower=model.item_tower,
         encoder=data.encoder,
-        users=prepared.users,
+        users=prepared.users_as_of(data.cut),
         items=prepared.items,
         events=prepared.events,
         cut=as_time(data.cut),

@@ -12,7 +12,7 @@ from recsys.data.topk import top_k
 from recsys.errors import RecsysError
 from recsys.evaluation.metrics import CatalogueMetrics, RankingMetrics, metric_keys, ranking_values
 from recsys.evaluation.recommender import Past, Recommender, Scorer
-from recsys.evaluation.slices import LIST_OF, Targets
+from recsys.evaluation.slices import LIST_OF, OTHER_LISTS, Targets
 
 Progress = Callable[[str, int, int], None]
 """Called with the model's name, the users done and the users in all."""
@@ -54,7 +54,7 @@ def evaluate(
     recommender: Scorer,
     targets: Targets,
     ks: Sequence[int] = (10, 20, 50, 100),
-    slices: Sequence[str] = tuple(LIST_OF),
+    slices: Sequence[str] | None = None,
     chunk_users: int = 64,
     progress: Progress | None = None,
     fit_seconds: float = 0.0,
@@ -70,7 +70,7 @@ def evaluate(
         recommender: Fitted; must answer every user of ``targets``.
         targets: The window.
         ks: Cut-offs.
-        slices: Names of :data:`~recsys.evaluation.slices.LIST_OF`; ``("all",)`` is the fast way after an epoch.
+        slices: Of the targets, all by default; ``("all",)`` is the fast way after an epoch.
         chunk_users: Users scored at a time.
         progress: Told after each chunk.
         fit_seconds: Passed on to the result.
@@ -82,7 +82,8 @@ def evaluate(
     """
     start = time.perf_counter()
     ks = tuple(sorted(ks))
-    names = [name for name in slices if name in targets.truth_slices]
+    names = [name for name in slices or targets.truth_slices if name in targets.truth_slices]
+    kinds = {name: LIST_OF.get(name, OTHER_LISTS) for name in names}
     ranking = {name: RankingMetrics(ks, sync_on_compute=distributed) for name in names}
     catalogue = CatalogueMetrics(
         ks, targets.item_users, targets.n_known_users, targets.eligible, sync_on_compute=distributed
@@ -95,11 +96,11 @@ def evaluate(
     done = 0
     for chunk in rows.split(chunk_users):
         users = targets.users[chunk]
-        lists = dict(_lists(recommender, targets, users, max(ks), {LIST_OF[name] for name in names}))
+        lists = dict(_lists(recommender, targets, users, max(ks), set(kinds.values())))
         found = {kind: targets.find(users, items) for kind, (_, items) in lists.items()}
         for name in names:
-            true, places = found[LIST_OF[name]]
-            shown = lists[LIST_OF[name]][0]
+            true, places = found[kinds[name]]
+            shown = lists[kinds[name]][0]
             relevant = n_relevant[name][chunk]
             asked = relevant > 0
             hits = (true & shown & targets.truth_slices[name][places])[asked]

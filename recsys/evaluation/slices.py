@@ -1,5 +1,6 @@
 """Who is asked, what counts as an answer, and how both are cut into slices."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -33,6 +34,8 @@ with at least one item in that part.
   in the shop. ``cold_items_full``: the same truth in the ordinary lists of ``all``, where it competes with everything.
 """
 
+OTHER_LISTS = "full"
+"""List of slices that are not named above: groups of users, added by :func:`with_groups`."""
 HEAD, TORSO = 0.5, 0.8
 """Shares of events at which the popularity bins end."""
 
@@ -144,6 +147,19 @@ def make_targets(history: InteractionLog, truth: InteractionLog, eligible: Tenso
         n_known_users=int(known.sum()),
         eligible=eligible,
     )
+
+
+def with_groups(targets: Targets, groups: Mapping[str, Tensor]) -> Targets:
+    """Add a slice for each group of users: all of their truth, in the lists of ``all``.
+
+    Args:
+        targets: The questions of a window.
+        groups: Name to whether a user belongs to it, bool ``[U]``, as of the cut or before it; groups without an
+            answer in the window are left out.
+    """
+    users = targets.truth_keys // targets.n_items
+    parts = {name: inside[users] for name, inside in groups.items()}
+    return replace(targets, truth_slices=targets.truth_slices | {n: part for n, part in parts.items() if part.any()})
 
 
 def popularity_bins(events: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from recsys.data.snapshots import Snapshot, of_users, pair_inputs, ranking_set, 
 from recsys.data.topk import NONE
 from recsys.errors import ConfigError
 
+CUT = 86_400_000_000
 N_ITEMS = 10
 
 
@@ -33,7 +34,9 @@ def taken() -> Snapshot:
     """Users 3, 5 and 8, in two chunks; what they bought, and what they clicked."""
     bought = keys((3, 1), (3, 7), (5, 4), (8, 2), (9, 1))  # 7 was no candidate, user 9 was not asked
     clicked = keys((3, 2), (5, 5))
-    return take_snapshot(torch.tensor([3, 5, 8]), [pairs([1, 2], [4]), pairs([1, 2, 9])], [bought, clicked], N_ITEMS)
+    return take_snapshot(
+        torch.tensor([3, 5, 8]), [pairs([1, 2], [4]), pairs([1, 2, 9])], [bought, clicked], N_ITEMS, CUT
+    )
 
 
 def test_labels_by_hand(taken: Snapshot) -> None:
@@ -49,9 +52,9 @@ def test_labels_by_hand(taken: Snapshot) -> None:
 
 
 def test_nothing_taken_and_nothing_shown() -> None:
-    nothing = take_snapshot(torch.tensor([3]), [pairs([1])], [keys()], N_ITEMS)
+    nothing = take_snapshot(torch.tensor([3]), [pairs([1])], [keys()], N_ITEMS, CUT)
     assert (nothing.labels.tolist(), nothing.lost) == ([[0]], 0)
-    unseen = take_snapshot(torch.tensor([3]), [pairs([])], [keys((3, 1), (3, 2))], N_ITEMS)
+    unseen = take_snapshot(torch.tensor([3]), [pairs([])], [keys((3, 1), (3, 2))], N_ITEMS, CUT)
     assert (len(unseen), unseen.labels.shape, unseen.lost) == (0, (0, 1), 2)
 
 
@@ -62,7 +65,7 @@ def test_thin_out_keeps_every_positive_and_says_how_probable_it_was() -> None:
     labels[1::50, 1] = 1  # of the second task alone
     ones = torch.ones(n)
     many = Snapshot(torch.tensor([0]), torch.zeros(n, dtype=torch.int64), torch.arange(n), ("x",), ones[:, None] *
-                    torch.arange(n)[:, None], labels, ones, 3)  # fmt: skip
+                    torch.arange(n)[:, None], labels, ones, 3, CUT)  # fmt: skip
     thin = thin_out(many, 0.25, seed=0)
     positive = (labels > 0).any(1)
     assert thin.labels.sum(0).tolist() == labels.sum(0).tolist()
@@ -130,7 +133,7 @@ def test_groups_of_several_snapshots_are_apart(taken: Snapshot) -> None:
 
 
 def test_a_snapshot_without_pairs_adds_no_group(taken: Snapshot) -> None:
-    empty = take_snapshot(torch.tensor([3]), [pairs([])], [keys((3, 1))] * 2, N_ITEMS)
+    empty = take_snapshot(torch.tensor([3]), [pairs([])], [keys((3, 1))] * 2, N_ITEMS, CUT)
     assert ranking_set([empty, taken, empty], {}, {}).group.tolist() == taken.query.tolist()
     assert ranking_set([empty], {}, {}).n_groups == 0
 

@@ -17,7 +17,7 @@ from recsys.errors import DataError, RecsysError
 from recsys.evaluation.evaluate import ModelResult, evaluate, fit_and_evaluate
 from recsys.evaluation.progress import progress_bar
 from recsys.evaluation.recommender import Past
-from recsys.evaluation.slices import Targets, make_targets, popularity_bins
+from recsys.evaluation.slices import Targets, make_targets, popularity_bins, with_groups
 
 USERS, ITEMS, CUT, KS = 14, 30, 50, (3, 5)
 MakeLog = Callable[..., InteractionLog]
@@ -113,6 +113,21 @@ def test_every_slice_agrees_with_the_oracle(make_log: MakeLog, seed: int, chunk:
             assert result.metrics[name][key] == pytest.approx(mean), (name, key)
         for key, kept in result.per_user[name].items():
             assert kept.tolist() == pytest.approx([users[user][key] for user in sorted(users)])
+
+
+def test_groups_of_users_are_slices_of_their_own(make_log: MakeLog) -> None:
+    targets, model = questions(make_log)
+    few, nobody = torch.zeros(USERS, dtype=torch.bool), torch.zeros(USERS, dtype=torch.bool)
+    few[[4, 7, 9]] = True
+    result = evaluate(model, with_groups(targets, {"few": few, "rest": ~few, "nobody": nobody}), KS)
+    of_all = oracle(0)["all"]
+    for name, users in (("few", [4, 7, 9]), ("rest", sorted(set(of_all) - {4, 7, 9}))):
+        values = [of_all[user]["ndcg_at_5"] for user in users]
+        assert result.per_user[name]["ndcg_at_5"].tolist() == pytest.approx(values)
+        assert result.metrics[name]["ndcg_at_5"] == pytest.approx(sum(values) / len(values))
+    assert "nobody" not in result.metrics
+    alone = evaluate(model, targets, KS)
+    assert {name: result.metrics[name] for name in alone.metrics} == alone.metrics
 
 
 def test_targets_are_users_with_a_relevant_event_and_seen_is_their_past(make_log: MakeLog) -> None:

@@ -1,0 +1,1 @@
+"""Segments of users: fitted as of one cut, stored, and assigned to anybody at any later one."""

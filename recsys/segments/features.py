@@ -1,0 +1,61 @@
+"""Segments as attributes of users, for towers, ranker and candidates."""
+
+from dataclasses import replace
+from functools import lru_cache
+
+import polars as pl
+
+from recsys.config.schema import SegmentsConfig
+from recsys.data.dataset import microseconds
+from recsys.data.prepared import Prepared
+from recsys.errors import ConfigError
+from recsys.features import Feature, FeatureSpec
+from recsys.segments.model import NO_EVENTS, fit_segments
+
+PREFIX = "segment_"
+CUTS_KEPT = 8
+"""Cuts whose users stay in memory; snapshots and refits ask for the same few again and again."""
+
+
+def with_segments(prepared: Prepared, settings: SegmentsConfig, seed: int) -> Prepared:
+    """Give users the attributes ``segment_rfm`` and so on for each kind of ``settings.features``, as of any cut.
+
+    The segments are fitted once, on the training window, so that a name means the same at every cut; who is in which
+    follows from the events before the cut alone. Users without an event have no segment.
+
+    Raises:
+        ConfigError: An attribute has the name already, or a kind needs attributes that the users do not have.
+        DataError: Nobody has bought in the training window.
+    """
+    if not settings.features:
+        return prepared
+    taken = {f.name for f in prepared.spec} | set(prepared.users.columns)
+    for kind in settings.features:
+        if PREFIX + kind in taken:
+            raise ConfigError(
+                f"segments.features: '{kind}' becomes the user attribute '{PREFIX}{kind}', and the data have one"
+                " of that name; rename it in data.user_columns, or leave it out with data.user_attributes."
+            )
+    model = fit_segments(
+        prepared.events,
+        prepared.users,
+        microseconds(prepared.windows.val_start),
+        replace(settings, kinds=settings.features),
+        relevant=prepared.relevant,
+        seed=seed,
+    )
+    absent = [kind for kind in settings.features if kind not in model.kinds]
+    if absent:
+        raise ConfigError(
+            f"segments.features: '{absent[0]}' has nothing to go by, the users have no attribute of 2 to 20 values;"
+            " name some in segments.demographics, or leave it out."
+        )
+
+    @lru_cache(CUTS_KEPT)
+    def users_at(cut: int) -> pl.DataFrame:
+        found = model.assign(prepared.events, prepared.users, cut).select(model.kinds)
+        known = found.select(pl.when(pl.col(kind) != NO_EVENTS).then(kind).alias(PREFIX + kind) for kind in model.kinds)
+        return prepared.users.hstack(known)
+
+    added = (Feature(PREFIX + kind, "user", "id") for kind in model.kinds)
+    return replace(prepared, spec=FeatureSpec((*prepared.spec, *added)), users_at=users_at)
