@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 K = 20
 SPLITS = ("temporal", "random", "leave one out")
-HEADINGS = ("model", "split", "users", f"NDCG@{K}", "of temporal", f"Recall@{K}", "of temporal", "truth before the end")
-"""Of :func:`claim_cells`; the last is ``from_later``."""
+HEADINGS = ("model", "split", "users", f"NDCG@{K}", "x", f"Recall@{K}", "x", "ahead")
+"""Of :func:`claim_cells`; ``x`` is the ratio to the temporal figure, ``ahead`` is :attr:`Claim.from_later`."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,8 @@ def split_claims(
     """Measure simple models under three splits of the events before ``test_start``; the test window stays closed.
 
     ``temporal`` asks for what follows ``val_start``. ``random`` takes as many relevant events for the truth, drawn from
-    all. ``leave one out`` takes the last relevant event of every user who has two or more.
+    all. ``leave one out`` takes the last relevant event of every user who has two or more. A split that leaves nothing
+    to ask for has no claim.
 
     Args:
         log: All events.
@@ -70,7 +71,11 @@ def split_claims(
     """
     seen = log.between(None, test_start)
     claims = []
+    if not (seen.relevant & (seen.time >= val_start)).any():
+        return []  # the temporal figure is what the others are compared with
     for split, held_out in _held_out(seen, val_start, seed):
+        if not (held_out & seen.relevant).any() or held_out.all():
+            continue
         history, truth = _rows(seen, ~held_out), _rows(seen, held_out & seen.relevant)
         eligible = torch.ones(log.n_items, dtype=torch.bool)
         eligible[history.item] = True
@@ -117,11 +122,12 @@ def claims_table(claims: Sequence[Claim]) -> "Table":
     from rich import box
     from rich.table import Table
 
-    table = Table(box=box.SIMPLE, title="What other splits would have claimed", title_justify="left")
+    title = "What other splits would have claimed"
+    table = Table(box=box.SIMPLE, title=title, title_justify="left", padding=(0, 1, 0, 0), show_edge=False)
     for heading in HEADINGS[:2]:
-        table.add_column(heading)
+        table.add_column(heading, no_wrap=True)
     for heading in HEADINGS[2:]:
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", no_wrap=True)
     for claim in claims:
         table.add_row(*claim_cells(claim, claims))
     return table
@@ -132,5 +138,5 @@ def claim_cells(claim: Claim, claims: Sequence[Claim]) -> list[str]:
     own = next(c for c in claims if (c.model, c.split) == (claim.model, SPLITS[0]))
     figures = []
     for value, honest in ((claim.ndcg, own.ndcg), (claim.recall, own.recall)):
-        figures += [f"{value:.4f}", f"{value / honest:.2f} x" if honest > 0 else "-"]
-    return [claim.model, claim.split, f"{claim.users:,}", *figures, f"{claim.from_later:.1%}"]
+        figures += [f"{value:.4f}", f"{value / honest:.2f}" if honest > 0 else "-"]
+    return [claim.model, claim.split, f"{claim.users:,}", *figures, f"{claim.from_later:.0%}"]

@@ -50,13 +50,11 @@ def findings_table(findings: Sequence[Finding]) -> "Table":
 
     colours = {"error": "bold red", "warning": "yellow", "info": "dim"}
     table = Table(box=box.SIMPLE, title="Leak audit", title_justify="left", padding=(0, 1, 0, 0))
-    for heading in ("severity", "finding", "where"):
-        table.add_column(heading)
+    table.add_column("severity")
+    table.add_column("finding, evidence, what to do")
     table.add_column("rows", justify="right")
-    for heading in ("evidence", "what to do"):
-        table.add_column(heading)
     for found in by_severity(findings):
-        severity = f"[{colours[found.severity]}]{found.severity}[/]"
-        texts = (escape(text) for text in (found.evidence, found.remedy))
-        table.add_row(severity, escape(found.leak), escape(found.place), f"{found.rows:,}", *texts)
+        where, evidence, remedy = (escape(text) for text in (found.place, found.evidence, found.remedy))
+        text = f"[bold]{escape(found.leak)}[/]: {where}\n{evidence}\n[italic]{remedy}[/]"
+        table.add_row(f"[{colours[found.severity]}]{found.severity}[/]", text, f"{found.rows:,}", end_section=True)
     return table

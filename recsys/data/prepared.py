@@ -21,7 +21,8 @@ import polars as pl
 from recsys.columns import ITEM_ID, TIMESTAMP, USER_ID
 from recsys.config.schema import DataConfig
 from recsys.data.clean import side_table
-from recsys.data.cleaning.items import clean_items, clean_items_of_events, typed_items
+from recsys.data.cleaning.event_types import leave_out
+from recsys.data.cleaning.items import clean_items, typed_items
 from recsys.data.cleaning.rules import all_rejects, clean_events, finish, settle
 from recsys.data.cleaning.shifted import straighten
 from recsys.data.cleaning.time_zones import zones_found
@@ -167,7 +168,8 @@ def _build(cfg: DataConfig, folder: Path, fingerprint: str) -> tuple[Prepared, p
     """Return what is to be written, and the rejects."""
     tables = read_tables(cfg)
     straight = straighten(tables.events, cfg.cleaning.shifted)
-    checked = check_events(straight.events, cfg)
+    source, left_out, left_out_findings = leave_out(straight.events, cfg, f"data.events={cfg.events}")
+    checked = check_events(source, cfg)
     _refuse(checked, cfg, folder.with_name(f"{folder.name}.rejects.parquet"))
     used = before_end(checked.events, cfg.split)
     catalogue = typed_items(tables.items, used, f"data.items={cfg.items}")
@@ -177,18 +179,14 @@ def _build(cfg: DataConfig, folder: Path, fingerprint: str) -> tuple[Prepared, p
     require_events(settled.events, windows)
     clean = finish(settled.events)
     events = clean.drop(tables.attributes).select(USER_ID, ITEM_ID, TIMESTAMP, pl.exclude(USER_ID, ITEM_ID, TIMESTAMP))
-    item_counts: dict[str, int] = {}
-    if catalogue is not None:
-        items, item_counts, item_findings = clean_items(catalogue, events, windows, cfg)
-    else:
-        items, item_findings = clean_items_of_events(clean, tables.attributes, windows, cfg)
+    items, item_counts, item_findings = clean_items(catalogue, clean, tables.attributes, windows, cfg)
     users, user_counts = side_table(tables.users, USER_ID, events, f"data.users={cfg.users}")
     has_item_table = tables.items is not None
     if cfg.features is None:
         spec, unused = infer_spec(events, items, users, tables.context, windows, has_item_table)
     else:
         spec, unused = declared_spec(cfg.features, events, items, users), {}
-    rejects, reasons = all_rejects(checked.rejects, straight.rejected, settled.rejects, source=tables.events)
+    rejects, reasons = all_rejects(checked.rejects, straight.rejected, left_out, settled.rejects, source=tables.events)
     rows = {
         "read": len(tables.events),
         "kept": len(events),
@@ -199,7 +197,7 @@ def _build(cfg: DataConfig, folder: Path, fingerprint: str) -> tuple[Prepared, p
     }
     if rows["read"] != sum(rows.values()) - rows["read"]:
         raise AssertionError(f"rows were lost: {rows}, {reasons}")
-    findings = [*straight.findings, *zones_found(tables.events), *settled.findings, *item_findings]
+    findings = [*straight.findings, *left_out_findings, *zones_found(source), *settled.findings, *item_findings]
     report = {
         "name": cfg.name,
         "rows": rows,

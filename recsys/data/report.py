@@ -116,7 +116,7 @@ def data_report(prepared: Prepared) -> DataReport:
         source=str(prepared.path),
         rows=facts["rows"],
         rejects=facts["rejects"],
-        cleaning=tuple(Finding(**{**row, "details": tuple(row["details"])}) for row in facts["cleaning"]),
+        cleaning=tuple(Finding(**{**row, "parts": tuple(map(tuple, row["parts"]))}) for row in facts["cleaning"]),
         tables={name: facts[name] for name in ("items", "users") if facts[name]},
         cardinalities=cardinalities,
         windows=_windows(prepared),

@@ -14,7 +14,6 @@ import polars as pl
 
 from recsys.columns import EVENT_TYPE, ITEM_ID, OPTIONAL_EVENT_COLUMNS, REQUIRED_EVENT_COLUMNS, TIMESTAMP, USER_ID
 from recsys.config.schema import SOURCES, DataConfig
-from recsys.data.cleaning.event_types import named_types
 from recsys.data.dtypes import narrow_text, plain_attributes
 from recsys.data.files import below, locate, place_of, reading, scan
 from recsys.errors import ConfigError, DataError, did_you_mean
@@ -158,6 +157,17 @@ def read_tables(cfg: DataConfig) -> Tables:
         context=tuple(c for c in context if c in events.columns),
         skipped=skipped,
     )
+
+
+def named_types(cfg: DataConfig) -> dict[str, list[str]]:
+    """Return key of the configuration -> the event types that it names."""
+    return {
+        "data.relevant": list(cfg.relevant),
+        "data.left_out": list(cfg.left_out),
+        "data.impressions": list(cfg.impressions),
+        "data.weights": list(cfg.weights),
+        "data.cleaning.returns.event_types": list(cfg.cleaning.returns.event_types),
+    }
 
 
 def _event_columns(

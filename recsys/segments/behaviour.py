@@ -45,7 +45,9 @@ def behaviour(
     catalogue = past.select(pl.col(ITEM_ID).unique()).sort(ITEM_ID).with_row_index("item")
     known = past_lines(plan, catalogue, past, cut)
     worth = "value" if plan.has_value else "quantity"
-    bought = user_totals(known).join(known.lines.group_by("user").agg(monetary=pl.col(worth).sum()), on="user")
+    bought = user_totals(known).join(
+        known.lines.group_by("user").agg(monetary=pl.col(worth).sum().round(DIGITS)), on="user"
+    )
     others = known.others.group_by("user").agg(others=pl.len(), others_recency=pl.col("age").min())
     carts = _open_carts(past, catalogue, known, cut, cart_types if has_types else ())
     table = known.users
@@ -59,7 +61,7 @@ def behaviour(
         tenure=number("tenure"),
         gap=pl.coalesce("gap_mean", "days_since"),
         monetary=number("monetary"),
-        spend=number("spend") if plan.has_value else pl.lit(None, pl.Float64),
+        spend=number("monetary") / number("baskets") if plan.has_value else pl.lit(None, pl.Float64),
         basket_size=number("basket_size"),
         variety=number("items").cast(pl.Int64),
         repeat=number("repeat"),

@@ -58,5 +58,14 @@ def test_on_the_clean_shop_other_splits_claim_more(clean) -> None:
     assert personal["leave one out"].recall > personal["temporal"].recall
     cells = claim_cells(personal["random"], claims)
     assert len(cells) == len(HEADINGS)
-    assert cells[4] == f"{personal['random'].ndcg / personal['temporal'].ndcg:.2f} x"
-    assert claim_cells(personal["temporal"], claims)[4] == "1.00 x"
+    assert cells[4] == f"{personal['random'].ndcg / personal['temporal'].ndcg:.2f}"
+    assert claim_cells(personal["temporal"], claims)[4] == "1.00"
+
+
+def test_nothing_to_ask_for(log_of) -> None:
+    once = [(user, user, user * HOUR) for user in range(9)]
+    splits = {claim.split for claim in split_claims(log_of(once, 9, 9), 5 * HOUR, 9 * HOUR)}
+    assert "temporal" in splits
+    assert "leave one out" not in splits  # nobody has two events
+    irrelevant = [(*row, None, row[2] < 5 * HOUR) for row in once]
+    assert split_claims(log_of(irrelevant, 9, 9), 5 * HOUR, 9 * HOUR) == []

@@ -10,6 +10,8 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from recsys.audit.findings import SEVERITIES
+from recsys.audit.prepared import audit_tables
 from recsys.config.schema import DataConfig
 from recsys.data.prepared import prepare
 from recsys.data.report import data_report
@@ -146,6 +148,7 @@ def check_prepared(cfg: DataConfig) -> None:
     inside = prepared.events["timestamp"].is_between(datetime(1900, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC))
     assert inside.all()
     assert data_report(prepared).rows == rows
+    assert {found.severity for found in audit_tables(prepared)} <= set(SEVERITIES)  # a section of the report
 
 
 @pytest.mark.parametrize("name", ["events", "items", "users"])

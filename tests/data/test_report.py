@@ -8,7 +8,7 @@ from rich.console import Console
 
 from recsys.data.prepared import prepare
 from recsys.data.report import data_report, percent, print_summary
-from recsys.data.report_page import render, write_html
+from recsys.data.report_page import Section, render, write_html
 from recsys.errors import DataError
 
 
@@ -86,6 +86,14 @@ def test_page_is_self_contained_escaped_and_always_the_same(tiny):
     for outside in ('src="http', 'href="http', "<script", "<link", "@import"):
         assert outside not in page
     assert render(report) == page
+
+
+def test_sections_of_others_are_shown_escaped(tiny):
+    section = Section("Bots", "Accounts & robots.", ("account", "lines"), (("<u1>", "7"), ("u2", "8")))
+    page = render(data_report(prepare(tiny)), [section])
+    assert "<h2>Bots</h2>\n<p>Accounts &amp; robots.</p>" in page
+    assert "<tr><td>&lt;u1&gt;</td><td>7</td></tr>" in page
+    assert page.count("<section>") == render(data_report(prepare(tiny))).count("<section>") + 1
 
 
 def test_page_is_written_whole_or_not(tiny, tmp_path):

@@ -52,8 +52,9 @@ def over_limits(
     given = {name: limit for name in LIMITS if (limit := getattr(limits, name)) is not None}
     broken = pl.any_horizontal(pl.col(name) > limit for name, limit in given.items())
     since = totals.filter(broken).group_by(USER_ID).agg(since=pl.col("window").min())
-    # No cut follows the last window, so its totals are of everything.
-    last = totals.group_by(USER_ID, maintain_order=True).last().drop("window")
+    last = (
+        totals.group_by(USER_ID).agg(pl.exclude("window").last()).with_columns(share=pl.col("lines") / lines_of_all[-1])
+    )
     return since.join(last, on=USER_ID).sort(["lines", USER_ID], descending=[True, False])
 
 

@@ -78,5 +78,5 @@ def find_conflicts(rows: pl.DataFrame, key: str, attributes: Sequence[str], done
     counts = rows.group_by(key).agg(pl.col(attributes).drop_nulls().n_unique() > 1)
     any_of = int(counts.select(pl.any_horizontal(attributes).sum()).item()) if attributes else 0
     each = sorted(((int(counts[name].sum()), name) for name in attributes), key=lambda pair: (-pair[0], pair[1]))
-    details = tuple(f"{name}: {count:,}" for count, name in each if count)
-    return Finding("conflicts", any_of, "items with several values of an attribute", done, details)
+    parts = tuple((name, count) for count, name in each if count)
+    return Finding("conflicts", any_of, "items with several values of an attribute", done, parts)

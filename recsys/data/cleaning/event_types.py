@@ -5,31 +5,54 @@ import polars as pl
 from recsys.columns import EVENT_TYPE
 from recsys.config.schema import DataConfig
 from recsys.data.cleaning.finding import Finding
+from recsys.data.sources import REJECT_REASON, ROW_NUMBER, named_types
 from recsys.errors import DataError, did_you_mean
 
-WEIGHT = "weight"
+WEIGHT = "event_weight"
 """Column of the prepared events with the weight of their type; only where ``data.weights`` gives any."""
 
 
-def named_types(cfg: DataConfig) -> dict[str, list[str]]:
-    """Return key of the configuration -> the event types that it names."""
-    return {
-        "data.relevant": list(cfg.relevant),
-        "data.left_out": list(cfg.left_out),
-        "data.impressions": list(cfg.impressions),
-        "data.weights": list(cfg.weights),
-        "data.cleaning.returns.event_types": list(cfg.cleaning.returns.event_types),
-    }
+def leave_out(
+    source: pl.DataFrame, cfg: DataConfig, place: str
+) -> tuple[pl.DataFrame, pl.DataFrame, tuple[Finding, ...]]:
+    """Set the events of the types in ``data.left_out`` aside, before anything is asked of them: searches have no item.
+
+    Returns:
+        The other rows; ``row_number, reject_reason`` of those set aside; how many of each type they are.
+
+    Raises:
+        DataError: A type that never occurs.
+    """
+    if not cfg.left_out:
+        return source, _set_aside(source.clear()), ()
+    kinds = source[EVENT_TYPE].cast(pl.String)
+    _check_present(kinds, "data.left_out", cfg.left_out, place)
+    mask = kinds.is_in(list(cfg.left_out)).fill_null(False)
+    counts = kinds.filter(mask).alias("kind").value_counts(name="rows").sort(["rows", "kind"], descending=[True, False])
+    found = Finding(
+        "left_out", int(mask.sum()), "events of types that are left out", "dropped", tuple(counts.iter_rows())
+    )
+    return source.filter(~mask), _set_aside(source.filter(mask)), (found,)
+
+
+def _set_aside(rows: pl.DataFrame) -> pl.DataFrame:
+    return rows.select(pl.col(ROW_NUMBER), pl.lit("event_type_left_out").alias(REJECT_REASON))
 
 
 def check_types(kinds: pl.Series, cfg: DataConfig, place: str) -> None:
-    """Check that every event type that the configuration names occurs.
+    """Check that every event type occurs that the configuration names as something to use.
 
     Raises:
         DataError: One does not, with those that do.
     """
-    present = kinds.drop_nulls().unique().sort().to_list()
     for key, names in named_types(cfg).items():
+        if key != "data.left_out":
+            _check_present(kinds, key, names, place)
+
+
+def _check_present(kinds: pl.Series, key: str, names: list[str], place: str) -> None:
+    if names:
+        present = kinds.drop_nulls().unique().sort().to_list()
         for kind in names:
             if kind not in present:
                 raise DataError(
@@ -47,8 +70,6 @@ def is_type(events: pl.DataFrame, names: list[str]) -> pl.Series:
 
 def role(cfg: DataConfig, kind: str | None) -> str:
     """Return what events of a type are."""
-    if kind in cfg.left_out:
-        return "left out"
     if kind in cfg.impressions:
         return "impressions"
     if kind in cfg.cleaning.returns.event_types:
@@ -57,9 +78,15 @@ def role(cfg: DataConfig, kind: str | None) -> str:
 
 
 def weighted(events: pl.DataFrame, cfg: DataConfig) -> pl.DataFrame:
-    """Add the weight of each event's type, 1 where none is given; without ``data.weights`` nothing is added."""
+    """Add the weight of each event's type, 1 where none is given; without ``data.weights`` nothing is added.
+
+    Raises:
+        DataError: The events have a column of that name.
+    """
     if not cfg.weights:
         return events
+    if WEIGHT in events.columns:
+        raise DataError(f"data.weights makes a column '{WEIGHT}', which the events have; map theirs to another name.")
     weight = pl.col(EVENT_TYPE).replace_strict(dict(cfg.weights), default=1.0, return_dtype=pl.Float64)
     return events.with_columns(weight.fill_null(1.0).alias(WEIGHT))
 
@@ -67,10 +94,9 @@ def weighted(events: pl.DataFrame, cfg: DataConfig) -> pl.DataFrame:
 def types_found(events: pl.DataFrame, cfg: DataConfig) -> Finding:
     """Count the events of each type, and say what they are and what they weigh."""
     counts = events[EVENT_TYPE].value_counts(name="rows").sort(["rows", EVENT_TYPE], descending=[True, False])
-    details = tuple(
-        f"{'(none)' if kind is None else kind}: {rows:,}, {role(cfg, kind)}, weight {cfg.weights.get(kind, 1.0):g}"
+    parts = tuple(
+        (f"{'(none)' if kind is None else kind}, {role(cfg, kind)}, weight {cfg.weights.get(kind, 1.0):g}", rows)
         for kind, rows in counts.iter_rows()
     )
-    left_out, shown = is_type(events, list(cfg.left_out)).sum(), is_type(events, list(cfg.impressions)).sum()
-    done = f"{left_out:,} left out, {shown:,} impressions kept apart from the history"
-    return Finding("event_types", len(events), "events of a type", done, details)
+    done = "each has its role; impressions are kept apart from the history"
+    return Finding("event_types", len(events), "events by type", done, parts)

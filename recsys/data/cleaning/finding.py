@@ -1,6 +1,7 @@
 """What a rule found and what was done about it."""
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -10,13 +11,31 @@ class Finding:
     Attributes:
         rule: Name of the rule, as in :data:`recsys.data.cleaning.rules.ORDER`.
         found: How many rows (of events) or values or items it names.
-        what: What they are, for example "rows".
+        what: What they are, for example "shifted rows".
         done: What was done about them.
-        details: Lines with the parts of the count, the largest first.
+        parts: Labels with the parts of the count.
     """
 
     rule: str
     found: int
     what: str
     done: str
-    details: tuple[str, ...] = ()
+    parts: tuple[tuple[str, int], ...] = ()
+
+    @property
+    def details(self) -> tuple[str, ...]:
+        """The parts as lines."""
+        return tuple(f"{label}: {count:,}" for label, count in self.parts)
+
+
+def together(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """Add up what rules found in parts of the events; the order is that in which rules and labels first come."""
+    sums: dict[tuple[str, str], Finding] = {}
+    for finding in findings:
+        key = (finding.rule, finding.what)
+        before = sums.get(key, replace(finding, found=0, parts=()))
+        parts = dict(before.parts)
+        for label, count in finding.parts:
+            parts[label] = parts.get(label, 0) + count
+        sums[key] = replace(before, found=before.found + finding.found, parts=tuple(parts.items()))
+    return tuple(sums.values())

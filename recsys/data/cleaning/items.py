@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import polars as pl
 
-from recsys.columns import ITEM_ID
+from recsys.columns import ITEM_ID, TIMESTAMP
 from recsys.config.schema import DataConfig
 from recsys.data.clean import Counts, items_from_events, side_table
 from recsys.data.cleaning.conflicts import find_conflicts, one_row_each
@@ -34,16 +34,26 @@ def typed_items(items: pl.DataFrame | None, events: pl.DataFrame, place: str) ->
 
 
 def clean_items(
-    table: pl.DataFrame, events: pl.DataFrame, windows: Windows, cfg: DataConfig
+    table: pl.DataFrame | None, events: pl.DataFrame, attributes: Sequence[str], windows: Windows, cfg: DataConfig
 ) -> tuple[pl.DataFrame, Counts, tuple[Finding, ...]]:
-    """Return one row an item of an items table and of the events, what was dropped, and what the rules found.
+    """Return one row an item of the items table and of the events, what was dropped, and what the rules found.
 
     Args:
-        table: The items table with ids of the events' type.
+        table: The items table with ids of the events' type; None where the attributes ride on the events.
         events: Clean events.
+        attributes: Columns of theirs that describe the item.
         windows: The split.
         cfg: The rules.
     """
+    if table is None:
+        items, findings = _of_events(events, attributes, windows, cfg)
+        return items, {}, findings
+    return _of_table(table, events, windows, cfg)
+
+
+def _of_table(
+    table: pl.DataFrame, events: pl.DataFrame, windows: Windows, cfg: DataConfig
+) -> tuple[pl.DataFrame, Counts, tuple[Finding, ...]]:
     rules, place, time = cfg.cleaning, f"data.items={cfg.items}", cfg.cleaning.item_time
     frame = without_junk(table, rules.junk)
     findings: tuple[Finding, ...] = ()
@@ -57,25 +67,21 @@ def clean_items(
     if rules.conflicts != "auto":
         if time is not None:
             named = named.with_columns(to_utc(named[time], cfg, place))
+        if time is not None and rules.conflicts == "as_of":
+            # An item that was sold before it was listed was known then, without attributes.
+            sold = events.group_by(ITEM_ID).agg(pl.col(TIMESTAMP).min().alias(time))
+            named = pl.concat([named, sold.join(named, on=ITEM_ID, how="semi")], how="diagonal")
         chosen = one_row_each(named, ITEM_ID, rules.conflicts, time, windows)
     items, counts = side_table(frame, ITEM_ID, events, place, chosen)
     items, sizes = size_columns(items, rules.units, rules.unit_words)
     return items, counts | {"read": len(table)}, (*findings, *written, conflicts, *sizes)
 
 
-def clean_items_of_events(
+def _of_events(
     events: pl.DataFrame, attributes: Sequence[str], windows: Windows, cfg: DataConfig
 ) -> tuple[pl.DataFrame, tuple[Finding, ...]]:
-    """Return one row an item with the attributes that ride on the events, and what the rules found.
-
-    Args:
-        events: Clean events with the attributes.
-        attributes: Columns of them.
-        windows: The split.
-        cfg: The rules.
-    """
     rules = cfg.cleaning
-    lines, written = same_writing(events.select(ITEM_ID, "timestamp", *attributes), rules.text)
+    lines, written = same_writing(events.select(ITEM_ID, TIMESTAMP, *attributes), rules.text)
     newest = rules.conflicts in ("latest", "as_of")
     done = _ON_EVENTS.format("latest" if newest else "most frequent")
     conflicts = (find_conflicts(lines, ITEM_ID, attributes, done),) if attributes else ()

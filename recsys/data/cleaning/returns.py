@@ -42,6 +42,9 @@ def match_returns(
         rules: Whether the basket must be the same.
         bought: Event types that can be taken back; empty: all.
     """
+    if not returns.any():
+        numbers = pl.col(ROW_NUMBER)
+        return events.clear().select(numbers, numbers.alias(RETURN_OF), pl.lit(1.0).alias("returned"), TIMESTAMP)
     keys = [USER_ID, ITEM_ID, *([BASKET_ID] if rules.same_basket and BASKET_ID in events.columns else [])]
     quantity = (pl.col(QUANTITY).abs() if QUANTITY in events.columns else pl.lit(None, pl.Float64)).fill_null(1.0)
     is_bought = pl.lit(True)
@@ -70,8 +73,8 @@ def match_returns(
             .filter(pl.col("left") > 0)
             .drop("taken")
         )
-    pairs = pl.concat(found) if found else asking.select("place", pl.lit(None, pl.UInt32).alias(RETURN_OF))
-    return asking.join(pairs.select("place", RETURN_OF), on="place", how="left").select(
+    pairs = pl.concat(found).select("place", RETURN_OF)
+    return asking.join(pairs, on="place", how="left").select(
         ROW_NUMBER, RETURN_OF, pl.col("left").alias("returned"), TIMESTAMP
     )
 
@@ -111,14 +114,14 @@ def without_returned(events: pl.DataFrame, taken: pl.DataFrame) -> tuple[pl.Data
     if taken.is_empty():
         return events, pl.Series([False]).new_from_index(0, len(events))
     bought = pl.col(QUANTITY).fill_null(1.0) if QUANTITY in events.columns else pl.lit(1.0)
-    known = events.join(taken, on=ROW_NUMBER, how="left", maintain_order="left").with_columns(
-        kept=1 - pl.col("returned").fill_null(0.0) / bought
-    )
-    is_part = pl.col("kept").is_between(0, 1, closed="none")
+    known = events.join(
+        taken.rename({"returned": "_returned"}), on=ROW_NUMBER, how="left", maintain_order="left"
+    ).with_columns(_kept=1 - pl.col("_returned").fill_null(0.0) / bought)
+    is_part = pl.col("_kept").is_between(0, 1, closed="none")
     lessened = [
-        pl.when(is_part).then(pl.col(name) * pl.col("kept")).otherwise(name).alias(name)
+        pl.when(is_part).then(pl.col(name) * pl.col("_kept")).otherwise(name).alias(name)
         for name in (QUANTITY, VALUE)
         if name in events.columns
     ]
-    gone = known.select(pl.col("returned").is_not_null() & (pl.col("kept") <= 0)).to_series()
+    gone = known.select(pl.col("_returned").is_not_null() & (pl.col("_kept") <= 0)).to_series()
     return known.with_columns(lessened).select(events.columns), gone

@@ -19,11 +19,12 @@ from recsys.data.cleaning.finding import Finding
 from recsys.data.cleaning.junk import junk_events
 from recsys.data.cleaning.returns import RETURN_OF, is_return, match_returns, taken_back, without_returned
 from recsys.data.sources import REJECT_REASON, ROW_NUMBER
-from recsys.data.split import Windows
+from recsys.data.split import NAMES, Windows
 from recsys.errors import DataError
 
 ORDER = (
     "shifted",  # rows of the source, before their types are checked
+    "left_out",
     "time_zones",  # while they are
     "duplicates",
     "event_types",
@@ -37,7 +38,7 @@ ORDER = (
 )
 """The rules in the order in which they are applied; a row with several faults goes by the first of them."""
 
-_SHOWN_ACCOUNTS = 20
+_SHOWN_ACCOUNTS = 1000
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,6 @@ def clean_events(events: pl.DataFrame, items: pl.DataFrame | None, cfg: DataConf
         findings.append(Finding("duplicates", duplicates, "exact duplicates", "dropped; one of each stays"))
     if EVENT_TYPE in events.columns:
         findings.append(types_found(events, cfg))
-    events = drop(events, is_type(events, list(cfg.left_out)), "event_type_left_out")
     seen = is_type(events, list(cfg.impressions))
     impressions, events = events.filter(seen), events.filter(~seen)
     for number, rule in enumerate(rules.junk):
@@ -138,11 +138,7 @@ def settle(cleaned: Cleaned, windows: Windows, cfg: DataConfig, lines_of_all: Se
         theirs = events_of(events, accounts, windows)
         is_drop = rules.accounts.action == "drop"
         done = "dropped from the window on in which a limit was broken" if is_drop else "flagged: kept, and named here"
-        findings.append(
-            Finding(
-                "accounts", len(accounts), "accounts over a limit", f"{theirs.sum():,} events {done}", _shown(accounts)
-            )
-        )
+        findings.append(Finding("accounts", len(accounts), "accounts over a limit", done, _shown(accounts)))
         if is_drop:
             dropped.append(_rejects(events.filter(theirs), "account_over_limits"))
             events = events.filter(~theirs)
@@ -152,15 +148,16 @@ def settle(cleaned: Cleaned, windows: Windows, cfg: DataConfig, lines_of_all: Se
         events, gone = without_returned(events, taken)
         dropped.append(_rejects(before.filter(gone), "returned"))
         events = events.filter(~gone)
-        matched = cleaned.returns[RETURN_OF].is_not_null().sum()
+        matched = len(cleaned.returns) - cleaned.returns[RETURN_OF].null_count()
         n_returns, n_gone = len(cleaned.returns), int(gone.sum())
-        details = (
-            f"without a purchase before them: {n_returns - matched:,}",
-            f"purchases taken back whole: {n_gone:,}, in part: {len(taken) - n_gone:,}",
-            f"after a cut, when the purchase has long counted, or of a dropped account: {_late(cleaned, taken):,}",
+        parts = (
+            ("without a purchase before them", n_returns - matched),
+            ("purchases taken back whole", n_gone),
+            ("purchases taken back in part", len(taken) - n_gone),
+            ("after a cut, when the purchase has long counted, or of a dropped account", _late(cleaned, taken)),
         )
         done = "the lines themselves leave the history; purchases of the same window are taken back"
-        findings.append(Finding("returns", n_returns, "returns", done, details))
+        findings.append(Finding("returns", n_returns, "returns", done, parts))
     return replace(cleaned, events=weighted(events, cfg), rejects=pl.concat(dropped), findings=tuple(findings))
 
 
@@ -209,14 +206,19 @@ def _rejects(events: pl.DataFrame, reason: str) -> pl.DataFrame:
     return events.select(pl.col(ROW_NUMBER), pl.lit(reason).alias(REJECT_REASON))
 
 
-def _shown(accounts: pl.DataFrame) -> tuple[str, ...]:
-    lines = []
+def _shown(accounts: pl.DataFrame) -> tuple[tuple[str, int], ...]:
+    parts = []
     for row in accounts.head(_SHOWN_ACCOUNTS).iter_rows(named=True):
-        own, repaired = row["lines"] - row["repaired"], row["repaired"]
-        parts = f" ({own:,} as they stood, {repaired:,} put back)" if repaired else ""
-        lines.append(
-            f"{row[USER_ID]}: {row['lines']:,} lines{parts}, {row['share']:.2%} of all; at most {row['events_a_day']:,}"
-            f" events and {row['items_a_day']:,} items a day"
+        own = (
+            f"{row['lines'] - row['repaired']:,} as they stood, {row['repaired']:,} put back; "
+            if row["repaired"]
+            else ""
         )
-    more = len(accounts) - _SHOWN_ACCOUNTS
-    return (*lines, *([f"and {more:,} more"] if more > 0 else []))
+        parts.append(
+            (
+                f"lines of {row[USER_ID]} ({own}{row['share']:.2%} of all, at most {row['events_a_day']:,} events and"
+                f" {row['items_a_day']:,} items a day; over a limit since the {NAMES[row['since']]} window)",
+                row["lines"],
+            )
+        )
+    return tuple(parts)

@@ -53,8 +53,9 @@ def straighten(source: pl.DataFrame, rules: Sequence[ShiftedConfig]) -> Straight
         done, gone = done | named, gone | (named & ~fits)
         n_put, n_named = int(fits.sum()), int(named.sum())
         moved = ", ".join(f"{to} from {origin}" for to, origin in rule.move.items())
-        parts = (f"put back ({moved}): {n_put:,}",) * bool(rule.move) + (f"set aside: {n_named - n_put:,}",)
-        findings.append(Finding("shifted", n_named, "shifted rows", _sentence(n_put, n_named), parts))
+        parts = ((f"put back ({moved})", n_put),) * bool(rule.move) + (("set aside", n_named - n_put),)
+        remedy = "values put back into their columns where they fit" if rule.move else "set aside"
+        findings.append(Finding("shifted", n_named, f"rows shifted {_marks(rule.when)}", remedy, parts))
     numbers = source[ROW_NUMBER]
     return Straightened(
         events.filter(~gone), numbers.filter(done & ~gone), _set_aside(numbers.filter(gone)), (*findings,)
@@ -65,10 +66,8 @@ def _set_aside(numbers: pl.Series) -> pl.DataFrame:
     return numbers.to_frame().with_columns(pl.lit(SHIFTED).alias(REJECT_REASON))
 
 
-def _sentence(put_back: int, named: int) -> str:
-    if put_back == named:
-        return "values put back into their columns" if named else "nothing to do"
-    return "set aside" if put_back == 0 else "put back where the values read as their columns, others set aside"
+def _marks(when: Mapping[str, str | None]) -> str:
+    return "(" + ", ".join(f"no {name}" if p is None else f"{name} is /{p}/" for name, p in when.items()) + ")"
 
 
 def _names(when: Mapping[str, str | None]) -> pl.Expr:

@@ -39,15 +39,10 @@ def zones_found(source: pl.DataFrame) -> tuple[Finding, ...]:
         return ()
     zones = _named(source[TIMEZONE])
     counts = zones.alias("zone").value_counts(name="rows").sort(["rows", "zone"], descending=[True, False])
-    details = tuple(
-        f"{'(none: data.timezone)' if zone is None else zone}: {rows:,}" for zone, rows in counts.iter_rows()
-    )
-    unknown = int((~zone_known(zones)).sum())
-    return (
-        Finding(
-            "time_zones", len(zones), "times by zone", f"read in their zone; {unknown:,} of unknown zones", details
-        ),
-    )
+    parts = tuple((zone or "(none: data.timezone)", rows) for zone, rows in counts.iter_rows())
+    unknown = ("of unknown zones", int((~zone_known(zones)).sum()))
+    done = "read in the zone of their row; those of unknown zones are rejected"
+    return (Finding("time_zones", len(zones), "times by zone", done, (*parts, unknown)),)
 
 
 def _named(zones: pl.Series) -> pl.Series:

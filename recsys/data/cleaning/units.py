@@ -113,8 +113,8 @@ def size_columns(
             f"{read:,} of {rows:,} read as numbers ({read / max(1, rows):.2%}), in {', '.join(sizes.columns) or 'none'}"
         )
         unread = counts.filter(~known).sort(["rows", "text"], descending=[True, False])
-        details = tuple(f"not read: {text!r}: {count:,}" for text, count in unread.head(_MOST_UNPARSED).iter_rows())
-        findings.append(Finding("units", rows, f"values of {name}", done, details))
+        parts = tuple((f"not read: {text!r}", count) for text, count in unread.head(_MOST_UNPARSED).iter_rows())
+        findings.append(Finding("units", rows, f"values of {name}", done, parts))
     return items, tuple(findings)
 
 
