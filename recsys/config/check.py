@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from itertools import pairwise
 from operator import attrgetter
 from typing import Any
@@ -15,6 +15,7 @@ from recsys.config.schema import (
     CALIBRATIONS,
     CANDIDATE_SOURCES,
     DEEP_OPTIMIZERS,
+    IMPUTATIONS,
     INDEXES,
     METRICS,
     MODES,
@@ -25,6 +26,7 @@ from recsys.config.schema import (
     REFIT_WINDOWS,
     SEGMENTS,
     SEGMENTS_AS_OF,
+    SESSIONS_BY,
     SLICES,
     SOURCES,
     TIMESTAMP_UNITS,
@@ -39,6 +41,7 @@ from recsys.config.schema import (
     ObjectiveConfig,
     RankerConfig,
     RecommendConfig,
+    SessionsConfig,
     SplitConfig,
 )
 from recsys.errors import ConfigError, did_you_mean
@@ -54,6 +57,9 @@ LOSSY_SHARE: Rule = (lambda v: 0 <= v < 1, "must be a share from 0 to below 1")
 
 CONFIG_RULES: dict[str, Rule] = {
     "data.max_reject_share": SHARE,
+    "data.sessions.gap_minutes": POSITIVE,
+    "data.sessions.cart_days": POSITIVE,
+    "data.sessions.half_life_days": POSITIVE,
     "data.split.val": OPEN_SHARE,
     "data.split.test": OPEN_SHARE,
     "model.width": AT_LEAST_1,
@@ -111,6 +117,10 @@ RECOMMEND_RULES: dict[str, Rule] = {"k": AT_LEAST_1, "batch_size": AT_LEAST_1}
 CHOICES: dict[str, tuple[str, ...]] = {
     "data.source": SOURCES,
     "data.timestamp_unit": TIMESTAMP_UNITS,
+    "data.imputation.default": IMPUTATIONS,
+    "data.imputation.items": IMPUTATIONS,
+    "data.imputation.users": IMPUTATIONS,
+    "data.sessions.by": SESSIONS_BY,
     "objective.mode": MODES,
     "segments.kinds": SEGMENTS,
     "segments.features": SEGMENTS,
@@ -128,7 +138,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "bundle.index": INDEXES,
     "bundle.refit_on": REFIT_WINDOWS,
 }
-"""Legal values of a key, or of each element of a list."""
+"""Legal values of a key, or of each element of a list or value of a map."""
 
 
 def check(cfg: Config | EvaluateConfig | RecommendConfig | ExplainConfig) -> None:
@@ -148,6 +158,7 @@ def check(cfg: Config | EvaluateConfig | RecommendConfig | ExplainConfig) -> Non
             *_data(cfg.data),
             *cleaning_problems(cfg.data),
             *_split(cfg.data.split),
+            *_sessions(cfg.data.sessions),
             *_model(cfg.model),
             *_ranker(cfg.ranker),
             *_cutoffs(cfg.evaluation.ks),
@@ -174,7 +185,7 @@ def _ranges(cfg: Any, rules: dict[str, Rule]) -> Iterator[str]:
 def _choices(cfg: Config) -> Iterator[str]:
     for key, legal in CHOICES.items():
         value = attrgetter(key)(cfg)
-        for found in [value] if isinstance(value, str) else value:
+        for found in [value] if isinstance(value, str) else value.values() if isinstance(value, dict) else value:
             if found not in legal:
                 yield f"{key}: '{found}' is not one of {', '.join(legal)}.{did_you_mean(found, legal)}"
 
@@ -193,13 +204,29 @@ def _data(data: DataConfig) -> Iterator[str]:
                 f"data.columns.{name}: not a column of the events table.{did_you_mean(name, columns)} "
                 f"Legal: {', '.join(columns)}; others go to data.context or data.item_attributes first."
             )
+    yield from _zone("data.timezone", data.timezone)
+
+
+def _zone(key: str, zone: str) -> Iterator[str]:
     # A machine without any time zone database is left to the library that reads the data.
-    if data.timezone != "UTC" and available_timezones():
+    if zone != "UTC" and available_timezones():
         try:
-            ZoneInfo(data.timezone)
+            ZoneInfo(zone)
         except (ZoneInfoNotFoundError, ValueError, OSError):
-            zones = available_timezones()
-            yield f"data.timezone: '{data.timezone}' is not a time zone.{did_you_mean(data.timezone, zones)}"
+            yield f"{key}: '{zone}' is not a time zone.{did_you_mean(zone, available_timezones())}"
+
+
+def _sessions(sessions: SessionsConfig) -> Iterator[str]:
+    if sessions.timezone is not None:
+        yield from _zone("data.sessions.timezone", sessions.timezone)
+    for day in sessions.holidays:
+        try:
+            date.fromisoformat(day)
+        except ValueError:
+            yield f"data.sessions.holidays: '{day}' is not a date such as 2024-12-25."
+    for name, weight in sessions.weights.items():
+        if weight < 0:
+            yield f"data.sessions.weights.{name}={weight}: must be 0 or more."
 
 
 def _split(split: SplitConfig) -> Iterator[str]:

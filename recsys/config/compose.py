@@ -41,7 +41,7 @@ SCHEMAS = {
 """What the YAML files extend, by the name in their defaults lists."""
 OPEN_KEYS = (
     *("candidates.sizes", "candidates.shares", "columns", "item_columns", "user_columns", "tracking.tags"),
-    *("weights", "cleaning.unit_words"),
+    *("weights", "cleaning.unit_words", "imputation.items", "imputation.users", "sessions.weights"),
     *("item_times", "user_times"),
 )
 """Maps whose keys are the user's own: no ``+`` is needed to add one."""

@@ -9,6 +9,8 @@ MISSING: Any = "???"  # what OmegaConf takes for a value that must be given; the
 
 SOURCES = ("tables", "completejourney")
 TIMESTAMP_UNITS = ("auto", "s", "ms", "us", "ns")
+IMPUTATIONS = ("none", "auto", "missing", "most_frequent", "median", "knn", "iterative")
+SESSIONS_BY = ("gap", "basket_id")
 METRICS = ("ndcg", "recall", "hit_rate", "mrr")
 SLICES = ("warm", "cold", "repeat", "new", "head", "torso", "tail", "cold_items", "cold_items_full")
 BASELINES = (
@@ -50,6 +52,44 @@ class SplitConfig:
 
 
 @dataclass
+class ImputationConfig:
+    """What stands where an attribute is missing; measured and fitted on items and users of the training window."""
+
+    default: str = "none"  # none | auto | missing | most_frequent | median | knn | iterative; of attributes with gaps
+    items: dict[str, str] = field(default_factory=dict)  # item attribute -> one of these instead
+    users: dict[str, str] = field(default_factory=dict)  # the same for user attributes
+    item_groups: list[str] | None = None  # attributes within which most_frequent and median look; null: the best
+    user_groups: list[str] | None = None  # such as a segment
+
+
+@dataclass
+class SessionsConfig:
+    """How events make sessions, and what they tell of a user's interest; `ranker.sessions` makes features of it."""
+
+    by: str = "gap"  # gap | basket_id: the shop's own id, where an event has one
+    gap_minutes: float = 30.0  # without an event that end a session
+    timezone: str | None = None  # of the shop, for hours and holidays; null: data.timezone
+    holidays: list[str] = field(default_factory=list)  # local dates such as 2024-12-25
+    cart: list[str] = field(default_factory=lambda: ["cart", "add_to_cart"])  # event types
+    wishlist: list[str] = field(default_factory=lambda: ["wishlist", "add_to_wishlist"])
+    purchase: list[str] = field(default_factory=lambda: ["purchase"])
+    cart_days: float = 1.0  # what was added and not bought within these is abandoned
+    half_life_days: float = 14.0  # after which an event counts half for the engagement
+    weights: dict[str, float] = field(  # event type -> what it counts for the engagement; others count 1
+        default_factory=lambda: {
+            "impression": 0.0,
+            "wishlist": 3.0,
+            "add_to_wishlist": 3.0,
+            "cart": 4.0,
+            "add_to_cart": 4.0,
+            "purchase": 8.0,
+            "return": 0.0,
+            "cancellation": 0.0,
+        }
+    )
+
+
+@dataclass
 class DataConfig:
     """Where the tables lie and what their columns mean."""
 
@@ -76,6 +116,8 @@ class DataConfig:
     features: list[dict[str, Any]] | None = None  # null: inferred from the tables
     max_reject_share: float = 0.05  # more unusable rows than this stop the run
     split: SplitConfig = field(default_factory=SplitConfig)
+    imputation: ImputationConfig = field(default_factory=ImputationConfig)
+    sessions: SessionsConfig = field(default_factory=SessionsConfig)
     cache_dir: str = "prepared"  # prepared data sets, one folder per content hash
 
 
@@ -163,6 +205,7 @@ class RankerConfig:
     candidates: CandidatesConfig = field(default_factory=CandidatesConfig)
     training: RankerTrainingConfig = field(default_factory=RankerTrainingConfig)
     groups: list[str] | None = None  # item attributes by which a user's rhythm is measured; null: inferred
+    sessions: bool = False  # features of sessions, engagement and open carts: data.sessions
     tasks: list[str] = field(default_factory=list)  # event types learned beside the relevant ones, such as click, cart
     use_wide: bool = True  # false: deep only
     use_deep: bool = True  # false: wide only

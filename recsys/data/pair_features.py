@@ -16,6 +16,7 @@ import polars as pl
 from recsys.columns import ITEM_ID, TIMESTAMP, USER_ID
 from recsys.data.pair_plan import PairPlan
 from recsys.data.past_lines import RECENT_DAYS, STRIDE, PastLines, number_items, past_lines, rhythm, user_totals
+from recsys.data.sessions import Visits, clock, visits
 
 WEEK = 7
 PER = 10_000
@@ -67,7 +68,21 @@ def as_of(plan: PairPlan, events: pl.DataFrame, items: pl.DataFrame, cut: int) -
     """
     catalogue = number_items(plan, items)
     past = past_lines(plan, catalogue, events, cut)
-    return PairState(plan, cut, item_state(plan, catalogue, past), user_state(plan, catalogue, past))
+    seen = visits(plan.sessions, events, cut) if plan.sessions else None
+    return PairState(plan, cut, item_state(plan, catalogue, past), user_state(plan, catalogue, past, seen))
+
+
+def users_as_of(plan: PairPlan, catalogue: pl.DataFrame, events: pl.DataFrame, cut: int) -> UserState:
+    """Sum up what users did before a cut.
+
+    Args:
+        plan: Which features.
+        catalogue: From :func:`~recsys.data.past_lines.number_items`; :attr:`ItemState.table` will do.
+        events: Prepared events in any order, of the users of interest at least.
+        cut: Microseconds since 1970 UTC.
+    """
+    seen = visits(plan.sessions, events, cut) if plan.sessions else None
+    return user_state(plan, catalogue, past_lines(plan, catalogue, events, cut), seen)
 
 
 def item_state(plan: PairPlan, catalogue: pl.DataFrame, past: PastLines) -> ItemState:
@@ -127,13 +142,14 @@ def item_state(plan: PairPlan, catalogue: pl.DataFrame, past: PastLines) -> Item
     return ItemState(catalogue.join(values, on="item", how="left", maintain_order="left"))
 
 
-def user_state(plan: PairPlan, catalogue: pl.DataFrame, past: PastLines) -> UserState:
+def user_state(plan: PairPlan, catalogue: pl.DataFrame, past: PastLines, seen: Visits | None = None) -> UserState:
     """Sum up what each user did; what others did plays no part, so ``past`` may hold the users of interest alone.
 
     Args:
         plan: Which features.
         catalogue: From :func:`~recsys.data.past_lines.number_items`; :attr:`ItemState.table` will do.
         past: Lines of the users.
+        seen: What they did in their sessions; a plan with sessions needs it.
     """
     totals = user_totals(past)
     users = totals
@@ -143,6 +159,12 @@ def user_state(plan: PairPlan, catalogue: pl.DataFrame, past: PastLines) -> User
     columns = ["user", "thing", "moment", "age", "quantity", "price"]
     pairs = rhythm(past.lines.with_columns(thing=pl.col("item")).select(columns), totals)
     pairs = _with_others(plan, pairs, past.others.with_columns(thing=pl.col("item")))
+    people = past.users.join(_floats(users, "user_", "user"), on="user", how="left", maintain_order="left")
+    if seen is not None:
+        people = people.join(_floats(seen.users, "user_", USER_ID), on=USER_ID, how="left", maintain_order="left")
+        waiting = seen.pairs.join(past.users, on=USER_ID).join(catalogue.select(ITEM_ID, "item"), on=ITEM_ID)
+        waiting = waiting.select(_key("item"), pl.exclude(USER_ID, ITEM_ID, "user", "item"))
+        pairs = pairs.join(waiting, on="key", how="full", coalesce=True)
     groups = []
     for n, prefix in enumerate(plan.prefixes):
         codes = catalogue[f"code_{n}"].rename("thing")
@@ -154,11 +176,7 @@ def user_state(plan: PairPlan, catalogue: pl.DataFrame, past: PastLines) -> User
         )
         others = past.others.with_columns(codes.gather(past.others["item"])).drop_nulls("thing")
         groups.append(_floats(_with_others(plan, rhythm(lines, totals), others), f"{prefix}_", "key"))
-    return UserState(
-        past.users.join(_floats(users, "user_", "user"), on="user", how="left", maintain_order="left"),
-        _floats(pairs, "pair_", "key"),
-        tuple(groups),
-    )
+    return UserState(people, _floats(pairs, "pair_", "key"), tuple(groups))
 
 
 def pair_features(state: PairState, pairs: pl.DataFrame) -> pl.DataFrame:
@@ -169,7 +187,8 @@ def pair_features(state: PairState, pairs: pl.DataFrame) -> pl.DataFrame:
     ``pair_price_ratio`` and each group's ``price_ratio`` the item's last price over the user's median, and over the
     user's mean in the group; each group's ``item_share`` the pair's count over the group's; ``other_*`` counts events
     that are not relevant, ``others_28d`` those of 28 days (the item's per 10,000 of them);
-    ``context_*`` are hour, weekday from Monday and month from 0, in UTC, of the request.
+    ``context_*`` are hour, weekday from Monday and month from 0, in UTC, of the request. With sessions there is also
+    its :func:`~recsys.data.sessions.clock`, and what :class:`~recsys.data.sessions.Visits` says of users and pairs.
 
     Nulls are left where a value is undefined, unless the feature declares a value for it. A user or an item that the
     state does not know is as one without events.
@@ -201,7 +220,7 @@ def _chunk(state: PairState, pairs: pl.DataFrame) -> pl.DataFrame:
             (last_price / pl.col(f"{prefix}_price")).alias(f"{prefix}_price_ratio"),
         ]
     wanted = [pl.col(f.name) if f.absent is None else pl.col(f.name).fill_null(f.absent) for f in plan.features]
-    frame = pl.concat([*parts, _context(pairs)], how="horizontal")
+    frame = pl.concat([*parts, _context(plan, pairs)], how="horizontal")
     return frame.with_columns(r.replace(float("inf"), None).cast(pl.Float32) for r in ratios).select(wanted)
 
 
@@ -216,17 +235,23 @@ def _with_others(plan: PairPlan, table: pl.DataFrame, others: pl.DataFrame) -> p
     """Add number and recency of the events that do not count."""
     if not plan.has_others:
         return table
-    key = (pl.col("user").cast(pl.UInt64) * STRIDE + pl.col("thing")).alias("key")
-    counts = others.group_by(key).agg(other_count=pl.len(), other_days_since=pl.col("age").min())
+    counts = others.group_by(_key("thing")).agg(other_count=pl.len(), other_days_since=pl.col("age").min())
     return table.join(counts, on="key", how="full", coalesce=True)
 
 
-def _context(pairs: pl.DataFrame) -> pl.DataFrame:
-    names = ("hour", "weekday", "month")
+def _key(thing: str) -> pl.Expr:
+    return (pl.col("user").cast(pl.UInt64) * STRIDE + pl.col(thing)).alias("key")
+
+
+def _context(plan: PairPlan, pairs: pl.DataFrame) -> pl.DataFrame:
+    rows = plan.sessions.clock_rows if plan.sessions else ()
+    names = ("hour", "weekday", "month", *(name for name, _, _ in rows))
     if TIMESTAMP not in pairs.columns:
         return pairs.select(pl.repeat(None, pl.len(), dtype=pl.Float32).alias(f"context_{n}") for n in names)
     time = pl.col(TIMESTAMP).dt
-    parts = (time.hour(), time.weekday() - 1, time.month() - 1)
+    parts = [time.hour(), time.weekday() - 1, time.month() - 1]
+    if plan.sessions:
+        parts += clock(time.epoch("us"), plan.sessions.zone, plan.sessions.holidays)
     return pairs.select(p.cast(pl.Float32).alias(f"context_{n}") for p, n in zip(parts, names, strict=True))
 
 

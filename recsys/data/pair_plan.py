@@ -7,6 +7,7 @@ from functools import cached_property
 import polars as pl
 
 from recsys.columns import EVENT_TYPE, QUANTITY, VALUE
+from recsys.data.sessions import SessionPlan
 from recsys.errors import ConfigError, did_you_mean
 from recsys.features import FeatureSpec
 
@@ -97,6 +98,7 @@ class PairPlan:
         has_quantity: Events have a quantity.
         has_value: Events have a value, which over the quantity is the price.
         has_others: There are events of other types than the relevant ones; they are counted apart.
+        sessions: Features of sessions and open carts; None: none.
     """
 
     groups: tuple[str, ...] = ()
@@ -104,6 +106,7 @@ class PairPlan:
     has_quantity: bool = False
     has_value: bool = False
     has_others: bool = False
+    sessions: SessionPlan | None = None
 
     @cached_property
     def prefixes(self) -> tuple[str, ...]:
@@ -137,11 +140,16 @@ class PairPlan:
         price: tuple[_Row, ...] = (("price", "log", None), *price_ratio)
         spend: tuple[_Row, ...] = (("spend", "log", None),)
         others: tuple[_Row, ...] = (("others_28d", "log", 0.0),)
+        pair, user, clock = (
+            (self.sessions.pair_rows, self.sessions.user_rows, self.sessions.clock_rows)
+            if self.sessions
+            else ((), (), ())
+        )
         rows = {
-            "pair": (*self._rhythm, ("item_gap_ratio", "log", None), *price_ratio * self.has_value),
+            "pair": (*self._rhythm, ("item_gap_ratio", "log", None), *price_ratio * self.has_value, *pair),
             "item": _ITEM + price * self.has_value + others * self.has_others,
-            "user": _USER + spend * self.has_value + others * self.has_others,
-            "context": _CONTEXT,
+            "user": _USER + spend * self.has_value + others * self.has_others + user,
+            "context": _CONTEXT + clock,
         }
         return tuple(PairFeature(f"{side}_{row[0]}", side, *row[1:]) for side in rows for row in rows[side])
 
@@ -157,6 +165,7 @@ def plan_pairs(
     spec: FeatureSpec,
     groups: Sequence[str] | None = None,
     relevant: Sequence[str] = (),
+    sessions: SessionPlan | None = None,
 ) -> PairPlan:
     """Decide which features a data set allows.
 
@@ -167,6 +176,7 @@ def plan_pairs(
         groups: Columns of ``items``; None takes the first :data:`MAX_GROUPS` ids with as many values as
             :data:`GROUP_VALUES` allows and on average at least two items a value.
         relevant: Event types that count; empty: all.
+        sessions: From :func:`recsys.data.sessions.plan_sessions`; None leaves them out.
 
     Raises:
         ConfigError: A group that is no column of the items, or is named twice.
@@ -192,6 +202,7 @@ def plan_pairs(
         has_quantity=QUANTITY in events.columns,
         has_value=VALUE in events.columns,
         has_others=has_others,
+        sessions=sessions,
     )
 
 

@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,8 @@ from recsys.data.cleaning.items import clean_items, typed_items
 from recsys.data.cleaning.rules import all_rejects, clean_events, finish, settle
 from recsys.data.cleaning.shifted import straighten
 from recsys.data.cleaning.time_zones import zones_found
+from recsys.data.imputation import Imputer, imputation_facts, impute_tables
+from recsys.data.imputation_store import load_imputer, save_imputer
 from recsys.data.infer import declared_spec, infer_spec, write_features
 from recsys.data.sources import content_digest, read_tables, resolve
 from recsys.data.split import Windows, before_end, find_windows, require_events
@@ -63,6 +65,7 @@ class Prepared:
         report: What happened to the rows on the way, JSON data.
         users_at: Attributes that depend on the time, such as segments: cut in microseconds to what ``users`` is as
             of then, the same rows with further columns. None: users are what they are.
+        imputers: What filled missing attributes, by ``items`` and ``users``; empty where nothing was asked for.
     """
 
     path: Path
@@ -77,6 +80,7 @@ class Prepared:
     relevant: tuple[str, ...]
     report: dict[str, Any]
     users_at: Callable[[int], pl.DataFrame] | None = None
+    imputers: dict[str, Imputer] = field(default_factory=dict)
 
     def users_as_of(self, cut: int) -> pl.DataFrame:
         """Return the users with their attributes as of a cut, microseconds since 1970 UTC."""
@@ -134,6 +138,7 @@ def load_prepared(path: str | Path) -> Prepared:
                 " run `recsys prepare` again."
             )
         tables = {name: pl.read_parquet(folder / f"{name}.parquet") for name in _TABLES}
+        imputers = {name: load_imputer(folder / "imputation" / name) for name in meta["imputed"]}
         heights = {name: len(frame) for name, frame in tables.items()}
         if heights != meta["heights"]:
             raise DataError(f"{folder}: row counts {heights} differ from {meta['heights']} as written.")
@@ -154,12 +159,13 @@ def load_prepared(path: str | Path) -> Prepared:
         has_item_table=meta["has_item_table"],
         relevant=tuple(meta["relevant"]),
         report=meta["report"],
+        imputers=imputers,
     )
 
 
 def _fingerprint(cfg: DataConfig) -> str:
-    """Hash content and meaning; where files lie, and where the result goes, is no part of it."""
-    meaning = {k: v for k, v in asdict(cfg).items() if k not in ("events", "items", "users", "cache_dir")}
+    """Hash content and meaning; where files lie, where the result goes and what is computed of it later is no part."""
+    meaning = {k: v for k, v in asdict(cfg).items() if k not in ("events", "items", "users", "cache_dir", "sessions")}
     text = json.dumps([FORMAT_VERSION, content_digest(cfg), meaning], sort_keys=True, default=str)
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
@@ -181,6 +187,7 @@ def _build(cfg: DataConfig, folder: Path, fingerprint: str) -> tuple[Prepared, p
     events = clean.drop(tables.attributes).select(USER_ID, ITEM_ID, TIMESTAMP, pl.exclude(USER_ID, ITEM_ID, TIMESTAMP))
     items, item_counts, item_findings = clean_items(catalogue, clean, tables.attributes, windows, cfg)
     users, user_counts = side_table(tables.users, USER_ID, events, f"data.users={cfg.users}")
+    items, users, imputers = impute_tables(cfg.imputation, items, users, events, windows)
     has_item_table = tables.items is not None
     if cfg.features is None:
         spec, unused = infer_spec(events, items, users, tables.context, windows, has_item_table)
@@ -207,6 +214,7 @@ def _build(cfg: DataConfig, folder: Path, fingerprint: str) -> tuple[Prepared, p
         "users": user_counts,
         "skipped_columns": tables.skipped | unused,
         "features": "inferred" if cfg.features is None else "declared",
+        "imputation": imputation_facts(imputers),
     }
     prepared = Prepared(
         path=folder,
@@ -220,6 +228,7 @@ def _build(cfg: DataConfig, folder: Path, fingerprint: str) -> tuple[Prepared, p
         has_item_table=has_item_table,
         relevant=tuple(cfg.relevant),
         report=report,
+        imputers=imputers,
     )
     return prepared, rejects
 
@@ -241,6 +250,8 @@ def _write(prepared: Prepared, rejects: pl.DataFrame, folder: Path) -> None:
     tables = {name: getattr(prepared, name) for name in _TABLES if name != "rejects"} | {"rejects": rejects}
     for name, frame in tables.items():
         frame.write_parquet(folder / f"{name}.parquet")
+    for name, imputer in prepared.imputers.items():
+        save_imputer(imputer, folder / "imputation" / name)
     write_features(prepared.spec, prepared.report["skipped_columns"], folder / "features.yaml")
     meta = {
         "format": FORMAT_VERSION,
@@ -249,6 +260,7 @@ def _write(prepared: Prepared, rejects: pl.DataFrame, folder: Path) -> None:
         "features": prepared.spec.to_list(),
         "has_item_table": prepared.has_item_table,
         "relevant": list(prepared.relevant),
+        "imputed": list(prepared.imputers),
         "heights": {name: len(frame) for name, frame in tables.items()},
         "report": prepared.report,
     }

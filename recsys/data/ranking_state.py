@@ -32,7 +32,7 @@ from recsys.data.candidates import (
     union,
 )
 from recsys.data.log import InteractionLog
-from recsys.data.pair_features import ItemState, PairState, UserState, item_state, pair_features, user_state
+from recsys.data.pair_features import ItemState, PairState, UserState, item_state, pair_features, users_as_of
 from recsys.data.pair_plan import PairPlan
 from recsys.data.past_lines import number_items, past_lines
 from recsys.data.topk import NONE
@@ -156,8 +156,7 @@ class RankingState:
             events: Prepared events, of the users of interest at least; ``user_id`` may be any name of theirs.
             cut: Microseconds since 1970 UTC.
         """
-        table = self.items.table
-        return user_state(self.plan, table, past_lines(self.plan, table, events, self.cut if cut is None else cut))
+        return users_as_of(self.plan, self.items.table, events, self.cut if cut is None else cut)
 
     def pairs(self, asked: Asked, users: UserState, user_ids: pl.Series) -> RankerPairs:
         """Find the candidates of B requests and compute their features.

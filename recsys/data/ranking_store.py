@@ -13,6 +13,7 @@ from recsys.data.candidate_tables import Kind, Links
 from recsys.data.pair_features import ItemState
 from recsys.data.pair_plan import PairPlan
 from recsys.data.ranking_state import CandidatePlan, CandidateTables, RankingState
+from recsys.data.sessions import SessionPlan
 from recsys.data.topk import NONE
 
 
@@ -70,6 +71,8 @@ def load_state(folder: Path, vectors: Tensor, item_features: Mapping[str, Tensor
     popular_items = torch.full((groups, depth), NONE)
     popular_items[group, place] = _tensor(listed["item"])
     plan = content["plan"] | {name: tuple(content["plan"][name]) for name in ("groups", "relevant")}
+    if plan.get("sessions"):
+        plan["sessions"] = SessionPlan.from_plain(plan["sessions"])
     return RankingState(
         content["cut"],
         PairPlan(**plan),

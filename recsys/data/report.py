@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import date, datetime
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -12,6 +13,7 @@ from rich.table import Table
 
 from recsys.columns import BASKET_ID, EVENT_TYPE, ITEM_ID, TIMESTAMP, USER_ID
 from recsys.data.cleaning.finding import Finding
+from recsys.data.imputation import METHODS
 from recsys.data.prepared import Prepared
 from recsys.data.split import window_index
 
@@ -66,6 +68,7 @@ class DataReport:
         head_share: Share of the events that the most popular 1 % and 10 % of the sold items have.
         user_quantiles: Name -> events of a user.
         activity: Events of every user that has some, descending, int64 ``[U]``.
+        imputation: Of each attribute that was filled, see :func:`recsys.data.imputation.imputation_facts`.
     """
 
     name: str
@@ -87,6 +90,12 @@ class DataReport:
     activity: np.ndarray
     has_item_table: bool
     features: str
+    imputation: tuple[dict[str, Any], ...] = ()
+
+    @property
+    def imputation_methods(self) -> tuple[str, ...]:
+        """Methods of imputation that were measured."""
+        return tuple(m for m in METHODS if any(m in facts["accuracy"] for facts in self.imputation))
 
 
 def data_report(prepared: Prepared) -> DataReport:
@@ -135,6 +144,7 @@ def data_report(prepared: Prepared) -> DataReport:
         activity=per_user,
         has_item_table=prepared.has_item_table,
         features=facts["features"],
+        imputation=tuple(facts["imputation"]),
     )
 
 
@@ -223,6 +233,25 @@ def print_summary(report: DataReport, console: Console) -> None:
     for c in report.columns:
         features.add_row(c.side, escape(c.name), escape(c.feature), f"{c.distinct:,}", percent(c.null_share))
     console.print(features)
+    if report.imputation:
+        console.print(_imputation(report))
+
+
+def _imputation(report: DataReport) -> Table:
+    title = "Filled attributes, and each method's accuracy on values that were hidden"
+    table = Table(box=box.SIMPLE, title=title, title_justify="left", padding=(0, 1, 0, 0))
+    for heading in ("table", "column", "filled by"):
+        table.add_column(heading)
+    for heading in ("missing", "hidden", *(m.replace("_", " ") for m in report.imputation_methods)):
+        table.add_column(heading, justify="right")
+    for facts in report.imputation:
+        shares = (percent(facts["accuracy"].get(method)) for method in report.imputation_methods)
+        within = f" in {', '.join(facts['groups'])}" if facts["groups"] else ""
+        method = escape(facts["method"].replace("_", " ") + within)
+        table.add_row(
+            facts["table"], escape(facts["column"]), method, f"{facts['gaps']:,}", f"{facts['hidden']:,}", *shares
+        )
+    return table
 
 
 def _print_cleaning(report: DataReport, console: Console) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from recsys.config.schema import Config, RankerConfig
-from recsys.entries.snapshots import cuts, horizon, snapshot
+from recsys.entries.snapshots import cuts, horizon, pair_plan, snapshot
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -92,7 +92,6 @@ def choose_ranker(
         DataError: No snapshot has a positive pair.
     """
     from recsys.data.dataset import data_before, microseconds
-    from recsys.data.pair_plan import plan_pairs
     from recsys.data.snapshots import thin_out
     from recsys.training.fit import start_factors
     from recsys.training.fit_ranker import calibrate, predict
@@ -100,7 +99,7 @@ def choose_ranker(
     settings = cfg.ranker
     # Towers that are fitted on more have seen what the labels of the snapshots say, and a ranker would trust them.
     start = TowerTables(early.id_tables(), data.encoder) if settings.start_from_towers else None
-    plan = plan_pairs(prepared.events, prepared.items, prepared.spec, settings.groups, prepared.relevant)
+    plan = pair_plan(cfg, prepared)
     snapshots = []
     for number, cut in enumerate(cuts(cfg, prepared)):
         known = data_before(data, cut, prepared.has_item_table)

@@ -32,7 +32,6 @@ def refuse_unknown(cfg: Config, prepared: "Prepared") -> None:
         DataError: The training window is too short for a snapshot.
     """
     from recsys.columns import EVENT_TYPE
-    from recsys.data.pair_plan import plan_pairs
     from recsys.data.recent import REQUEST
     from recsys.data.snapshots import refuse_shared_names
     from recsys.errors import ConfigError, did_you_mean
@@ -51,11 +50,41 @@ def refuse_unknown(cfg: Config, prepared: "Prepared") -> None:
             f"ranker.candidates.group: '{group}' is no user attribute or context column with one value; legal: "
             f"{', '.join(names)}." + did_you_mean(group, names)
         )
-    plan = plan_pairs(prepared.events, prepared.items, prepared.spec, cfg.ranker.groups, prepared.relevant)
+    plan = pair_plan(cfg, prepared)
     ids = (f.name for f in prepared.spec.side("item", "user") if f.is_categorical)
     names = [f.name for f in plan.features] + [REQUEST] * bool(cfg.ranker.attention)
     refuse_shared_names(names, ids)
     cuts(cfg, prepared)
+
+
+def pair_plan(cfg: Config, prepared: "Prepared") -> "PairPlan":
+    """Decide which features of pairs the data allow and the configuration wants.
+
+    Raises:
+        ConfigError: A group of ``ranker.groups`` is no column of the items, or is named twice.
+    """
+    from recsys.columns import BASKET_ID, TIMESTAMP
+    from recsys.data.pair_plan import plan_pairs
+    from recsys.data.sessions import SessionPlan, plan_sessions
+
+    sessions = None
+    if cfg.ranker.sessions:
+        wanted = cfg.data.sessions
+        known = prepared.events.filter(prepared.events[TIMESTAMP] < prepared.windows.val_start)
+        plan = SessionPlan(
+            by_basket=wanted.by == BASKET_ID,
+            gap_minutes=wanted.gap_minutes,
+            zone=wanted.timezone or cfg.data.timezone,
+            holidays=tuple(wanted.holidays),
+            weights=dict(wanted.weights),
+            half_life_days=wanted.half_life_days,
+            cart_days=wanted.cart_days,
+            purchase=tuple(wanted.purchase),
+            cart=tuple(wanted.cart),
+            wishlist=tuple(wanted.wishlist),
+        )
+        sessions = plan_sessions(plan, known)
+    return plan_pairs(prepared.events, prepared.items, prepared.spec, cfg.ranker.groups, prepared.relevant, sessions)
 
 
 def horizon(cfg: Config, prepared: "Prepared") -> int:

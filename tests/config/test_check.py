@@ -14,8 +14,10 @@ from recsys.config.schema import (
     Config,
     DataConfig,
     ExplainConfig,
+    ImputationConfig,
     RankerTrainingConfig,
     RecommendConfig,
+    SessionsConfig,
     SplitConfig,
 )
 from recsys.data.ranking_state import SOURCES
@@ -79,6 +81,21 @@ def test_defaults_are_legal() -> None:
             "data.split.val_start=2024-02-01T01:00:00+02:00 must be before data.split.test_start",
         ),
         ("data", {"split": SplitConfig(end="2024-13-01")}, "data.split.end: '2024-13-01'"),
+        (
+            "data",
+            {"imputation": ImputationConfig(default="average")},
+            "data.imputation.default: 'average' is not one of",
+        ),
+        ("data", {"imputation": ImputationConfig(items={"size": "kn"})}, "Did you mean 'knn'?"),
+        ("data", {"sessions": SessionsConfig(by="basket")}, "data.sessions.by: 'basket' is not one of gap, basket_id."),
+        ("data", {"sessions": SessionsConfig(gap_minutes=0)}, "data.sessions.gap_minutes=0: must be above 0"),
+        ("data", {"sessions": SessionsConfig(timezone="Asia/Tokio")}, "Did you mean 'Asia/Tokyo'?"),
+        ("data", {"sessions": SessionsConfig(holidays=["25.12."])}, "'25.12.' is not a date such as 2024-12-25."),
+        (
+            "data",
+            {"sessions": SessionsConfig(weights={"view": -1})},
+            "data.sessions.weights.view=-1: must be 0 or more",
+        ),
         ("model", {"use_ids": False, "use_content": False}, "nothing is left to learn from"),
         ("model", {"history": 0}, "model.history=0: must be 1 or more"),
         ("model", {"heads": 0}, "model.heads=0"),

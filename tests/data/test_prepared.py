@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from recsys.config.schema import DataConfig, SplitConfig
+from recsys.config.schema import DataConfig, ImputationConfig, SessionsConfig, SplitConfig
 from recsys.data import prepared as module
 from recsys.data.prepared import load_prepared, prepare
 from recsys.errors import DataError
@@ -52,6 +52,8 @@ def test_content_and_meaning_make_the_fingerprint_and_places_do_not(shop, shop_e
     moved = tmp_path / "moved.parquet"
     moved.write_bytes(Path(shop.events).read_bytes())
     assert prepare(replace(shop, events=str(moved), cache_dir=str(tmp_path / "other"))).fingerprint == first
+    assert prepare(replace(shop, sessions=SessionsConfig(gap_minutes=5))).fingerprint == first
+    assert prepare(replace(shop, imputation=ImputationConfig(default="auto"))).fingerprint != first
     assert prepare(replace(shop, timezone="Asia/Tokyo")).fingerprint != first
     assert prepare(replace(shop, split=SplitConfig(val=0.2))).fingerprint != first
     shop_events.with_columns(pl.col("value") + 1).write_parquet(moved)

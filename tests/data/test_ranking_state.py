@@ -24,6 +24,7 @@ from recsys.data.ranking_state import (
     fit_ranking_state,
 )
 from recsys.data.ranking_store import load_state, save_state
+from recsys.data.sessions import SessionPlan
 from recsys.data.topk import NONE
 
 CUT = 100 * DAY
@@ -37,6 +38,9 @@ ITEMS = pl.DataFrame(
 FEATURES = {"item_id": torch.arange(2, 8), "kind": torch.tensor([4, 4, 2, 2, 0, 3])}
 ELIGIBLE = torch.tensor([True, True, True, True, False, True])
 PLAN = PairPlan(("kind", "context"), has_quantity=True, has_value=True)
+SESSIONS = SessionPlan(
+    zone="Asia/Tokyo", holidays=("1970-02-01",), weights={"buy": 2.0}, has_length=True, has_more=True
+)
 EVERY_SOURCE = CandidatePlan(5, dict.fromkeys(SOURCES, 4), {"history": 2.0}, "segment")
 VECTORS = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
 PEOPLE = torch.randn(4, 4, generator=torch.Generator().manual_seed(1))
@@ -62,10 +66,10 @@ def tables(rows) -> tuple[InteractionLog, pl.DataFrame]:
     return log_of_rows(frame, 4, 6, ()), frame
 
 
-def fitted(rows, chosen: CandidatePlan = EVERY_SOURCE, codes=SEGMENTS, parts=PARTS) -> RankingState:
+def fitted(rows, chosen: CandidatePlan = EVERY_SOURCE, codes=SEGMENTS, parts=PARTS, plan=PLAN) -> RankingState:
     log, events = tables(rows)
     return fit_ranking_state(
-        log, events, ITEMS, FEATURES, CUT, plan=PLAN, candidate_plan=chosen, eligible=ELIGIBLE, vectors=VECTORS,
+        log, events, ITEMS, FEATURES, CUT, plan=plan, candidate_plan=chosen, eligible=ELIGIBLE, vectors=VECTORS,
         parts=parts, groups=codes,
     )  # fmt: skip
 
@@ -204,7 +208,9 @@ def test_nothing_at_or_after_the_cut_matters(past, future, other, chance):
 def test_saved_and_loaded_it_answers_the_same_bit_for_bit(rows, grouped):
     sizes = {name: 4 for name in SOURCES if grouped or name != "popular_in_group"}
     chosen = replace(EVERY_SOURCE, sizes=sizes, group="segment" if grouped else "")
-    state = replace(fitted(rows, chosen, SEGMENTS if grouped else None), history=3 * grouped)
+    plan = replace(PLAN, sessions=SESSIONS) if grouped else PLAN
+    state = replace(fitted(rows, chosen, SEGMENTS if grouped else None, plan=plan), history=3 * grouped)
+    assert ("user_session_minutes" in state.names) == grouped
     with tempfile.TemporaryDirectory() as folder:
         save_state(state, Path(folder) / "state")
         loaded = load_state(Path(folder) / "state", VECTORS, FEATURES, ELIGIBLE)

@@ -1,7 +1,7 @@
 """A bundle answers as its ranker was trained, or is refused."""
 
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,10 @@ from recsys.bundle.export import SecondStage as Served
 from recsys.bundle.format import read_manifest, seal
 from recsys.bundle.reader import Bundle
 from recsys.data.dataset import microseconds
+from recsys.data.pair_plan import PairPlan
 from recsys.entries.ranker import SecondStage, fit
 from recsys.entries.serving import check_served, served
-from recsys.entries.snapshots import snapshot
+from recsys.entries.snapshots import pair_plan, snapshot
 from recsys.entries.train import export
 from recsys.errors import BundleError
 from recsys.tracking.run import Run
@@ -31,17 +32,20 @@ class Shipped:
     folder: Path
 
 
-@pytest.fixture(scope="module")
-def shipped(first_stage: Any, tmp_path_factory: pytest.TempPathFactory) -> Shipped:
-    """A ranker that has learned what the segments buy."""
+def ship(first_stage: Any, plan: PairPlan, folder: Path) -> Shipped:
     cfg, prepared, log, data, towers = first_stage.parts
-    folder = tmp_path_factory.mktemp("shipped")
-    taken = snapshot(cfg, prepared, log, data, towers, first_stage.plan, data.cut, microseconds(prepared.windows.end))
+    taken = snapshot(cfg, prepared, log, data, towers, plan, data.cut, microseconds(prepared.windows.end))
     fitted = fit(cfg, data, [taken], Run(), folder / "ranker", epochs=3)
-    stage = SecondStage(first_stage.plan, (taken,), fitted, None)
+    stage = SecondStage(plan, (taken,), fitted, None)
     second = served(cfg, prepared, log, data, towers, stage, fitted.model)
     bundle = export(cfg, prepared, data, towers, second, folder / "bundle", "train_val", {})
     return Shipped(second, stage, bundle)
+
+
+@pytest.fixture(scope="module")
+def shipped(first_stage: Any, tmp_path_factory: pytest.TempPathFactory) -> Shipped:
+    """A ranker that has learned what the segments buy."""
+    return ship(first_stage, first_stage.plan, tmp_path_factory.mktemp("shipped"))
 
 
 def check(first_stage: Any, shipped: Shipped, folder: Path) -> float:
@@ -52,6 +56,19 @@ def check(first_stage: Any, shipped: Shipped, folder: Path) -> float:
 
 def test_what_was_trained_is_what_is_served(first_stage: Any, shipped: Shipped) -> None:
     assert check(first_stage, shipped, shipped.folder) == 1.0
+
+
+def test_sessions_are_served_as_they_were_trained(first_stage: Any, tmp_path: Path) -> None:
+    cfg = replace(first_stage.cfg, ranker=replace(first_stage.cfg.ranker, sessions=True))
+    plan = pair_plan(cfg, first_stage.prepared)
+    shipped = ship(first_stage, plan, tmp_path)
+    assert check(first_stage, shipped, shipped.folder) == 1.0
+    bundle = Bundle.load(shipped.folder)
+    assert bundle.ranking is not None
+    assert bundle.ranking.state.plan == plan
+    requests = bundle.requests(bundle.user_ids)
+    found = bundle.ranking.candidates(requests)
+    assert (found.numbers[:, found.names.index("user_sessions")] > 1).any()
 
 
 def test_the_probability_of_a_ranker_without_calibration_is_the_sigmoid(shipped: Shipped) -> None:

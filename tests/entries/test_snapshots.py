@@ -15,7 +15,7 @@ from recsys.data.snapshots import Snapshot
 from recsys.data.split import Windows
 from recsys.data.topk import NONE
 from recsys.entries import snapshots
-from recsys.entries.snapshots import cuts, group_codes, horizon, refuse_unknown, snapshot, truths_of
+from recsys.entries.snapshots import cuts, group_codes, horizon, pair_plan, refuse_unknown, snapshot, truths_of
 from recsys.errors import ConfigError, DataError
 from recsys.features import FeatureSpec
 
@@ -52,6 +52,21 @@ def test_a_horizon_that_leaves_no_past(first_stage: Any) -> None:
     prepared = replace(first_stage.prepared, windows=WINDOWS)
     with pytest.raises(DataError, match=r"a horizon of 81\.0 days leaves less than 20%.*set ranker\.training\.horizon"):
         cuts(changed(first_stage.cfg, {"horizon_days": 81}), prepared)
+
+
+def test_sessions_are_planned_where_asked_for_from_the_training_window(first_stage: Any) -> None:
+    prepared, cfg = first_stage.prepared, first_stage.cfg
+    assert pair_plan(cfg, prepared) == first_stage.plan
+    wanted = replace(cfg.data.sessions, purchase=["buy"], cart=["cart"], timezone="Asia/Tokyo", by="basket_id")
+    cfg = replace(changed(cfg, sessions=True), data=replace(cfg.data, sessions=wanted))
+    late = pl.col("timestamp") >= prepared.windows.val_start
+    carts = prepared.events.with_columns(event_type=pl.when(late).then(pl.lit("cart")).otherwise("event_type"))
+    for events in (prepared.events, carts):
+        plan = pair_plan(cfg, replace(prepared, events=events))
+        assert plan.sessions is not None
+        assert (plan.sessions.purchase, plan.sessions.cart, plan.sessions.zone) == (("buy",), (), "Asia/Tokyo")
+        assert plan.sessions.by_basket
+    assert replace(pair_plan(cfg, prepared), sessions=None) == first_stage.plan
 
 
 @pytest.fixture(scope="module")
