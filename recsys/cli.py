@@ -18,6 +18,7 @@ VERBS = {
     "train": "the main job: prepare, fit the two-tower model, evaluate, bundle, register",
     "evaluate": "a bundle beside the baselines on the test window, with intervals",
     "explain": "what moved the score of one item for one user",
+    "erase": "people leave prepared data, runs, bundles and registered models; a receipt says what changed",
     "recommend": "a bundle -> the k best items for all or given users, as parquet",
 }
 HELP = f"""usage: recsys VERB [group=option] [key=value] [flags]

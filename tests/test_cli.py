@@ -13,6 +13,7 @@ import pytest
 from polars.exceptions import ComputeError
 
 from recsys.cli import VERBS, main
+from recsys.config.privacy import EraseConfig
 from recsys.config.schema import AuditConfig, Config, EvaluateConfig, ExplainConfig, RecommendConfig
 from recsys.errors import DataError, RecsysError, TrackingError
 
@@ -73,6 +74,7 @@ def test_help_imports_nothing_heavy(repo: Path) -> None:
         ("recommend", ["bundle=b"], RecommendConfig),
         ("explain", ["bundle=b", "user=u", "item=i"], ExplainConfig),
         ("audit", ["item_times.price=updated"], AuditConfig),
+        ("erase", ["users=people.csv"], EraseConfig),
     ],
 )
 def test_verb_calls_its_entry_with_a_typed_object(
@@ -85,6 +87,13 @@ def test_verb_calls_its_entry_with_a_typed_object(
     if isinstance(calls[0], Config):
         assert calls[0].run_dir == str(run_dir)
     assert Path.cwd() == tmp_path
+
+
+def test_erase_leaves_no_copy_of_the_command_line(entry: Callable[..., list[object]], tmp_path: Path) -> None:
+    calls = entry("erase")
+    assert main(["erase", "users='customer-17,customer-18'"]) == 0
+    assert calls[0].users == "customer-17,customer-18"
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and b"customer-17" in path.read_bytes()]
 
 
 def test_overrides_and_config_dir(entry: Callable[..., list[Config]], tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from packaging.utils import canonicalize_name
 ROOMS = (
     ("columns", "errors"),
     ("config",),
+    ("privacy",),
     ("features",),
     ("data",),
     ("segments",),

@@ -21,7 +21,7 @@ VERBS = {
     "evaluate": ["bundle_uri=b"],
     "recommend": ["bundle=b"],
 }
-VERBS |= {"explain": ["bundle=b", "user=u", "item=i"]}
+VERBS |= {"explain": ["bundle=b", "user=u", "item=i"], "erase": ["users=people.csv"]}
 
 
 def test_every_file_belongs_to_a_verb_or_a_group() -> None:

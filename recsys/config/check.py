@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 from recsys.columns import OPTIONAL_EVENT_COLUMNS, REQUIRED_EVENT_COLUMNS
 from recsys.config.check_cleaning import cleaning_problems
+from recsys.config.privacy import EraseConfig, erase_problems, privacy_problems
 from recsys.config.schema import (
     BASELINES,
     CALIBRATIONS,
@@ -141,7 +142,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
 """Legal values of a key, or of each element of a list or value of a map."""
 
 
-def check(cfg: Config | EvaluateConfig | RecommendConfig | ExplainConfig) -> None:
+def check(cfg: Config | EvaluateConfig | RecommendConfig | ExplainConfig | EraseConfig) -> None:
     """Check everything that can be checked before data is read.
 
     Raises:
@@ -151,6 +152,8 @@ def check(cfg: Config | EvaluateConfig | RecommendConfig | ExplainConfig) -> Non
         problems = list(_ranges(cfg, RECOMMEND_RULES))
     elif isinstance(cfg, ExplainConfig):
         problems = list(_ranges(cfg, EXPLAIN_RULES))
+    elif isinstance(cfg, EraseConfig):
+        problems = list(erase_problems(cfg))
     else:
         problems = [
             *_ranges(cfg, CONFIG_RULES),
@@ -159,6 +162,7 @@ def check(cfg: Config | EvaluateConfig | RecommendConfig | ExplainConfig) -> Non
             *cleaning_problems(cfg.data),
             *_split(cfg.data.split),
             *_sessions(cfg.data.sessions),
+            *privacy_problems(cfg.data.privacy),
             *_model(cfg.model),
             *_ranker(cfg.ranker),
             *_cutoffs(cfg.evaluation.ks),

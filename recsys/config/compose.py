@@ -12,6 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 from recsys.config import conf_dir
 from recsys.config.check import check
 from recsys.config.explain import explain
+from recsys.config.privacy import EraseConfig
 from recsys.config.schema import (
     AuditConfig,
     Config,
@@ -33,6 +34,7 @@ SCHEMAS = {
     "recommend_schema": RecommendConfig,
     "explain_schema": ExplainConfig,
     "audit_schema": AuditConfig,
+    "erase_schema": EraseConfig,
     "data/schema": DataConfig,
     "model/schema": ModelConfig,
     "ranker/schema": RankerConfig,
@@ -43,6 +45,7 @@ OPEN_KEYS = (
     *("candidates.sizes", "candidates.shares", "columns", "item_columns", "user_columns", "tracking.tags"),
     *("weights", "cleaning.unit_words", "imputation.items", "imputation.users", "sessions.weights"),
     *("item_times", "user_times"),
+    "privacy.consent_columns",
 )
 """Maps whose keys are the user's own: no ``+`` is needed to add one."""
 

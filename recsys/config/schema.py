@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from recsys.config.cleaning import CleaningConfig
+from recsys.config.privacy import PrivacyConfig
 
 MISSING: Any = "???"  # what OmegaConf takes for a value that must be given; the training core does without OmegaConf
 
@@ -118,6 +119,7 @@ class DataConfig:
     split: SplitConfig = field(default_factory=SplitConfig)
     imputation: ImputationConfig = field(default_factory=ImputationConfig)
     sessions: SessionsConfig = field(default_factory=SessionsConfig)
+    privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
     cache_dir: str = "prepared"  # prepared data sets, one folder per content hash
 
 

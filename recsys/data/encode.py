@@ -21,7 +21,10 @@ from recsys.features import CLOCK_SLOTS, FIRST_ID, OOV_ID, PAD_ID, Feature, Feat
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The known values of one feature; the value at position p has the id ``FIRST_ID + p``."""
+    """The known values of one feature; the value at position p has the id ``FIRST_ID + p``.
+
+    A null is a value that had to be forgotten: nothing is encoded as it, and the ids of the others stay what they were.
+    """
 
     values: pl.Series
 
@@ -165,6 +168,32 @@ class Encoder:
                 f" have; columns: {', '.join(frame.columns)}." + did_you_mean(feature.column, frame.columns)
             )
         return frame[feature.column]
+
+    def forget(self, before: pl.DataFrame, after: pl.DataFrame) -> tuple["Encoder", dict[str, list[int]]]:
+        """Forget the values of user features, their ids among them, that only users had who have left.
+
+        Args:
+            before: Users, all of them.
+            after: Those who stay.
+
+        Returns:
+            The encoder without these values, and for each feature that loses some the ids they had.
+        """
+        vocabularies, lost = dict(self.vocabularies), {}
+        for feature in self.spec.side("user"):
+            known = self.vocabularies.get(feature.name)
+            if known is None:
+                continue
+            had, have = (
+                _split(feature, users[feature.column]).explode() if feature.is_list else users[feature.column]
+                for users in (before, after)
+            )
+            gone = known.values.is_in(had.unique().implode()) & ~known.values.is_in(have.unique().implode())
+            places = gone.fill_null(False).arg_true()
+            if len(places):
+                lost[feature.name] = (places.cast(pl.Int64) + FIRST_ID).to_list()
+                vocabularies[feature.name] = Vocabulary(known.values.scatter(places, None))
+        return Encoder(self.spec, vocabularies, self.scales), lost
 
     def save(self, folder: Path) -> None:
         """Write ``features.json``, ``scales.json`` and one Parquet file a vocabulary into ``folder``."""

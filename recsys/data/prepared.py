@@ -26,6 +26,7 @@ from recsys.data.cleaning.items import clean_items, typed_items
 from recsys.data.cleaning.rules import all_rejects, clean_events, finish, settle
 from recsys.data.cleaning.shifted import straighten
 from recsys.data.cleaning.time_zones import zones_found
+from recsys.data.guard import guard, hide, meaning
 from recsys.data.imputation import Imputer, imputation_facts, impute_tables
 from recsys.data.imputation_store import load_imputer, save_imputer
 from recsys.data.infer import declared_spec, infer_spec, write_features
@@ -34,6 +35,7 @@ from recsys.data.split import Windows, before_end, find_windows, require_events
 from recsys.data.validate import Checked, check_events, refuse_rejects
 from recsys.errors import DataError
 from recsys.features import FeatureSpec
+from recsys.privacy.erased import load_erased
 
 FORMAT_VERSION = 2
 """Raised whenever the same input would be prepared in another way; older folders are then not reused."""
@@ -105,12 +107,15 @@ def prepare(cfg: DataConfig) -> Prepared:
         except DataError as error:
             _log.warning("%s Preparing it again.", error)
         else:
-            _log.info("reusing prepared data %s", folder)
-            return prepared
+            if prepared.report.get("erased_list") == load_erased(folder.parent).digest:
+                _log.info("reusing prepared data %s", folder)
+                return prepared
+            _log.info("%s holds people who have been erased since; preparing it again", folder)
+            shutil.rmtree(folder)
     prepared, rejects = _build(resolved, folder, fingerprint)
     with _writing(folder.parent):
         folder.parent.mkdir(parents=True, exist_ok=True)
-        _remove_leftovers(folder)
+        remove_leftovers(folder.parent, folder.name)
         owner = f".{folder.name}.{_NODE}.{os.getpid()}."
         temporary = Path(tempfile.mkdtemp(prefix=owner, suffix=".tmp", dir=folder.parent))
         try:
@@ -165,8 +170,9 @@ def load_prepared(path: str | Path) -> Prepared:
 
 def _fingerprint(cfg: DataConfig) -> str:
     """Hash content and meaning; where files lie, where the result goes and what is computed of it later is no part."""
-    meaning = {k: v for k, v in asdict(cfg).items() if k not in ("events", "items", "users", "cache_dir", "sessions")}
-    text = json.dumps([FORMAT_VERSION, content_digest(cfg), meaning], sort_keys=True, default=str)
+    left_out = ("events", "items", "users", "cache_dir", "sessions")
+    settings = {k: v for k, v in asdict(cfg).items() if k not in left_out} | {"privacy": meaning(cfg)}
+    text = json.dumps([FORMAT_VERSION, content_digest(cfg), settings], sort_keys=True, default=str)
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
@@ -175,7 +181,9 @@ def _build(cfg: DataConfig, folder: Path, fingerprint: str) -> tuple[Prepared, p
     tables = read_tables(cfg)
     straight = straighten(tables.events, cfg.cleaning.shifted)
     source, left_out, left_out_findings = leave_out(straight.events, cfg, f"data.events={cfg.events}")
-    checked = check_events(source, cfg)
+    everything = check_events(source, cfg)
+    guarded = guard(everything, tables, cfg)
+    checked = guarded.checked
     _refuse(checked, cfg, folder.with_name(f"{folder.name}.rejects.parquet"))
     used = before_end(checked.events, cfg.split)
     catalogue = typed_items(tables.items, used, f"data.items={cfg.items}")
@@ -186,21 +194,24 @@ def _build(cfg: DataConfig, folder: Path, fingerprint: str) -> tuple[Prepared, p
     clean = finish(settled.events)
     events = clean.drop(tables.attributes).select(USER_ID, ITEM_ID, TIMESTAMP, pl.exclude(USER_ID, ITEM_ID, TIMESTAMP))
     items, item_counts, item_findings = clean_items(catalogue, clean, tables.attributes, windows, cfg)
-    users, user_counts = side_table(tables.users, USER_ID, events, f"data.users={cfg.users}")
+    users, user_counts = side_table(guarded.users, USER_ID, events, f"data.users={cfg.users}")
     items, users, imputers = impute_tables(cfg.imputation, items, users, events, windows)
     has_item_table = tables.items is not None
     if cfg.features is None:
         spec, unused = infer_spec(events, items, users, tables.context, windows, has_item_table)
     else:
         spec, unused = declared_spec(cfg.features, events, items, users), {}
-    rejects, reasons = all_rejects(checked.rejects, straight.rejected, left_out, settled.rejects, source=tables.events)
+    rejects, reasons = all_rejects(
+        everything.rejects, straight.rejected, left_out, settled.rejects, source=tables.events
+    )
+    reasons |= guarded.reasons
     rows = {
         "read": len(tables.events),
         "kept": len(events),
         "duplicates": settled.duplicates,
         "after_end": len(checked.events) - len(used),
         "impressions": len(settled.impressions),
-        "rejected": len(rejects),
+        "rejected": sum(reasons.values()),
     }
     if rows["read"] != sum(rows.values()) - rows["read"]:
         raise AssertionError(f"rows were lost: {rows}, {reasons}")
@@ -215,6 +226,7 @@ def _build(cfg: DataConfig, folder: Path, fingerprint: str) -> tuple[Prepared, p
         "skipped_columns": tables.skipped | unused,
         "features": "inferred" if cfg.features is None else "declared",
         "imputation": imputation_facts(imputers),
+        **guarded.facts,
     }
     prepared = Prepared(
         path=folder,
@@ -230,7 +242,7 @@ def _build(cfg: DataConfig, folder: Path, fingerprint: str) -> tuple[Prepared, p
         report=report,
         imputers=imputers,
     )
-    return prepared, rejects
+    return prepared, hide(rejects, cfg)
 
 
 def _refuse(checked: Checked, cfg: DataConfig, path: Path) -> None:
@@ -281,11 +293,16 @@ def _move(temporary: Path, folder: Path) -> None:
             temporary.rename(folder)
 
 
-def _remove_leftovers(folder: Path) -> None:
-    """Remove temporary folders of interrupted runs: their process on this node is gone, or they are a day old."""
-    for left in folder.parent.glob(f".{folder.name}.*.tmp"):
+def remove_leftovers(cache_dir: Path, name: str) -> None:
+    """Remove temporary folders of interrupted runs: their process on this node is gone, or they are a day old.
+
+    Args:
+        cache_dir: Where prepared data sets lie.
+        name: Of the data set that the run was to write; a glob.
+    """
+    for left in cache_dir.glob(f".{name}.*.tmp"):
         owner, process, _, _ = left.name.rsplit(".", 3)
-        is_ours = owner == f".{folder.name}.{_NODE}" and process.isdigit()
+        is_ours = owner.endswith(f".{_NODE}") and process.isdigit()
         if (is_ours and not _is_running(int(process))) or time.time() - left.stat().st_mtime > _STALE_SECONDS:
             _log.info("removing %s, left by an interrupted run", left)
             shutil.rmtree(left, ignore_errors=True)

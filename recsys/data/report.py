@@ -187,6 +187,8 @@ def _columns(prepared: Prepared) -> tuple[ColumnFacts, ...]:
                 continue
             values = frame[name].drop_nulls()
             common = values.alias("value").value_counts(name="rows").sort(["rows", "value"], descending=[True, False])
+            if side == "user":  # what one person alone has is a fact about a person
+                common = common.filter(pl.col("rows") > 1)
             unused = skipped.get(name) or skipped.get(f"{side}_{name}") or "not declared"
             shown |= {name, f"{side}_{name}"}
             facts.append(

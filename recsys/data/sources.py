@@ -12,7 +12,15 @@ from pathlib import Path
 
 import polars as pl
 
-from recsys.columns import EVENT_TYPE, ITEM_ID, OPTIONAL_EVENT_COLUMNS, REQUIRED_EVENT_COLUMNS, TIMESTAMP, USER_ID
+from recsys.columns import (
+    CONSENT_COLUMNS,
+    EVENT_TYPE,
+    ITEM_ID,
+    OPTIONAL_EVENT_COLUMNS,
+    REQUIRED_EVENT_COLUMNS,
+    TIMESTAMP,
+    USER_ID,
+)
 from recsys.config.schema import SOURCES, DataConfig
 from recsys.data.dtypes import narrow_text, plain_attributes
 from recsys.data.files import below, locate, place_of, reading, scan
@@ -23,6 +31,8 @@ ROW_NUMBER = "row_number"
 REJECT_REASON = "reject_reason"
 TIMEZONE = "_timezone"
 """Column of the names of time zones, where the config names one."""
+CONSENT = "privacy.consent"
+"""The key of the consent table, below ``data``."""
 
 _STANDARD = REQUIRED_EVENT_COLUMNS + OPTIONAL_EVENT_COLUMNS
 
@@ -98,7 +108,8 @@ def check_paths(cfg: DataConfig) -> None:
 def content_digest(cfg: DataConfig) -> str:
     """Hash the content of every input table of a resolved config: same content, same digest, wherever it lies.
 
-    Local files are hashed by their bytes in the order of their names; a remote table by its rows, read once for it.
+    Local files are hashed by their bytes in the order of their names; a remote table by the columns that are used of
+    its rows, read once for it.
     """
     digest = hashlib.blake2b(digest_size=16)
     for key, path in _paths(cfg):
@@ -107,7 +118,9 @@ def content_digest(cfg: DataConfig) -> str:
         with reading(key, path):
             for file in files:
                 if "://" in file:
-                    digest.update(scan(key, file).collect().hash_rows().to_numpy().tobytes())
+                    lazy = scan(key, file)
+                    used = _columns(key, cfg, lazy.collect_schema().names())
+                    digest.update(lazy.select(used.values()).collect().hash_rows().to_numpy().tobytes())
                 else:
                     digest.update(below(path, file).encode())
                     with Path(file).open("rb") as stream:
@@ -131,16 +144,16 @@ def read_tables(cfg: DataConfig) -> Tables:
     events, dropped = plain_attributes(events, (*context, *attributes), asked, place_of("events", cfg.events))
     skipped |= dropped
     side = {}
-    for key, own_id, mapping, wanted in (
-        ("items", ITEM_ID, cfg.item_columns, cfg.item_attributes),
-        ("users", USER_ID, cfg.user_columns, cfg.user_attributes),
+    for key, own_id, wanted in (
+        ("items", ITEM_ID, cfg.item_attributes),
+        ("users", USER_ID, cfg.user_attributes),
     ):
         path = getattr(cfg, key)
         if path is None:
             continue
         place = place_of(key, path)
         lazy = scan(key, path)
-        columns = _side_columns(place, own_id, mapping, wanted, lazy.collect_schema().names())
+        columns = _columns(key, cfg, lazy.collect_schema().names())
         time = cfg.cleaning.item_time if key == "items" else None
         if time is not None:
             _require(place, time, lazy.collect_schema().names(), "data.cleaning.item_time")
@@ -168,6 +181,35 @@ def named_types(cfg: DataConfig) -> dict[str, list[str]]:
         "data.weights": list(cfg.weights),
         "data.cleaning.returns.event_types": list(cfg.cleaning.returns.event_types),
     }
+
+
+def read_consent(cfg: DataConfig) -> pl.DataFrame:
+    """Read ``user_id``, ``purpose``, ``granted`` and ``withdrawn`` of the consent table, with their source types.
+
+    Raises:
+        DataError: Missing file, unreadable format, or a column is not there.
+    """
+    key, path = CONSENT, str(cfg.privacy.consent)
+    lazy = scan(key, path)
+    columns = _columns(key, cfg, lazy.collect_schema().names())
+    with reading(key, path):
+        frame = lazy.select(pl.col(source).alias(name) for name, source in columns.items()).collect()
+    return narrow_text(frame) if locate(key, path)[1] == "csv" else frame
+
+
+def _columns(key: str, cfg: DataConfig, available: Sequence[str]) -> dict[str, str]:
+    """Return standard name -> source column of all that is read of a table."""
+    if key == "events":
+        return _event_columns(cfg, available)[0]
+    if key == CONSENT:
+        place, mapping = place_of(key, cfg.privacy.consent), cfg.privacy.consent_columns
+        columns = {name: mapping.get(name, name) for name in CONSENT_COLUMNS}
+        for name, column in columns.items():
+            _require(place, column, available, f"data.privacy.consent_columns.{name}")
+        return columns
+    if key == "items":
+        return _side_columns(place_of(key, cfg.items), ITEM_ID, cfg.item_columns, cfg.item_attributes, available)
+    return _side_columns(place_of(key, cfg.users), USER_ID, cfg.user_columns, cfg.user_attributes, available)
 
 
 def _event_columns(
@@ -245,4 +287,5 @@ def _require(place: str, column: str, available: Sequence[str], key: str) -> Non
 
 
 def _paths(cfg: DataConfig) -> list[tuple[str, str]]:
-    return [(key, path) for key in ("events", "items", "users") if (path := getattr(cfg, key)) is not None]
+    paths = {key: getattr(cfg, key) for key in ("events", "items", "users")} | {CONSENT: cfg.privacy.consent}
+    return [(key, path) for key, path in paths.items() if path is not None]

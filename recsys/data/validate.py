@@ -111,15 +111,15 @@ def refuse_rejects(checked: Checked, cfg: DataConfig, rejects_file: Path) -> Non
     Raises:
         DataError: With the reasons and their counts, the first such rows, the rejects file and what to do.
     """
-    rejected = len(checked.rejects)
+    rejected = sum(checked.reasons.values())
     if rejected <= cfg.max_reject_share * checked.read:
         return
     reasons = ", ".join(f"{reason} {count:,}" for reason, count in checked.reasons.items())
     shown = []
     for reason in checked.reasons:
         for row in checked.rejects.filter(pl.col(REJECT_REASON) == reason).head(3).iter_rows(named=True):
-            values = ", ".join(f"{name}={row[name]!r}" for name in (USER_ID, ITEM_ID, TIMESTAMP))
-            shown.append(f"row {row[ROW_NUMBER]:,} ({reason}): {values}")
+            values = ", ".join(f"{name}={row[name]!r}" for name in (USER_ID, ITEM_ID, TIMESTAMP) if name in row)
+            shown.append(f"row {row[ROW_NUMBER]:,} ({reason})" + f": {values}" * bool(values))
     raise DataError(
         f"data.events={cfg.events}: {rejected:,} of {checked.read:,} rows ({rejected / checked.read:.1%}) cannot be"
         f" used, and data.max_reject_share={cfg.max_reject_share} allows {cfg.max_reject_share:.1%}. Reasons:"

@@ -41,6 +41,7 @@ def run(cfg: EvaluateConfig) -> "Comparison":
     from recsys.data.dataset import interaction_log
     from recsys.data.prepared import prepare
     from recsys.data.sources import check_paths
+    from recsys.entries.prepare import note_access
     from recsys.entries.recommend import load
     from recsys.tracking.environment import describe
     from recsys.tracking.run import start_run
@@ -51,6 +52,7 @@ def run(cfg: EvaluateConfig) -> "Comparison":
     refuse_seen(bundle, cfg.bundle_uri)
     with start_run(cfg.tracking) as tracked:
         prepared = prepare(cfg.data)
+        note_access(cfg, prepared, "evaluate")
         refuse_other_data(bundle, cfg.bundle_uri, prepared)
         describe(tracked, cfg, prepared, folder)
         tracked.log_tags({"bundle_fingerprint": bundle.manifest.fingerprint})

@@ -29,6 +29,7 @@ def run(cfg: Config) -> "Prepared":
 
     console = Console()
     prepared = prepare(cfg.data)
+    note_access(cfg, prepared, "prepare")
     report = data_report(prepared)
     print_summary(report, console)
     findings = audit_tables(prepared)
@@ -37,3 +38,17 @@ def run(cfg: Config) -> "Prepared":
     page = write_html(report, Path(cfg.run_dir, "data_report.html"), [leak_section(findings)])
     console.print(f"prepared data  {prepared.path}\ndata report    {page}", markup=False, soft_wrap=True)
     return prepared
+
+
+def note_access(cfg: Config, prepared: "Prepared", verb: str) -> None:
+    """Append a line to the access log, where one is configured: who reads whose data, and for what.
+
+    Raises:
+        DataError: The log cannot be written.
+    """
+    from recsys.privacy.access_log import log_access
+
+    privacy = cfg.data.privacy
+    if privacy.access_log is not None:
+        columns, users = prepared.report["columns"], len(prepared.users)
+        log_access(privacy.access_log, verb, columns=columns, users=users, purpose=privacy.purpose, run=cfg.run_dir)

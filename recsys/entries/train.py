@@ -56,6 +56,7 @@ def run(cfg: Config) -> TrainResult | None:
     from recsys.data.report_page import write_html
     from recsys.data.sources import check_paths
     from recsys.entries.evaluate import evaluate_bundle
+    from recsys.entries.prepare import note_access
     from recsys.entries.ranker import MAIN, choose_ranker, fit_again, fit_rankers
     from recsys.entries.retriever import choose_epochs, refit, variants
     from recsys.entries.serving import check_base_rate, check_served, served
@@ -71,6 +72,8 @@ def run(cfg: Config) -> TrainResult | None:
     with start_run(cfg.tracking) as tracked:
         console.rule("data")
         prepared = with_segments(prepare(cfg.data), cfg.segments, cfg.seed)
+        if first:
+            note_access(cfg, prepared, "train")
         looked_at = data_report(prepared)
         print_summary(looked_at, console)
         write_html(looked_at, folder / "data_report.html")

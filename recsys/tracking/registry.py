@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr
 from importlib.metadata import version
 from io import StringIO
@@ -19,11 +19,16 @@ REQUIREMENTS = ("torch", "numpy", "polars", "faiss-cpu", "mlflow")
 """All that the registered model needs beside the code it carries."""
 
 
-def register_bundle(folder: str | Path, model_name: str) -> tuple[int, str]:
+def register_bundle(folder: str | Path, model_name: str, tags: Mapping[str, str] | None = None) -> tuple[int, str]:
     """Log the bundle to the open run and register it.
 
     The model carries the bundle, the code of its reader and a signature, and is loaded by
     ``mlflow.pyfunc.load_model(uri)`` or ``Bundle.load(uri)``. Nothing in it is pickled.
+
+    Args:
+        folder: Of the bundle.
+        model_name: To register it under.
+        tags: Of the new version.
 
     Returns:
         Version and URI, ``models:/NAME/VERSION``.
@@ -51,7 +56,7 @@ def register_bundle(folder: str | Path, model_name: str) -> tuple[int, str]:
                 metadata={"bundle_fingerprint": manifest.fingerprint, "bundle_format": manifest.format_version},
             )
             with redirect_stderr(StringIO()):  # MLflow prints there what the job says at its end; errors it raises
-                registered = mlflow.register_model(info.model_uri, model_name)
+                registered = mlflow.register_model(info.model_uri, model_name, tags=dict(tags or {}))
         except Exception as error:
             raise TrackingError(
                 f"model '{model_name}' could not be registered at '{mlflow.get_tracking_uri()}' ({first_line(error)}). "

@@ -23,7 +23,7 @@ def tiny(config):
         (None, "a", "2024-01-04 09:00"),
     ]  # fmt: skip
     events = pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row")
-    users = pl.DataFrame({"user_id": [1, 2], "town": ["<b>Bonn</b>", None]})
+    users = pl.DataFrame({"user_id": [1, 2], "town": ["<b>Bonn</b>"] * 2})
     cfg = config(events=events, users=users, max_reject_share=0.1)
     return replace(cfg, split=replace(cfg.split, val_start="2024-01-02", test_start="2024-01-03"))
 
@@ -45,7 +45,7 @@ def test_numbers_by_hand(tiny):
     assert report.activity.tolist() == [4, 3, 2, 1]
     assert report.user_quantiles["most"] == 4
     town = next(c for c in report.columns if c.name == "town")
-    assert (town.null_share, town.distinct, town.feature) == (0.75, 1, "id")
+    assert (town.null_share, town.distinct, town.feature) == (0.5, 1, "id")
 
 
 def test_a_repeat_needs_an_earlier_time(config):
@@ -94,6 +94,11 @@ def test_sections_of_others_are_shown_escaped(tiny):
     assert "<h2>Bots</h2>\n<p>Accounts &amp; robots.</p>" in page
     assert "<tr><td>&lt;u1&gt;</td><td>7</td></tr>" in page
     assert page.count("<section>") == render(data_report(prepare(tiny))).count("<section>") + 1
+
+
+def test_what_one_user_alone_has_is_not_shown(shop):
+    gender = next(c for c in data_report(prepare(shop)).columns if c.name == "gender")
+    assert (gender.distinct, gender.examples) == (2, ())  # one f, one m
 
 
 def test_page_is_written_whole_or_not(tiny, tmp_path):

@@ -13,7 +13,9 @@ from recsys.data.cleaning.duplicates import COPIES, REPAIRED
 
 def counted(events, copies=None, repaired=None):
     ones, zeros = [1] * len(events), [0] * len(events)
-    return events.with_columns(pl.Series(COPIES, copies or ones), pl.Series(REPAIRED, repaired or zeros))
+    return events.with_columns(
+        pl.Series(COPIES, copies or ones, pl.Int64), pl.Series(REPAIRED, repaired or zeros, pl.Int64)
+    )
 
 
 def judged(events, limits, windows):

@@ -1,0 +1,138 @@
+"""People leave prepared data and the tables of runs; each file is written beside its place, then renamed."""
+
+import json
+from collections.abc import Collection
+from pathlib import Path
+
+import polars as pl
+
+from recsys.columns import ITEM_ID, USER_ID
+from recsys.data.prepared import remove_leftovers
+from recsys.data.sources import REJECT_REASON, ROW_NUMBER
+from recsys.errors import DataError
+from recsys.privacy.erased import ERASED
+from recsys.privacy.files import write_whole
+
+META = "meta.json"
+
+
+def prepared_folders(cache_dir: Path) -> list[Path]:
+    """Return the prepared data sets of a folder, whole or not."""
+    return sorted(path.parent for path in cache_dir.glob(f"*/{META}"))
+
+
+def clear_cache(cache_dir: Path, users: Collection[str]) -> list[Path]:
+    """Remove what interrupted runs left, and people from the rejects of refused ones; return the files that changed.
+
+    Raises:
+        DataError: A run is writing into the folder just now.
+    """
+    remove_leftovers(cache_dir, "*")
+    running = [path for path in cache_dir.glob(".*.*.tmp") if path.is_dir()]
+    if running:
+        raise DataError(
+            f"{running[0]}: another process is preparing data there; wait for it, and erase again. People who are on"
+            " the list already stay out of what it prepares next."
+        )
+    return [path for path in sorted(cache_dir.glob("*.rejects.parquet")) if _rewrite(path, _rejects(path, users))]
+
+
+def erase_from_prepared(folder: Path, users: Collection[str], erased_list: str) -> int:
+    """Take people out of a prepared data set and return how many of its rows of events went.
+
+    The windows, the features and the fingerprint stay: the folder is still what its settings make of its source, less
+    these people, and is used again. Calling it again after it was killed ends with the same files.
+
+    Args:
+        folder: Of the data set.
+        users: Ids as text, and pseudonyms.
+        erased_list: State of the list of the erased, which the folder now honours.
+
+    Raises:
+        DataError: A file cannot be read or written.
+    """
+    try:
+        meta = json.loads((folder / META).read_text(encoding="utf-8"))
+        frames = {name: pl.read_parquet(folder / f"{name}.parquet") for name in meta["heights"]}
+    except (OSError, ValueError, KeyError, pl.exceptions.PolarsError) as error:
+        raise DataError(
+            f"{folder}: not a complete prepared data set ({str(error).strip().splitlines()[0]}); delete the folder."
+        ) from error
+    of_users = ("events", "users", "impressions")
+    kept = {name: frames[name].filter(~_is_one_of(frames[name][USER_ID], users)) for name in of_users}
+    kept["rejects"] = _rejects(folder / "rejects.parquet", users)
+    kept["items"] = frames["items"]
+    if not meta["has_item_table"]:  # items are known from events alone, so they go with their last one
+        kept["items"] = kept["items"].join(kept["events"], on=ITEM_ID, how="semi", maintain_order="left")
+    for name, frame in kept.items():
+        _rewrite(folder / f"{name}.parquet", frame)
+    # by what the file says, so that a second call counts what the first one took out before it was killed
+    gone = {name: meta["heights"][name] - len(frame) for name, frame in kept.items()}
+    if any(gone.values()) or meta["report"].get("erased_list") != erased_list:
+        report = meta["report"] | {"erased_list": erased_list}
+        lines = gone["events"] + gone["impressions"]
+        report["rows"] = report["rows"] | {
+            "kept": report["rows"]["kept"] - gone["events"],
+            "impressions": report["rows"]["impressions"] - gone["impressions"],
+            "rejected": report["rows"]["rejected"] + lines,
+        }
+        if lines:
+            report["rejects"] = report["rejects"] | {ERASED: report["rejects"].get(ERASED, 0) + lines}
+        named = tuple(f"lines of {user} (" for user in users)  # accounts over a limit
+        report["cleaning"] = [
+            finding | {"parts": [part for part in finding["parts"] if not part[0].startswith(named)]}
+            for finding in report["cleaning"]
+        ]
+        if gone["users"]:
+            left_out = report.get("users_left_out", {})
+            report["users_left_out"] = left_out | {ERASED: left_out.get(ERASED, 0) + gone["users"]}
+        meta |= {"report": report, "heights": {name: len(kept[name]) for name in meta["heights"]}}
+        write_whole(folder / META, json.dumps(meta, indent=1).encode())
+    return int(gone["events"])
+
+
+def erase_from_tables(folder: Path, users: Collection[str], skip: Collection[Path] = ()) -> list[Path]:
+    """Drop the rows of people from every Parquet file below a folder that has a ``user_id``; return those changed.
+
+    Args:
+        folder: Of a run.
+        users: Ids as text, and pseudonyms.
+        skip: Folders below it that are left alone.
+    """
+    changed = []
+    for path in sorted(folder.rglob("*.parquet")):
+        inside = any(path.is_relative_to(other) for other in skip)
+        if not inside and USER_ID in pl.read_parquet_schema(path):
+            frame = pl.read_parquet(path)
+            if _rewrite(path, frame.filter(~_is_one_of(frame[USER_ID], users))):
+                changed.append(path)
+    return changed
+
+
+def _rejects(path: Path, users: Collection[str]) -> pl.DataFrame:
+    """Return the rejects that name nobody of the users in any column; shifted rows have their ids in a wrong one."""
+    frame = pl.read_parquet(path)
+    found = pl.repeat(False, len(frame), eager=True)
+    for column in frame.drop(ROW_NUMBER, REJECT_REASON):
+        found |= _is_one_of(column, users)
+    return frame.filter(~found)
+
+
+def _is_one_of(column: pl.Series, users: Collection[str]) -> pl.Series:
+    if column.dtype.is_nested():
+        return pl.repeat(False, len(column), eager=True)
+    text = column.cast(pl.String, strict=False).str.strip_suffix(".0")  # a whole number that came as a float
+    return text.is_in(sorted(users)).fill_null(False)
+
+
+def _rewrite(path: Path, frame: pl.DataFrame) -> bool:
+    """Write a table beside its place and rename it, if it has fewer rows than the one there; return whether it had."""
+    if len(frame) == pl.scan_parquet(path).select(pl.len()).collect().item():
+        return False
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        frame.write_parquet(temporary)
+        temporary.replace(path)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise DataError(f"{path}: cannot be written ({error}); free some space and erase again.") from error
+    return True

@@ -1,0 +1,172 @@
+"""Between validation and cleaning: consent, retention, erasure and pseudonyms, as ``data.privacy`` says."""
+
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from recsys.columns import CONSENT_COLUMNS, GRANTED, PURPOSE, TIMESTAMP, USER_ID, WITHDRAWN
+from recsys.config.privacy import PrivacyConfig
+from recsys.config.schema import DataConfig
+from recsys.data.dtypes import plain_id, same_type
+from recsys.data.sources import REJECT_REASON, ROW_NUMBER, Tables, read_consent
+from recsys.data.timestamps import to_utc
+from recsys.data.validate import Checked
+from recsys.errors import ConfigError, DataError, did_you_mean
+from recsys.privacy.consent import Consent
+from recsys.privacy.erased import Erased, load_erased
+from recsys.privacy.protect import protect, protect_users
+from recsys.privacy.pseudonyms import key_digest, pseudonyms, read_key
+
+
+@dataclass(frozen=True)
+class Guarded:
+    """What may be used of the tables.
+
+    Attributes:
+        checked: Events and rejects without what may not be used; ids are pseudonyms where a key was given. With a key
+            or a consent table the rejects have numbers and reasons alone: a malformed row may have its user anywhere.
+        users: The users' table, likewise.
+        reasons: Events that may not be used, by reason; nothing else is kept of them.
+        facts: For the report.
+    """
+
+    checked: Checked
+    users: pl.DataFrame | None
+    reasons: dict[str, int]
+    facts: dict[str, Any]
+
+
+def guard(checked: Checked, tables: Tables, cfg: DataConfig) -> Guarded:
+    """Apply ``data.privacy`` to what validation has left, before anything else reads it.
+
+    Raises:
+        ConfigError: There is no key where it should be, or it lies with the prepared data.
+        DataError: The consent table, or the list of the erased, cannot be used.
+    """
+    privacy, events, users = cfg.privacy, checked.events, tables.users
+    key = _key(cfg)
+    erased = load_erased(Path(cfg.cache_dir).expanduser())
+    facts: dict[str, Any] = {"erased_list": erased.digest, "columns": columns_read(tables, privacy)}
+    consent = None
+    if privacy.consent is not None:
+        consent = _consent(cfg, events.schema[USER_ID])
+        facts["purpose"] = privacy.purpose
+    last = events[TIMESTAMP].max()
+    end = _end(cfg, last if isinstance(last, datetime) else datetime.now(UTC))
+    kept, reasons = protect(events, erased, consent, _oldest(privacy, end))
+    if users is not None:
+        ids = same_type(plain_id(users[USER_ID], f"data.users={cfg.users}"), events.schema[USER_ID], "data.users")
+        users, facts["users_left_out"] = protect_users(users.with_columns(ids), kept, erased, consent, end)
+    if key is not None:
+        kept = kept.with_columns(pseudonyms(kept[USER_ID], key))
+        users = None if users is None else users.with_columns(pseudonyms(users[USER_ID], key))
+        facts["pseudonyms"] = "HMAC-SHA-256"
+    return Guarded(replace(checked, events=kept, rejects=hide(checked.rejects, cfg)), users, reasons, facts)
+
+
+def hide(rejects: pl.DataFrame, cfg: DataConfig) -> pl.DataFrame:
+    """Return what of rejected rows may be kept: numbers and reasons alone, or the rows that name no erased user."""
+    if cfg.privacy.pseudonym_key is not None or cfg.privacy.consent is not None:
+        return rejects.select(ROW_NUMBER, REJECT_REASON)
+    return rejects.filter(~_names_one_of(rejects, load_erased(Path(cfg.cache_dir).expanduser())))
+
+
+def columns_read(tables: Tables, privacy: PrivacyConfig) -> dict[str, list[str]]:
+    """Return the columns that are read of each table, by their standard names."""
+    frames = {"events": tables.events.drop(ROW_NUMBER), "items": tables.items, "users": tables.users}
+    read = {name: list(frame.columns) for name, frame in frames.items() if frame is not None}
+    return read | ({"consent": list(CONSENT_COLUMNS)} if privacy.consent is not None else {})
+
+
+def meaning(cfg: DataConfig) -> dict[str, Any]:
+    """Return what of ``data.privacy`` shapes prepared data: no places, and of the key a digest that does not tell it.
+
+    Raises:
+        ConfigError: There is no key where it should be, or it lies with the prepared data.
+    """
+    shape = {name: value for name, value in asdict(cfg.privacy).items() if name not in ("consent", "access_log")}
+    key = _key(cfg)
+    return shape | {"pseudonym_key": None if key is None else key_digest(key)}
+
+
+def _key(cfg: DataConfig) -> bytes | None:
+    place = cfg.privacy.pseudonym_key
+    if place is None:
+        return None
+    key = read_key(place)
+    kind, _, where = place.partition(":")
+    if kind == "file" and Path(where).expanduser().resolve().is_relative_to(Path(cfg.cache_dir).expanduser().resolve()):
+        raise ConfigError(
+            f"data.privacy.pseudonym_key={place}: the key lies with the prepared data, data.cache_dir={cfg.cache_dir};"
+            " who takes the folder has both. Keep it elsewhere."
+        )
+    return key
+
+
+def _consent(cfg: DataConfig, id_type: pl.DataType) -> Consent:
+    privacy = cfg.privacy
+    place = f"data.privacy.consent={privacy.consent}"
+    utc = replace(cfg, timestamp_unit="auto", timestamp_format=None, timezone="UTC")
+    raw = read_consent(cfg)
+    ids = same_type(plain_id(raw[USER_ID], place), id_type, place)
+    times = [to_utc(raw[name], utc, place) for name in (GRANTED, WITHDRAWN)]
+    for name, time in zip((GRANTED, WITHDRAWN), times, strict=True):
+        unread = raw.filter(time.is_null() & _given(raw[name]))
+        if len(unread):
+            raise DataError(
+                f"{place}, column '{name}': {len(unread):,} times cannot be read, such as {unread[name][0]!r}; legal:"
+                " ISO times or epoch numbers, in UTC. Correct them: consent is not guessed."
+            )
+    table = raw.select(ids, pl.col(PURPOSE).cast(pl.String).str.strip_chars(), *times)
+    for name in (USER_ID, PURPOSE):
+        if table[name].null_count():
+            raise DataError(f"{place}, column '{name}': {table[name].null_count():,} rows have none; give one each.")
+    turned = table.filter(pl.col(WITHDRAWN) < pl.col(GRANTED))
+    if len(turned):
+        raise DataError(f"{place}: {len(turned):,} rows are withdrawn before they are granted; correct them.")
+    found = table[PURPOSE].unique().sort().to_list()
+    if privacy.purpose not in found:
+        raise DataError(
+            f"{place}, column '{PURPOSE}': data.privacy.purpose names '{privacy.purpose}', which never occurs; found:"
+            f" {', '.join(found[:20])}.{did_you_mean(privacy.purpose, found)}"
+        )
+    if privacy.default is None:
+        raise ConfigError("data.privacy.default has no value; for users without a row of consent give deny or allow.")
+    return Consent.of(
+        table,
+        privacy.purpose,
+        allow=privacy.default == "allow",
+        drop_all=privacy.after_withdrawal == "drop_all",
+    )
+
+
+def _given(column: pl.Series) -> pl.Series:
+    return column.str.strip_chars() != "" if column.dtype == pl.String else column.is_not_null()
+
+
+def _end(cfg: DataConfig, last: datetime) -> datetime:
+    if cfg.split.end is None:
+        return last
+    end = datetime.fromisoformat(cfg.split.end)
+    return min(last, end.replace(tzinfo=UTC) if end.tzinfo is None else end)
+
+
+def _oldest(privacy: PrivacyConfig, end: datetime) -> datetime | None:
+    if privacy.retention_days is not None:
+        return end - timedelta(days=privacy.retention_days)
+    if privacy.retain_from is None:
+        return None
+    first = datetime.fromisoformat(privacy.retain_from)
+    return first.replace(tzinfo=UTC) if first.tzinfo is None else first
+
+
+def _names_one_of(rejects: pl.DataFrame, erased: Erased) -> pl.Series:
+    """Return which rows name an erased user in whatever column; shifted rows have their ids in a wrong one."""
+    found = pl.repeat(False, len(rejects), eager=True)
+    for column in rejects.drop(ROW_NUMBER, REJECT_REASON):
+        text = column.cast(pl.String, strict=False).str.strip_suffix(".0")  # a whole number that came as a float
+        found |= erased.holds(text)
+    return found

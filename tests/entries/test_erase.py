@@ -1,0 +1,234 @@
+"""A tiny shop with pseudonyms, from tables to a registered model: nobody is named anywhere, and who leaves is gone."""
+
+import json
+import random
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from recsys.bundle.reader import Bundle
+from recsys.config.privacy import EraseConfig
+from recsys.data.prepared import load_prepared
+from recsys.entries import erase
+from recsys.errors import ConfigError, DataError
+from recsys.privacy.access_log import verify_log
+from recsys.privacy.erased import add_erased
+from recsys.privacy.pseudonyms import pseudonym
+from recsys.privacy.receipt import verify_receipt
+
+KEY = "5up3r-s3cr3t-k3y-0f-the-tiny-shop"
+NAME = "customer-7f3a91-"
+WITHDREW = (50, 51)
+GONE = (17, min(set(range(60)) - set(WITHDREW), key=lambda user: pseudonym(KEY.encode(), f"{NAME}{user}")))
+"""One who has an attribute of their own, and the first of the bundle, who is in its golden sample."""
+
+
+@dataclass(frozen=True)
+class Shop:
+    """Where the tables lie, where the commands ran, and what they showed."""
+
+    tables: Path
+    folder: Path
+    shown: str
+
+    def words(self, *more: str) -> tuple[str, ...]:
+        """Return the overrides of a training run."""
+        data = (f"data.{name}={self.tables}/{name}.parquet" for name in ("events", "items", "users"))
+        privacy = ("pseudonym_key=env:SHOP_KEY", "access_log=access.jsonl")
+        consent = (f"consent={self.tables}/consent.parquet", "default=allow")
+        settings = (f"data.privacy.{word}" for word in (*privacy, *consent))
+        return ("data=tables", *data, *settings, "debug=does_it_run", *more)
+
+
+def write_tables(folder: Path) -> None:
+    chance = random.Random(0)
+    names = [f"{NAME}{user}" for user in range(60)]
+    events = {
+        "user_id": [chance.choice(names) for _ in range(1500)],
+        "item_id": [f"i{int(80 * chance.random() ** 2)}" for _ in range(1500)],
+        "timestamp": [datetime(2024, 1, 1) + timedelta(minutes=7 * i) for i in range(1500)],
+    }
+    broken = {"user_id": names[:3], "item_id": [None] * 3, "timestamp": [datetime(2024, 1, 2)] * 3}
+    pl.concat([pl.DataFrame(events), pl.DataFrame(broken)], how="vertical_relaxed").write_parquet(
+        folder / "events.parquet"
+    )
+    pl.DataFrame({"item_id": [f"i{i}" for i in range(80)], "kind": [f"c{i % 7}" for i in range(80)]}).write_parquet(
+        folder / "items.parquet"
+    )
+    segments = ["only-seventeen-has-this" if user == 17 else "ab"[user % 2] for user in range(60)]
+    pl.DataFrame({"user_id": names, "segment": segments}).write_parquet(folder / "users.parquet")
+    consent = {
+        "user_id": names[50:52],
+        "purpose": "personalization",
+        "granted": None,
+        "withdrawn": datetime(2024, 1, 3),
+    }
+    pl.DataFrame(consent, schema_overrides={"granted": pl.Datetime("us")}).write_parquet(folder / "consent.parquet")
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory, python: Callable[..., subprocess.CompletedProcess[str]]) -> Shop:
+    """The main job on it, run once."""
+    tables, folder = tmp_path_factory.mktemp("tables"), tmp_path_factory.mktemp("pseudonymous")
+    write_tables(tables)
+    shop = Shop(tables, folder, "")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SHOP_KEY", KEY)
+        done = python(folder, "-m", "recsys", "train", *shop.words("hydra.run.dir=run"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    return Shop(tables, folder, done.stdout + done.stderr)
+
+
+def pseudonym_of(user: int) -> str:
+    return pseudonym(KEY.encode(), f"{NAME}{user}")
+
+
+def found(folder: Path, *needles: str) -> dict[str, list[str]]:
+    """Return the files that hold one of the needles in their bytes or, for Parquet, in their values."""
+    hits = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            content = path.read_bytes()
+            if path.suffix == ".parquet":
+                content += pl.read_parquet(path).write_json().encode()
+            names = [needle for needle in needles if needle.encode() in content]
+            if names:
+                hits[path.relative_to(folder).as_posix()] = names
+    return hits
+
+
+def test_no_raw_id_and_no_key_in_any_artifact_log_or_record(shop: Shop) -> None:
+    assert found(shop.folder, NAME, KEY) == {}
+    assert NAME not in shop.shown
+    assert KEY not in shop.shown
+    somebody = pseudonym_of(5)
+    holders = found(shop.folder, somebody)  # so the search finds what is there
+    assert any(name.startswith("prepared/") for name in holders)
+    assert {"run/bundle/users.parquet", "run/bundle/user_embeddings.parquet"} <= set(holders)
+    assert any(name.startswith("mlruns/") for name in holders)
+    assert found(shop.tables, NAME)
+
+
+def test_who_withdrew_is_counted_and_kept_nowhere(shop: Shop) -> None:
+    for user in WITHDREW:
+        assert found(shop.folder, pseudonym_of(user)) == {}
+    (folder,) = (path for path in (shop.folder / "prepared").iterdir() if path.is_dir())
+    report = load_prepared(folder).report
+    lost = pl.read_parquet(shop.tables / "events.parquet").drop_nulls().filter(
+        pl.col("user_id").is_in([f"{NAME}50", f"{NAME}51"])
+    )  # fmt: skip
+    assert report["rejects"]["no_consent"] + report["rejects"]["consent_withdrawn"] == len(lost)
+    assert sum(report["rejects"].values()) == report["rows"]["rejected"]
+
+
+def test_erasure_end_to_end(
+    shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, python: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    """Everything in order, since each step changes the same shop."""
+    monkeypatch.setenv("SHOP_KEY", KEY)
+    folder, gone = shop.folder, [pseudonym_of(user) for user in GONE]
+    pl.DataFrame({"user_id": [f"{NAME}{user}" for user in GONE]}).write_csv(tmp_path / "people.csv")
+    words = ("-m", "recsys", "erase", f"users={tmp_path}/people.csv", "pseudonym_key=env:SHOP_KEY", "runs=[run]")
+    words += ("models=[debug-tables]", "tracking_experiment=debug", "access_log=access.jsonl")
+    before = Bundle.load(folder / "run" / "bundle")
+    assert set(gone) <= set(before.user_ids)
+    assert len(found(folder, *gone)) > 10
+
+    done = python(folder, *words, "hydra.run.dir=first")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert found(folder, *gone, NAME, KEY, "only-seventeen-has-this") == {}
+    assert NAME not in done.stdout + done.stderr
+
+    after = Bundle.load(folder / "run" / "bundle")
+    rest = [user for user in before.user_ids.to_list() if user not in gone]
+    assert after.check_sample() > 0
+    assert after.recommend(rest, 5).equals(before.recommend(rest, 5))
+    assert not list((folder / "run").rglob("*.ckpt"))
+
+    receipt = json.loads((folder / "first" / "receipt.json").read_text())
+    kinds = {change["kind"] for change in receipt["changes"]}
+    assert {"list", "prepared", "checkpoints", "bundle", "model"} <= kinds
+    assert (receipt["people"], receipt["pending"], receipt["check"]["left"]) == (2, [], [])
+    assert receipt["check"]["bundles"] == [str(folder / "run" / "bundle")]
+    (bundle,) = (change for change in receipt["changes"] if change["kind"] == "bundle")
+    manifest = str(folder / "run" / "bundle" / "manifest.json")
+    assert bundle["before"][manifest] != bundle["after"][manifest]
+    verify_receipt(folder / "first" / "receipt.json")
+    assert verify_log(folder / "access.jsonl").head == receipt["access_log_head"]
+    assert [entry["what"] for entry in verify_log(folder / "access.jsonl").entries] == ["train", "erase"]
+
+    # again: nothing is left to do
+    done = python(folder, *words, "hydra.run.dir=second")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads((folder / "second" / "receipt.json").read_text())["changes"] == []
+
+    # the registry has a version without them, and the old one is gone
+    door = (
+        "from recsys.bundle.reader import Bundle; from mlflow import MlflowClient;"
+        "print([int(v.version) for v in MlflowClient().search_model_versions(\"name='debug-tables'\")]);"
+        "b = Bundle.load('models:/debug-tables/2');"
+        "print(b.check_sample() > 0, len(b.user_ids), b.manifest.fingerprint)"
+    )
+    said = python(folder, "-c", door).stdout.split("\n")
+    assert said[:2] == ["[2]", f"True {len(rest)} {after.manifest.fingerprint}"]
+
+    # training goes on, from the purged data
+    done = python(folder, "-m", "recsys", "train", *shop.words("ranker=none", "hydra.run.dir=again"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len([path for path in (folder / "prepared").iterdir() if path.is_dir()]) == 1
+    assert Bundle.load(folder / "again" / "bundle").user_ids.to_list() == rest
+    # and from the source prepared anew
+    done = python(folder, "-m", "recsys", "prepare", *shop.words("data.split.val=0.2"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert found(folder, *gone, NAME, KEY, "only-seventeen-has-this") == {}
+
+    # a receipt that no longer says what is there
+    (folder / "run" / "bundle" / "model_card.md").write_text("other")
+    with pytest.raises(DataError, match=r"model_card\.md' has other bytes"):
+        verify_receipt(folder / "first" / "receipt.json")
+
+
+def test_whom_to_erase(tmp_path: Path) -> None:
+    assert erase.asked_users("a, b ,,a") == {"a", "b"}
+    pl.DataFrame({"user_id": [7, 12, None]}).write_parquet(tmp_path / "p.parquet")
+    assert erase.asked_users(str(tmp_path / "p.parquet")) == {"7", "12"}
+    (tmp_path / "p.csv").write_text("user_id\n007\n")
+    assert erase.asked_users(str(tmp_path / "p.csv")) == {"007"}
+    for users, expected in (
+        (",", "nobody is named"),
+        (str(tmp_path / "nowhere.csv"), "no such file"),
+    ):
+        with pytest.raises(DataError, match=expected):
+            erase.asked_users(users)
+
+
+def test_folders_that_are_none_are_named(tmp_path: Path) -> None:
+    for key in ("cache_dirs", "runs"):
+        cfg = EraseConfig(users="somebody", cache_dirs=[], run_dir=str(tmp_path))
+        setattr(cfg, key, [str(tmp_path / "nowhere")])
+        with pytest.raises(ConfigError, match=f"{key}: .*nowhere' is no folder"):
+            erase.run(cfg)
+
+
+def test_what_nobody_can_take_out_is_named(tmp_path: Path) -> None:
+    """A note of somebody's own stays, is named, and the receipt says so."""
+    run_folder = tmp_path / "runs"
+    run_folder.mkdir()
+    (run_folder / "note.txt").write_text("asked customer-1 and customer-17, not customer-177")
+    pl.DataFrame({"user_id": ["customer-17", "customer-1"], "x": [1, 2]}).write_parquet(run_folder / "recs.parquet")
+    add_erased(tmp_path / "cache", ["somebody-else"])
+    settings = {"cache_dirs": [str(tmp_path / "cache")], "runs": [str(run_folder)], "run_dir": str(tmp_path / "out")}
+    with pytest.raises(DataError, match=r"1 places still name people.*note\.txt"):
+        erase.run(EraseConfig(users="customer-17", **settings))
+    receipt = json.loads((tmp_path / "out" / "receipt.json").read_text())
+    assert receipt["check"]["left"] == [str(run_folder / "note.txt")]
+    assert [change["kind"] for change in receipt["changes"]] == ["list", "table"]
+    assert pl.read_parquet(run_folder / "recs.parquet")["user_id"].to_list() == ["customer-1"]
+    (run_folder / "note.txt").write_text("asked customer-1 and not customer-177")
+    erase.run(EraseConfig(users="customer-17", **settings))
+    erase.run(EraseConfig(verify=str(tmp_path / "out" / "receipt.json")))
