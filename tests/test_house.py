@@ -17,6 +17,7 @@ from packaging.utils import canonicalize_name
 
 ROOMS = (
     ("columns", "errors"),
+    ("files",),
     ("config",),
     ("privacy",),
     ("features",),

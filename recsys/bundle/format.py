@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from recsys.errors import BundleError, did_you_mean
+from recsys.files import sha256
 
 FORMAT_VERSION = 2
 """Raised when a reader of the version before could no longer read the folder."""
@@ -192,12 +193,6 @@ def written_beside(target: Path) -> Iterator[Path]:
     finally:
         if beside is not None:
             shutil.rmtree(beside, ignore_errors=True)
-
-
-def sha256(path: Path) -> str:
-    """Return the SHA-256 of a file's bytes, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _files(folder: Path) -> list[str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 import recsys
 
 MODULES = (
-    "__init__.py", "errors.py", "columns.py", "features.py",
+    "__init__.py", "errors.py", "columns.py", "features.py", "files.py",
     "data/__init__.py", "data/asked.py", "data/candidate_tables.py", "data/candidates.py", "data/encode.py",
     "data/log.py", "data/log_rows.py", "data/pair_features.py", "data/pair_plan.py", "data/past_lines.py",
     "data/ranking_state.py", "data/ranking_store.py", "data/recent.py", "data/sessions.py", "data/snapshots.py",

@@ -10,8 +10,8 @@ from recsys.columns import ITEM_ID, USER_ID
 from recsys.data.prepared import remove_leftovers
 from recsys.data.sources import REJECT_REASON, ROW_NUMBER
 from recsys.errors import DataError
+from recsys.files import replacing, write_whole
 from recsys.privacy.erased import ERASED
-from recsys.privacy.files import write_whole
 
 META = "meta.json"
 
@@ -129,10 +129,6 @@ def _rewrite(path: Path, frame: pl.DataFrame) -> bool:
     """Write a table beside its place and rename it, if it has fewer rows than the one there; return whether it had."""
     if len(frame) == pl.scan_parquet(path).select(pl.len()).collect().item():
         return False
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
+    with replacing(path, "table without the erased") as temporary:
         frame.write_parquet(temporary)
-        temporary.replace(path)
-    except (OSError, pl.exceptions.PolarsError) as error:
-        raise DataError(f"{path}: cannot be written ({error}); free some space and erase again.") from error
     return True

@@ -35,6 +35,7 @@ from recsys.data.split import Windows, before_end, find_windows, require_events
 from recsys.data.validate import Checked, check_events, refuse_rejects
 from recsys.errors import DataError
 from recsys.features import FeatureSpec
+from recsys.files import beside
 from recsys.privacy.erased import load_erased
 
 FORMAT_VERSION = 2
@@ -250,11 +251,8 @@ def _refuse(checked: Checked, cfg: DataConfig, path: Path) -> None:
     try:
         refuse_rejects(checked, cfg, path)
     except DataError:
-        with _writing(path.parent):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        with _writing(path.parent), beside(path) as temporary:
             checked.rejects.write_parquet(temporary)
-            temporary.replace(path)
         raise
 
 

@@ -1,9 +1,7 @@
 """The data report as one self-contained HTML page with plots."""
 
 import io
-import os
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -12,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from recsys.data.report import DataReport, percent
-from recsys.errors import DataError
+from recsys.files import write_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -42,30 +40,7 @@ def write_html(report: DataReport, path: str | Path, sections: Sequence[Section]
     Raises:
         DataError: The folder cannot be written.
     """
-    return write_page(render(report, sections), Path(path), "data report")
-
-
-def write_page(page: str, path: Path, what: str) -> Path:
-    """Write a page, whole or not at all, and return its path.
-
-    Args:
-        page: HTML text.
-        path: File.
-        what: Name of the page for the message.
-
-    Raises:
-        DataError: The folder cannot be written.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(page, encoding="utf-8")
-        temporary.replace(path)
-    except OSError as error:
-        with suppress(OSError):
-            temporary.unlink()
-        raise DataError(f"{path}: the {what} cannot be written: {error}; give a folder that can.") from error
-    return path
+    return write_whole(Path(path), render(report, sections).encode(), "data report")
 
 
 def render(report: DataReport, sections: Sequence[Section] = ()) -> str:

@@ -28,7 +28,7 @@ def run(cfg: AuditConfig) -> "Audit":
     from recsys.data.prepared import prepare
     from recsys.data.report import data_report
     from recsys.data.report_page import write_html
-    from recsys.evaluation.files import write_whole
+    from recsys.files import write_whole
 
     console, folder = Console(), Path(cfg.run_dir)
     prepared = prepare(cfg.data)
@@ -36,7 +36,7 @@ def run(cfg: AuditConfig) -> "Audit":
     console.print(findings_table(audit.findings))
     console.print(claims_table(audit.claims))
     text = json.dumps({"data_fingerprint": prepared.fingerprint, **audit.to_dict()}, indent=1)
-    (path,) = write_whole(folder, {"audit.json": text.encode()})
+    path = write_whole(folder / "audit.json", text.encode(), "audit")
     page = write_html(data_report(prepared), folder / "data_report.html", audit_sections(audit))
     console.print(f"audit          {path}\ndata report    {page}", markup=False, soft_wrap=True)
     if audit.errors:

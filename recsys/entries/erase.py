@@ -112,8 +112,8 @@ def _changes(cfg: EraseConfig, named: set[str], users: set[str]) -> "Iterator[Ch
 def _from_cache(cache_dir: Path, named: set[str], users: set[str]) -> "Iterator[Change]":
     """Yield what changes in a folder of prepared data; the list of the erased comes first."""
     from recsys.data.erase import clear_cache, erase_from_prepared, prepared_folders
+    from recsys.files import hashes
     from recsys.privacy.erased import FILE, add_erased
-    from recsys.privacy.files import hashes
     from recsys.privacy.receipt import Change
 
     if not cache_dir.is_dir():
@@ -141,7 +141,7 @@ def _from_run(folder: Path, users: set[str]) -> "Iterator[Change]":
     """
     from recsys.bundle.erase import finish, knows
     from recsys.data.erase import erase_from_tables
-    from recsys.privacy.files import hashes
+    from recsys.files import hashes
     from recsys.privacy.receipt import Change
 
     if not folder.is_dir():
@@ -164,7 +164,7 @@ def _from_run(folder: Path, users: set[str]) -> "Iterator[Change]":
 
 def _from_bundle(folder: Path, users: set[str]) -> "Iterator[Change]":
     from recsys.bundle.erase import erase_from_bundle
-    from recsys.privacy.files import hashes
+    from recsys.files import hashes
     from recsys.privacy.receipt import Change
 
     before = hashes(folder)

@@ -65,13 +65,13 @@ class RankedWindow:
         """Write ``candidates.json``, ``ranking.json``, the reliability plot and the importances into the folder."""
         from recsys.evaluation import importance, reliability
         from recsys.evaluation.coverage import coverage_rows
-        from recsys.evaluation.files import write_whole
+        from recsys.files import write_all
 
         paths = reliability.save(self.curves, folder)
         if self.importance:
             paths += importance.save(self.importance, folder)
         contents = {"candidates.json": coverage_rows(self.coverage), "ranking.json": self.quality}
-        return paths + write_whole(
+        return paths + write_all(
             folder, {name: (json.dumps(content, indent=1) + "\n").encode() for name, content in contents.items()}
         )
 

@@ -5,10 +5,10 @@ import io
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from recsys.evaluation.files import write_whole
 from recsys.evaluation.margins import signed
 from recsys.evaluation.report import Comparison
 from recsys.evaluation.slices import LIST_OF
+from recsys.files import write_all
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -65,4 +65,4 @@ def save_groups(comparison: Comparison, folder: Path) -> list[Path]:
     writer = csv.DictWriter(buffer, list(rows[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    return write_whole(folder, {"groups.csv": buffer.getvalue().encode()})
+    return write_all(folder, {"groups.csv": buffer.getvalue().encode()})

@@ -19,8 +19,8 @@ from torch import Tensor
 
 from recsys.data.topk import top_k
 from recsys.errors import RecsysError
-from recsys.evaluation.files import write_whole
 from recsys.evaluation.metrics import ranking_values
+from recsys.files import write_all
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -205,7 +205,7 @@ def save(rows: Sequence[Importance], folder: Path, k: int = 20) -> list[Path]:
         "csv": buffer.getvalue().encode(),
         "png": draw(rows, k=k),
     }
-    return write_whole(folder, {f"importance.{kind}": content for kind, content in contents.items()})
+    return write_all(folder, {f"importance.{kind}": content for kind, content in contents.items()})
 
 
 def draw(rows: Sequence[Importance], kind: str = "png", k: int = 20) -> bytes:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from recsys.evaluation.files import write_whole
 from recsys.evaluation.ranking import Reliability
+from recsys.files import write_all
 
 COLOUR, REFERENCE = "#c2410c", "#475569"
 Z = 1.96
@@ -77,7 +77,7 @@ def draw(curves: Mapping[str, Reliability], kind: str = "png") -> bytes:
 def save(curves: Mapping[str, Reliability], folder: Path) -> list[Path]:
     """Write ``reliability.json``, ``.png`` and ``.svg`` into the folder; return their paths."""
     contents = {"json": plain(curves).encode(), "png": draw(curves, "png"), "svg": draw(curves, "svg")}
-    return write_whole(folder, {f"reliability.{kind}": content for kind, content in contents.items()})
+    return write_all(folder, {f"reliability.{kind}": content for kind, content in contents.items()})
 
 
 def plain(curves: Mapping[str, Reliability]) -> str:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from recsys.errors import ConfigError
 from recsys.evaluation.evaluate import ModelResult
-from recsys.evaluation.files import write_whole
 from recsys.evaluation.margins import Margins, margin_rows, margins, margins_table, signed
 from recsys.evaluation.significance import Interval, mean_interval, paired_difference
+from recsys.files import write_all
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -223,8 +223,8 @@ def save(comparison: Comparison, folder: Path) -> list[Path]:
         "comparison.csv": buffer.getvalue(),
         "comparison.md": markdown(comparison),
     }
-    paths = write_whole(folder, {name: text.encode() for name, text in texts.items()})
-    return paths + write_whole(folder, {f"comparison.{kind}": draw(comparison, kind) for kind in ("png", "svg")})
+    paths = write_all(folder, {name: text.encode() for name, text in texts.items()})
+    return paths + write_all(folder, {f"comparison.{kind}": draw(comparison, kind) for kind in ("png", "svg")})
 
 
 def markdown(comparison: Comparison) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 import polars as pl
 
 from recsys.errors import DataError
-from recsys.privacy.files import write_whole
+from recsys.files import write_whole
 from recsys.privacy.pseudonyms import each_distinct
 
 ERASED = "erased_user"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from recsys.errors import DataError
-from recsys.privacy.files import hashes, write_whole
+from recsys.files import hashes, write_whole
 
 SEAL = "sha256"
 

@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from recsys.data.report_page import INK, WINDOW_COLOURS, fill, plot, write_page
+from recsys.data.report_page import INK, WINDOW_COLOURS, fill, plot
+from recsys.files import write_whole
 from recsys.segments.clusters import Clustering
 from recsys.segments.report import KindReport, SegmentReport, number
 
@@ -22,7 +23,7 @@ def write_segments_html(report: SegmentReport, path: Path) -> Path:
     Raises:
         DataError: The folder cannot be written.
     """
-    return write_page(render_segments(report), path, "report on segments")
+    return write_whole(path, render_segments(report).encode(), "report on segments")
 
 
 def render_segments(report: SegmentReport) -> str:

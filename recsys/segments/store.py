@@ -14,6 +14,7 @@ import numpy as np
 import polars as pl
 
 from recsys.errors import DataError
+from recsys.files import replacing
 from recsys.segments.clusters import Clustering, Space, Trial
 from recsys.segments.demographic import DemographicGroups
 from recsys.segments.intent import IntentRules
@@ -80,13 +81,8 @@ def write_table(table: pl.DataFrame, path: Path) -> Path:
     Raises:
         DataError: The folder cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path, "table of segments") as temporary:
         table.write_parquet(temporary)
-        temporary.replace(path)
-    except (OSError, pl.exceptions.PolarsError) as error:
-        raise DataError(f"{path}: segments cannot be written: {error}; give a folder that can.") from error
     return path
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from recsys.bundle.erase import erase_from_bundle, prove_gone
 from recsys.bundle.format import MANIFEST
 from recsys.errors import TrackingError
-from recsys.privacy.files import hashes
+from recsys.files import hashes
 from recsys.privacy.receipt import Change
 from recsys.privacy.traces import traces
 from recsys.tracking.registry import register_bundle

@@ -10,11 +10,12 @@ import torch
 
 from recsys.bundle import format as part
 from recsys.bundle.export import export_bundle, write_metrics
-from recsys.bundle.format import CARD, MANIFEST, Manifest, read_manifest, sha256
+from recsys.bundle.format import CARD, MANIFEST, Manifest, read_manifest
 from recsys.bundle.index import ItemIndex
 from recsys.bundle.parity import export_program, save_script, script
 from recsys.bundle.reader import Bundle
 from recsys.errors import BundleError
+from recsys.files import sha256
 
 FULL = Path("/dev/full")
 full_disk = pytest.mark.skipif(not FULL.exists(), reason="no /dev/full to stand for a full disk")

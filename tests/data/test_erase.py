@@ -14,8 +14,8 @@ from recsys.data.dataset import fit_data, interaction_log
 from recsys.data.erase import clear_cache, erase_from_prepared, erase_from_tables, prepared_folders
 from recsys.data.prepared import load_prepared, prepare
 from recsys.errors import DataError
+from recsys.files import hashes
 from recsys.privacy.erased import add_erased
-from recsys.privacy.files import hashes
 
 GONE = {"3", "a pseudonym"}
 
