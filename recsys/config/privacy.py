@@ -42,7 +42,7 @@ class EraseConfig:
     old_versions: str = "delete"  # delete | pending: of a registered model, once one without the people has replaced it
     tracking_uri: str | None = None
     tracking_experiment: str = "recsys"  # MLflow's, for the run that registers new versions
-    access_log: str | None = None
+    access_log: str | None = None  # gets a line for the erasure; with verify, its chain of hashes is checked
     run_dir: str = "${hydra:runtime.output_dir}"  # the receipt is written there
 
 

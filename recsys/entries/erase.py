@@ -31,12 +31,16 @@ def run(cfg: EraseConfig) -> Path:
     """
     from rich.console import Console
 
+    from recsys.privacy.access_log import verify_log
     from recsys.privacy.receipt import verify_receipt, write_receipt
 
     console = Console()
     if cfg.verify is not None:
         content = verify_receipt(Path(cfg.verify))
         console.print(f"{cfg.verify}: {len(content['changes'])} changes are as they were left", markup=False)
+        if cfg.access_log is not None:
+            lines = len(verify_log(cfg.access_log, content["access_log_head"]).entries)
+            console.print(f"{cfg.access_log}: {lines} lines, each follows the one before", markup=False)
         return Path(cfg.verify)
     named = asked_users(str(cfg.users))
     users = named | pseudonyms_of(named, cfg.pseudonym_key)

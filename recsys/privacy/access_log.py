@@ -83,18 +83,22 @@ def log_access(
     return _hash(line)
 
 
-def verify_log(path: str | Path) -> Chain:
+def verify_log(path: str | Path, holds: str | None = None) -> Chain:
     """Read the log and check every link.
 
+    Args:
+        path: Of the log.
+        holds: The hash of a line that must be there, such as the head that a receipt names.
+
     Raises:
-        DataError: The file cannot be read, or names the first line that does not follow the one before.
+        DataError: The file cannot be read, lacks that line, or names the first that does not follow the one before.
     """
     place = Path(path).expanduser()
     try:
         lines = place.read_bytes().splitlines(keepends=True)
     except OSError as error:
         raise DataError(f"access log {place}: cannot be read ({error.strerror}).") from error
-    head, entries = START, []
+    head, entries, met = START, [], holds is None
     for number, line in enumerate(lines, 1):
         try:
             entry = json.loads(line)
@@ -107,7 +111,10 @@ def verify_log(path: str | Path) -> Chain:
                 " or removed. Compare with a copy."
             )
         head = _hash(line)
+        met |= head == holds
         entries.append(entry)
+    if not met:
+        raise DataError(f"access log {place}: its end was cut off; the line with the hash {holds} is not there.")
     return Chain(entries, head)
 
 

@@ -159,8 +159,10 @@ def test_erasure_end_to_end(
     manifest = str(folder / "run" / "bundle" / "manifest.json")
     assert bundle["before"][manifest] != bundle["after"][manifest]
     verify_receipt(folder / "first" / "receipt.json")
-    assert verify_log(folder / "access.jsonl").head == receipt["access_log_head"]
-    assert [entry["what"] for entry in verify_log(folder / "access.jsonl").entries] == ["train", "erase"]
+    log = verify_log(folder / "access.jsonl")
+    assert (log.head, [entry["what"] for entry in log.entries]) == (receipt["access_log_head"], ["train", "erase"])
+    done = python(folder, "-m", "recsys", "erase", "verify=first/receipt.json", "access_log=access.jsonl")
+    assert "access.jsonl: 2 lines, each follows the one before" in done.stdout
 
     # again: nothing is left to do
     done = python(folder, *words, "hydra.run.dir=second")

@@ -53,6 +53,16 @@ def test_edits_show(tmp_path, edit, line) -> None:
         verify_log(path)
 
 
+def test_a_log_that_was_cut_short_lacks_the_line_that_somebody_kept(tmp_path) -> None:
+    path = tmp_path / "log"
+    heads = [write(path, users=n) for n in range(3)]
+    assert len(verify_log(path, heads[1]).entries) == len(verify_log(path, heads[2]).entries) == 3
+    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:-1]))
+    assert len(verify_log(path, heads[1]).entries) == 2
+    with pytest.raises(DataError, match=f"end was cut off; the line with the hash {heads[2]}"):
+        verify_log(path, heads[2])
+
+
 def test_a_line_that_a_crash_cut_off_is_taken_back(tmp_path) -> None:
     path = tmp_path / "log"
     write(path)
