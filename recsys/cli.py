@@ -85,7 +85,9 @@ def _hydra_app(verb: str, arguments: list[str]) -> None:
 
     from recsys.config import conf_dir
     from recsys.config.compose import VERSION_BASE, register_schemas
+    from recsys.memory import keep_freed_memory
 
+    keep_freed_memory()
     _check_first(verb, arguments)
     command_line = sys.argv
 

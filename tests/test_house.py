@@ -16,7 +16,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOMS = (
-    ("columns", "errors"),
+    ("columns", "errors", "memory"),
     ("files",),
     ("config",),
     ("privacy",),

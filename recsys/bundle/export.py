@@ -38,7 +38,7 @@ from recsys.bundle.parity_cases import item_cases, known_users, ranker_cases, ta
 from recsys.bundle.profile import data_profile
 from recsys.bundle.ranking import EVENT_COLUMNS, Ranking
 from recsys.bundle.reader import Bundle
-from recsys.bundle.requests import ASOF, ASOF_COLUMN, ELIGIBLE, TowerInputs, item_table, microseconds
+from recsys.bundle.requests import ASOF, ASOF_COLUMN, ELIGIBLE, UserInputs, item_table, microseconds
 from recsys.bundle.sample import golden_sample
 from recsys.bundle.towers import CHUNK
 from recsys.columns import ITEM_ID, USER_ID
@@ -144,7 +144,7 @@ def export_bundle(
         histories = Histories.load(beside / part.HISTORIES, len(users))
         table = item_table(encoder, items)
         kinds = {"user": _id_type(users[USER_ID]), "item": _id_type(items[ITEM_ID])}
-        inputs = TowerInputs(encoder, users, table, histories, history, kinds["user"])
+        inputs = UserInputs(encoder, users, table, histories, history, kinds["user"])
         now = microseconds(cut, "cut")
 
         item_inputs = {name: column[1:-1] for name, column in table.items()}

@@ -7,7 +7,7 @@ from torch import Tensor
 from recsys.bundle.histories import NOTHING, Fresh
 from recsys.bundle.parity import Inputs
 from recsys.bundle.ranking import Ranking
-from recsys.bundle.requests import ASOF, TowerInputs
+from recsys.bundle.requests import ASOF, UserInputs
 from recsys.columns import USER_ID
 from recsys.data.recent import REQUEST
 from recsys.features import OOV_ID, PAD_ID
@@ -18,7 +18,7 @@ CASE_USERS = 8
 """Users whose candidates are compared."""
 
 
-def user_cases(inputs: TowerInputs, now: int) -> dict[str, Inputs]:
+def user_cases(inputs: UserInputs, now: int) -> dict[str, Inputs]:
     """Return inputs that a serving team will send sooner or later."""
     n, kind = len(inputs.users), inputs.user_type
     counts = np.diff(inputs.histories.offsets)
@@ -51,7 +51,7 @@ def item_cases(item_inputs: Inputs, table: Inputs) -> dict[str, Inputs]:
     }
 
 
-def ranker_cases(ranking: Ranking, inputs: TowerInputs, vectors: Tensor, now: int) -> dict[str, Inputs]:
+def ranker_cases(ranking: Ranking, inputs: UserInputs, vectors: Tensor, now: int) -> dict[str, Inputs]:
     """Return inputs of the ranker: pairs of known users, of one without any past, and some without any feature."""
     rows = [row % len(inputs.users) for row in range(CASE_USERS)]  # a program is not made for several from one alone
     ids = inputs.users[USER_ID].gather(rows).to_list()
@@ -83,7 +83,7 @@ def take(inputs: Inputs, rows: Tensor) -> Inputs:
     return {name: column[rows] for name, column in inputs.items()}
 
 
-def known_users(inputs: TowerInputs, rows: Tensor, now: int) -> Inputs:
+def known_users(inputs: UserInputs, rows: Tensor, now: int) -> Inputs:
     """Return the user tower's input for known users as of ``now``, without fresh events."""
     some = rows.tolist()
     ids = inputs.users[USER_ID].gather(some).to_list()

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from recsys.bundle.parity import Inputs
-from recsys.bundle.requests import TowerInputs
+from recsys.bundle.requests import UserInputs
 from recsys.data.encode import Encoder
 from recsys.features import OOV_ID, PAD_ID, Feature
 
@@ -15,7 +15,7 @@ TOP = 20
 """The most frequent ids whose shares are kept."""
 
 
-def data_profile(encoder: Encoder, inputs: TowerInputs, item_inputs: Inputs) -> dict[str, Any]:
+def data_profile(encoder: Encoder, inputs: UserInputs, item_inputs: Inputs) -> dict[str, Any]:
     """Return for each feature of users and items how its encoded values are distributed.
 
     Args:

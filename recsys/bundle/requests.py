@@ -30,7 +30,7 @@ DTYPES = {"int": pl.Int64, "str": pl.String}
 
 
 @dataclass(frozen=True)
-class TowerInputs:
+class UserInputs:
     """Everything that stands between a raw request and the user tower.
 
     Attributes:

@@ -11,7 +11,7 @@ from recsys.bundle import format as part
 from recsys.bundle.format import Manifest
 from recsys.bundle.histories import Fresh, Histories
 from recsys.bundle.parts import read_tower, run_tower
-from recsys.bundle.requests import ASOF_COLUMN, Id, TowerInputs, item_table
+from recsys.bundle.requests import ASOF_COLUMN, Id, UserInputs, item_table
 from recsys.data.encode import Encoder
 from recsys.errors import BundleError
 
@@ -39,7 +39,7 @@ class Towers:
         encoder = Encoder.load(folder / part.VOCABULARIES)
         table = item_table(encoder, items)
         histories = Histories.load(folder / part.HISTORIES, manifest.n_users)
-        self.inputs = TowerInputs(encoder, users, table, histories, manifest.history_length, manifest.user_id_type)
+        self.inputs = UserInputs(encoder, users, table, histories, manifest.history_length, manifest.user_id_type)
         self._asof = {name: torch.from_numpy(items[column].to_numpy().copy()) for name, column in ASOF_COLUMN.items()}
 
     @property
@@ -55,7 +55,7 @@ class Towers:
         now: int,
         context: pl.DataFrame | None,
     ) -> Tensor:
-        """Embed B users as of ``now``, ``[B, D]``; arguments as :meth:`TowerInputs.build` takes them.
+        """Embed B users as of ``now``, ``[B, D]``; arguments as :meth:`UserInputs.build` takes them.
 
         Raises:
             BundleError: There are not B rows of context.

@@ -245,7 +245,7 @@ def _key(thing: str) -> pl.Expr:
 
 def _context(plan: PairPlan, pairs: pl.DataFrame) -> pl.DataFrame:
     rows = plan.sessions.clock_rows if plan.sessions else ()
-    names = ("hour", "weekday", "month", *(name for name, _, _ in rows))
+    names = ("hour", "weekday", "month", *(name for name, _ in rows))
     if TIMESTAMP not in pairs.columns:
         return pairs.select(pl.repeat(None, pl.len(), dtype=pl.Float32).alias(f"context_{n}") for n in names)
     time = pl.col(TIMESTAMP).dt

@@ -27,47 +27,47 @@ _INTERNAL = {
 }
 """Columns that are there on the way, whether or not they are features."""
 
-_Row = tuple[str, str, float | None]
-"""Name after the prefix, transform, value where nothing is known."""
+_Row = tuple[str, float | None]
+"""Name after the prefix, value where nothing is known."""
 
 _RHYTHM: tuple[_Row, ...] = (
-    ("count", "log", 0.0),
-    ("days_since", "log", None),
-    ("baskets_since", "log", None),
-    ("gap_mean", "log", None),
-    ("gap_spread", "log", None),
-    ("gap_ratio", "log", None),
-    ("due", "linear", 0.0),
-    ("share", "linear", 0.0),
-    ("rate", "linear", 0.0),
-    ("trend", "linear", 0.0),
-    ("frequency", "log", 0.0),
+    ("count", 0.0),
+    ("days_since", None),
+    ("baskets_since", None),
+    ("gap_mean", None),
+    ("gap_spread", None),
+    ("gap_ratio", None),
+    ("due", 0.0),
+    ("share", 0.0),
+    ("rate", 0.0),
+    ("trend", 0.0),
+    ("frequency", 0.0),
 )
 _ITEM: tuple[_Row, ...] = (
-    ("users_all", "log", 0.0),
-    ("users_28d", "log", 0.0),
-    ("users_7d", "log", 0.0),
-    ("events_all", "log", 0.0),
-    ("events_28d", "log", 0.0),
-    ("events_7d", "log", 0.0),
-    ("trend", "linear", 0.0),
-    ("trend_7d", "linear", 0.0),
-    ("age", "log", None),
-    ("days_since", "log", None),
-    ("repeat", "linear", None),
-    ("gap_mean", "log", None),
+    ("users_all", 0.0),
+    ("users_28d", 0.0),
+    ("users_7d", 0.0),
+    ("events_all", 0.0),
+    ("events_28d", 0.0),
+    ("events_7d", 0.0),
+    ("trend", 0.0),
+    ("trend_7d", 0.0),
+    ("age", None),
+    ("days_since", None),
+    ("repeat", None),
+    ("gap_mean", None),
 )
 _USER: tuple[_Row, ...] = (
-    ("baskets", "log", 0.0),
-    ("baskets_28d", "log", 0.0),
-    ("items", "log", 0.0),
-    ("days_since", "log", None),
-    ("tenure", "log", None),
-    ("gap_mean", "log", None),
-    ("basket_size", "log", None),
-    ("repeat", "linear", None),
+    ("baskets", 0.0),
+    ("baskets_28d", 0.0),
+    ("items", 0.0),
+    ("days_since", None),
+    ("tenure", None),
+    ("gap_mean", None),
+    ("basket_size", None),
+    ("repeat", None),
 )
-_CONTEXT: tuple[_Row, ...] = (("hour", "category", None), ("weekday", "category", None), ("month", "category", None))
+_CONTEXT: tuple[_Row, ...] = (("hour", None), ("weekday", None), ("month", None))
 
 
 @dataclass(frozen=True)
@@ -77,14 +77,11 @@ class PairFeature:
     Attributes:
         name: Column; the prefix says whose it is.
         side: ``pair`` user and item, ``group`` user and a group of items, ``item``, ``user``, or ``context``.
-        transform: ``log`` at least 0 with a long tail, to be read as log(1 + x); ``linear`` as it is; ``category``
-            a small whole number from 0.
         absent: The value where nothing is known of it; None leaves it null.
     """
 
     name: str
     side: str
-    transform: str
     absent: float | None
 
 
@@ -130,23 +127,23 @@ class PairPlan:
 
     @property
     def _rhythm(self) -> tuple[_Row, ...]:
-        quantity: tuple[_Row, ...] = (("quantity", "log", 0.0),)
-        others: tuple[_Row, ...] = (("other_count", "log", 0.0), ("other_days_since", "log", None))
+        quantity: tuple[_Row, ...] = (("quantity", 0.0),)
+        others: tuple[_Row, ...] = (("other_count", 0.0), ("other_days_since", None))
         return _RHYTHM + quantity * self.has_quantity + others * self.has_others
 
     @property
     def _own_features(self) -> tuple[PairFeature, ...]:
-        price_ratio: tuple[_Row, ...] = (("price_ratio", "log", None),)
-        price: tuple[_Row, ...] = (("price", "log", None), *price_ratio)
-        spend: tuple[_Row, ...] = (("spend", "log", None),)
-        others: tuple[_Row, ...] = (("others_28d", "log", 0.0),)
+        price_ratio: tuple[_Row, ...] = (("price_ratio", None),)
+        price: tuple[_Row, ...] = (("price", None), *price_ratio)
+        spend: tuple[_Row, ...] = (("spend", None),)
+        others: tuple[_Row, ...] = (("others_28d", 0.0),)
         pair, user, clock = (
             (self.sessions.pair_rows, self.sessions.user_rows, self.sessions.clock_rows)
             if self.sessions
             else ((), (), ())
         )
         rows = {
-            "pair": (*self._rhythm, ("item_gap_ratio", "log", None), *price_ratio * self.has_value, *pair),
+            "pair": (*self._rhythm, ("item_gap_ratio", None), *price_ratio * self.has_value, *pair),
             "item": _ITEM + price * self.has_value + others * self.has_others,
             "user": _USER + spend * self.has_value + others * self.has_others + user,
             "context": _CONTEXT + clock,
@@ -154,8 +151,8 @@ class PairPlan:
         return tuple(PairFeature(f"{side}_{row[0]}", side, *row[1:]) for side in rows for row in rows[side])
 
     def _group_features(self, prefix: str) -> tuple[PairFeature, ...]:
-        price_ratio: tuple[_Row, ...] = (("price_ratio", "log", None),)
-        rows = (*self._rhythm, ("item_share", "linear", 0.0), *price_ratio * self.has_value)
+        price_ratio: tuple[_Row, ...] = (("price_ratio", None),)
+        rows = (*self._rhythm, ("item_share", 0.0), *price_ratio * self.has_value)
         return tuple(PairFeature(f"{prefix}_{row[0]}", "group", *row[1:]) for row in rows)
 
 

@@ -25,7 +25,7 @@ RECENT_DAYS = 28
 CLOCK = tuple(f"{turn}_{part}" for turn in ("hour", "weekday", "season") for part in ("sin", "cos"))
 """Names of what :func:`clock` returns, besides ``holiday``."""
 
-_Row = tuple[str, str, float | None]
+_Row = tuple[str, float | None]
 
 
 @dataclass(frozen=True)
@@ -70,16 +70,16 @@ class SessionPlan:
 
     @property
     def user_rows(self) -> tuple[_Row, ...]:
-        """Name, transform and value of who has no event, of each column of :attr:`Visits.users`."""
-        more: tuple[_Row, ...] = (("sessions", "log", 0.0), ("sessions_28d", "log", 0.0))
-        minutes: tuple[_Row, ...] = (("session_minutes", "log", None),)
-        types: tuple[_Row, ...] = (("session_purchases", "log", None), ("days_since_event", "log", None))
-        cart: tuple[_Row, ...] = (("cart_open", "log", 0.0), ("cart_abandonment", "linear", None))
-        wishlist: tuple[_Row, ...] = (("wishlist_open", "log", 0.0),)
+        """Name and value of who has no event, of each column of :attr:`Visits.users`."""
+        more: tuple[_Row, ...] = (("sessions", 0.0), ("sessions_28d", 0.0))
+        minutes: tuple[_Row, ...] = (("session_minutes", None),)
+        types: tuple[_Row, ...] = (("session_purchases", None), ("days_since_event", None))
+        cart: tuple[_Row, ...] = (("cart_open", 0.0), ("cart_abandonment", None))
+        wishlist: tuple[_Row, ...] = (("wishlist_open", 0.0),)
         return (
-            ("engagement", "log", 0.0),
-            ("session_events", "log", None),
-            ("session_items", "log", None),
+            ("engagement", 0.0),
+            ("session_events", None),
+            ("session_items", None),
             *more * self.has_more,
             *minutes * self.has_length,
             *types * self.has_types,
@@ -91,13 +91,13 @@ class SessionPlan:
     @property
     def pair_rows(self) -> tuple[_Row, ...]:
         """The same of :attr:`Visits.pairs`."""
-        return tuple((f"{kind}_days", "log", None) for kind in ("cart", "wishlist") if getattr(self, kind))
+        return tuple((f"{kind}_days", None) for kind in ("cart", "wishlist") if getattr(self, kind))
 
     @property
     def clock_rows(self) -> tuple[_Row, ...]:
         """The same of :func:`clock`."""
-        holiday: tuple[_Row, ...] = (("holiday", "linear", None),)
-        return (*((name, "linear", None) for name in CLOCK), *holiday * bool(self.holidays))
+        holiday: tuple[_Row, ...] = (("holiday", None),)
+        return (*((name, None) for name in CLOCK), *holiday * bool(self.holidays))
 
 
 @dataclass(frozen=True)
@@ -209,7 +209,7 @@ def visits(plan: SessionPlan, events: pl.DataFrame, cut: int) -> Visits:
             pl.len().alias("sessions"),
             ((cut - pl.col("end")) / DAY <= RECENT_DAYS).sum().alias("sessions_28d"),
             *(pl.col(name).mean().alias(f"session_{name}") for name in means),
-            *(pl.col(name).mean() for name, _, _ in plan.clock_rows),
+            *(pl.col(name).mean() for name, _ in plan.clock_rows),
         )
     ]
     pairs = past.select(USER_ID, ITEM_ID).clear()
@@ -227,7 +227,7 @@ def visits(plan: SessionPlan, events: pl.DataFrame, cut: int) -> Visits:
             tables.append(decided.group_by(USER_ID).agg(cart_abandonment=(~in_time).mean()))
     for table in tables:
         users = users.join(table, on=USER_ID, how="left")
-    return Visits(users.select(USER_ID, *(name for name, _, _ in plan.user_rows)).sort(USER_ID), pairs)
+    return Visits(users.select(USER_ID, *(name for name, _ in plan.user_rows)).sort(USER_ID), pairs)
 
 
 def clock(time: pl.Expr, zone: str, holidays: Sequence[str] = ()) -> list[pl.Expr]:

@@ -104,7 +104,7 @@ def choose_ranker(
     for number, cut in enumerate(cuts(cfg, prepared)):
         known = data_before(data, cut, prepared.has_item_table)
         if number:  # its factors take seconds to fit again, its towers minutes
-            start_factors(early, known.log, known.tables, cfg.model)
+            start_factors(early, known.log, known.tables, cfg.model, cfg.seed)
         taken = snapshot(cfg, prepared, log, known, early, plan, cut, cut + horizon(cfg, prepared))
         snapshots.append(thin_out(taken, settings.training.negatives, number))
     window = snapshot(cfg, prepared, log, data, towers, plan, data.cut, microseconds(prepared.windows.test_start))

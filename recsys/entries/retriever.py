@@ -95,6 +95,7 @@ def variants(
     from recsys.data.dataset import fit_data
 
     switches: dict[str, dict[str, Any]] = {"content_only": {"use_ids": False}, "id_only": {"use_content": False}}
+    cfg = replace(cfg, ckpt_path=None)  # it is of the main model
     for name in cfg.evaluation.variants:
         model = replace(cfg.model, **switches[name])
         _, chosen = choose_epochs(cfg, prepared, log, model, tracked, folder / name)

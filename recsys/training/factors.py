@@ -32,8 +32,8 @@ def fit_item_factors(
     confidence: float,
     decay: float,
     regularization: float,
+    seed: int,
     iterations: int = 10,
-    seed: int = 0,
 ) -> ItemFactors:
     """Factorise users by items with the library ``implicit``; every event of the log counts, older ones less.
 
@@ -43,8 +43,8 @@ def fit_item_factors(
         confidence: Of the last event.
         decay: Power of the age in months that it falls with.
         regularization: Weight of the squared norms.
-        iterations: Alternating sweeps over users and items.
         seed: Of the first factors.
+        iterations: Alternating sweeps over users and items.
     """
     from implicit.cpu.als import AlternatingLeastSquares
     from scipy.sparse import coo_matrix

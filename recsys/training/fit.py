@@ -114,7 +114,7 @@ def fit_retriever(
         world_size=trainer.world_size,
     )
     if model_config.use_ids:  # a content-only model has neither prior nor factors of its own for an item
-        start_from_log(model, log, tables, model_config)
+        start_from_log(model, log, tables, model_config, seed)
     rates = LearningRates(
         training.learning_rate,
         training.embedding_learning_rate,
@@ -125,15 +125,15 @@ def fit_retriever(
     return course.run(task, batches, ckpt_path)
 
 
-def start_from_log(model: TwoTower, log: InteractionLog, tables: FeatureTables, config: ModelConfig) -> None:
+def start_from_log(model: TwoTower, log: InteractionLog, tables: FeatureTables, config: ModelConfig, seed: int) -> None:
     """Set what a model knows before its first step: how popular the items of the window are, and their factors."""
     first = log.relevant & (log.repeats == 0)
     buyers = torch.bincount(log.item[first], minlength=log.n_items).cpu()
     model.item_tower.start_from_popularity(tables.item["item_id"].cpu(), buyers)
-    start_factors(model, log, tables, config)
+    start_factors(model, log, tables, config, seed)
 
 
-def start_factors(model: TwoTower, log: InteractionLog, tables: FeatureTables, config: ModelConfig) -> None:
+def start_factors(model: TwoTower, log: InteractionLog, tables: FeatureTables, config: ModelConfig, seed: int) -> None:
     """Fit the item factors of a window, which no step trains, and put them into a model."""
     if not (config.factor_width and config.use_ids):
         return
@@ -143,6 +143,7 @@ def start_factors(model: TwoTower, log: InteractionLog, tables: FeatureTables, c
         confidence=config.factor_confidence,
         decay=config.factor_decay,
         regularization=config.factor_regularization,
+        seed=seed,
     )
     spread = 1.0 / max(fitted.spread, 1e-9)
     model.fold_in.start_from(tables.item["item_id"].cpu(), fitted.factors, config.factor_regularization, spread)

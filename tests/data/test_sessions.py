@@ -172,7 +172,7 @@ def test_plan_is_what_the_data_have() -> None:
     assert plan_sessions(replace(wanted, holidays=("2024-12-25",)), SHOP).holidays == ()
     bare = plan_sessions(wanted, SHOP.drop("event_type", "basket_id")[-1:])
     assert (bare.by_basket, bare.has_types, bare.has_length, bare.has_more) == (False, False, False, False)
-    names = [name for name, _, _ in bare.user_rows]
+    names = [name for name, _ in bare.user_rows]
     assert names == ["engagement", "session_events", "session_items", *CLOCK]
     assert bare.pair_rows == ()
     assert SessionPlan.from_plain(json.loads(json.dumps(asdict(plan)))) == plan
@@ -278,6 +278,6 @@ def test_few_events_and_equal_times_have_answers(n) -> None:
     events = log([(1, 10, 3, None)] * n)
     plan = plan_sessions(SessionPlan(), events)
     found = visits(plan, events, microseconds(CUT))
-    assert found.users.columns == ["user_id", *(name for name, _, _ in plan.user_rows)]
+    assert found.users.columns == ["user_id", *(name for name, _ in plan.user_rows)]
     assert len(found.users) == min(n, 1)
     assert len(visits(plan, events, 0).users) == 0

@@ -6,7 +6,7 @@ from recsys.models.fold_in import FoldIn
 from recsys.training.factors import fit_item_factors
 from tests.training.conftest import BRANDS, PER_BRAND, USERS
 
-SETTINGS = {"confidence": 2.0, "decay": 0.5, "regularization": 1.0}
+SETTINGS = {"confidence": 2.0, "decay": 0.5, "regularization": 1.0, "seed": 0}
 
 
 def test_items_bought_by_the_same_users_get_like_factors(little):

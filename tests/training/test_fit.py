@@ -174,10 +174,10 @@ def test_loss_and_temperature_are_logged(little, tmp_path):
 def test_factors_are_fitted_again_and_nothing_else_moves(little):
     torch.manual_seed(0)
     model = make_model(little.inputs, list(little.tables.context), MODEL, sparse=True)
-    start_from_log(model, little.log, little.tables, MODEL)
+    start_from_log(model, little.log, little.tables, MODEL, 0)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     early = little.log.between(None, int(little.log.time.median()))
-    start_factors(model, early, little.tables, MODEL)
+    start_factors(model, early, little.tables, MODEL, 0)
     changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
     assert changed
     assert all("fold_in" in name for name in changed)
