@@ -40,13 +40,16 @@ from recsys.bundle.ranking import EVENT_COLUMNS, Ranking
 from recsys.bundle.reader import Bundle
 from recsys.bundle.requests import ASOF, ASOF_COLUMN, ELIGIBLE, UserInputs, item_table, microseconds
 from recsys.bundle.sample import golden_sample
+from recsys.bundle.segments import FreshSegments, item_values
 from recsys.bundle.towers import CHUNK
-from recsys.columns import ITEM_ID, USER_ID
+from recsys.columns import ITEM_ID, USER_ID, VALUE
 from recsys.data.encode import Encoder
 from recsys.data.ranking_state import RankingState
 from recsys.data.ranking_store import save_state
 from recsys.data.recent import HISTORY, REQUEST
 from recsys.errors import BundleError
+from recsys.segments.model import SegmentModel
+from recsys.segments.store import save_segments
 
 LIBRARIES = ("torch", "numpy", "polars", "faiss-cpu")
 
@@ -104,6 +107,7 @@ def export_bundle(
     index: str = "hnsw",
     min_index_recall: float = 0.99,
     second: SecondStage | None = None,
+    segments: SegmentModel | None = None,
 ) -> Manifest:
     """Write a bundle and return its manifest; an existing folder is replaced at the end, or not at all.
 
@@ -124,6 +128,7 @@ def export_bundle(
         index: ``ivf``, ``hnsw`` or ``flat``.
         min_index_recall: Least recall@100 of the index against exact search.
         second: Ranker and what it reads; None for retrieval alone.
+        segments: Where users have ``segment_KIND`` attributes: what puts strangers into segments.
 
     Raises:
         BundleError: A compiled tower differs from the eager one, the index finds too little, or the folder cannot
@@ -132,10 +137,14 @@ def export_bundle(
     target = Path(folder)
     towers = {"user": serving_copy(user_tower), "item": serving_copy(item_tower)}
     scripted = {side: script(tower) for side, tower in towers.items()}
-    past = _stored(events.filter(pl.col("timestamp") < cut), users, items, history, second is not None)
+    events = events.filter(pl.col(TIMESTAMP) < cut)
+    past = _stored(events, users, items, history, second is not None)
+    catalogue = _catalogue(items, item_asof, eligible)
+    if segments is not None and VALUE in events.columns:
+        catalogue = catalogue.with_columns(item_values(events, items))
     with written_beside(target) as beside:
         users.write_parquet(beside / part.USERS)
-        _catalogue(items, item_asof, eligible).write_parquet(beside / part.CATALOGUE)
+        catalogue.write_parquet(beside / part.CATALOGUE)
         past.write_parquet(beside / part.HISTORIES)
         encoder.save(beside / part.VOCABULARIES)
         save_script(scripted["user"], beside / part.USER_TOWER)
@@ -144,7 +153,10 @@ def export_bundle(
         histories = Histories.load(beside / part.HISTORIES, len(users))
         table = item_table(encoder, items)
         kinds = {"user": _id_type(users[USER_ID]), "item": _id_type(items[ITEM_ID])}
-        inputs = UserInputs(encoder, users, table, histories, history, kinds["user"])
+        strangers = None
+        if segments is not None:
+            strangers = FreshSegments.load(save_segments(segments, beside / part.SEGMENTS), catalogue)
+        inputs = UserInputs(encoder, users, table, histories, history, kinds["user"], strangers)
         now = microseconds(cut, "cut")
 
         item_inputs = {name: column[1:-1] for name, column in table.items()}

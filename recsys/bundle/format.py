@@ -33,6 +33,7 @@ CARD = "model_card.md"
 RANKER = "ranker.pt"
 RANKING = "ranking"
 TYPICAL = "typical.json"
+SEGMENTS = "segments"
 
 REQUIRED = (
     USER_TOWER, ITEM_TOWER, USER_EMBEDDINGS, ITEM_EMBEDDINGS, INDEX, CATALOGUE, USERS, HISTORIES,

@@ -55,9 +55,10 @@ def ranker_cases(ranking: Ranking, inputs: UserInputs, vectors: Tensor, now: int
     """Return inputs of the ranker: pairs of known users, of one without any past, and some without any feature."""
     rows = [row % len(inputs.users) for row in range(CASE_USERS)]  # a program is not made for several from one alone
     ids = inputs.users[USER_ID].gather(rows).to_list()
-    asked = ranking.requests(rows, [NOTHING] * len(rows), now, vectors[rows], inputs.people(ids))
+    nobody = [NOTHING] * len(rows)
+    asked = ranking.requests(rows, nobody, now, vectors[rows], inputs.people(ids, rows, nobody, [now] * len(rows)))
     pairs = ranking.candidates(asked)
-    stranger = ranking.requests([-1], [NOTHING], now, vectors[:1], inputs.people([None]))
+    stranger = ranking.requests([-1], [NOTHING], now, vectors[:1], inputs.people([None], [-1], [NOTHING], [now]))
     strange = ranking.candidates(stranger)
     odd = ranking.inputs(asked, pairs, torch.linspace(0, len(pairs) - 1, 7).long())
     read = {name: column for name, column in odd.items() if name != REQUEST}  # which is no feature but a place

@@ -189,7 +189,8 @@ class Bundle:
             if self.ranking is None:
                 found = self.retrieve(vectors, max(ks[chunk]), dropped)
             else:
-                asked = self.ranking.requests(rows, fresh[chunk], now, vectors, self._towers.inputs.people(ids[chunk]))
+                people = self._towers.inputs.people(ids[chunk], rows, fresh[chunk], [now] * len(rows))
+                asked = self.ranking.requests(rows, fresh[chunk], now, vectors, people)
                 found = self._best(self.ranking, asked, vectors, ks[chunk], dropped)
             answers.append(self._answer(ids[chunk], ks[chunk], *found))
         return pl.concat(answers)
@@ -250,7 +251,8 @@ class Bundle:
     ) -> Requests:
         rows = self._rows_of_users(ids)
         vectors = self._vectors(ids, rows, fresh, now, None, stored=stored)
-        return ranking.requests(rows, fresh, now, vectors, self._towers.inputs.people(ids))
+        people = self._towers.inputs.people(ids, rows, fresh, [now] * len(rows))
+        return ranking.requests(rows, fresh, now, vectors, people)
 
     def _vectors(
         self,

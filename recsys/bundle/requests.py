@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from recsys.bundle.histories import NOTHING, Fresh, Histories
+from recsys.bundle.segments import FreshSegments
 from recsys.columns import ITEM_ID, TIMESTAMP, USER_ID
 from recsys.data.encode import Encoder
 from recsys.errors import BundleError
@@ -41,6 +42,7 @@ class UserInputs:
         histories: The stored past.
         length: L of the model.
         user_type: ``int`` or ``str``.
+        segments: Of people whom the bundle does not know; None where segments are no attributes.
     """
 
     encoder: Encoder
@@ -49,16 +51,27 @@ class UserInputs:
     histories: Histories
     length: int
     user_type: str
+    segments: FreshSegments | None = None
 
     @property
     def n_items(self) -> int:
         """N; as an item row it stands for an item that the bundle does not know."""
         return len(next(iter(self.table.values()))) - 2
 
-    def people(self, user_ids: Sequence[Id | None]) -> dict[str, Tensor]:
-        """Return the encoded features of users, ``[B]`` or ``[B, slots]``; missing ones for who is unknown."""
+    def people(
+        self, user_ids: Sequence[Id | None], rows: Sequence[int], fresh: Sequence[Fresh], now: Sequence[int]
+    ) -> dict[str, Tensor]:
+        """Return the encoded features of users, ``[B]`` or ``[B, slots]``; arguments as :meth:`build` takes them.
+
+        The attributes of who is unknown are missing, but for segments, which follow from the fresh events.
+        """
         asked = pl.DataFrame({USER_ID: pl.Series(list(user_ids), dtype=DTYPES[self.user_type])})
-        return self.encoder.encode(asked.join(self.users, on=USER_ID, how="left", maintain_order="left"), "user")
+        found = asked.join(self.users, on=USER_ID, how="left", maintain_order="left")
+        if self.segments is not None and min(rows, default=0) < 0:
+            unknown = pl.Series([row < 0 for row in rows])
+            theirs = self.segments.attributes(fresh, now)
+            found = found.with_columns(found[column.name].zip_with(~unknown, column) for column in theirs)
+        return self.encoder.encode(found, "user")
 
     def build(
         self,
@@ -78,7 +91,7 @@ class UserInputs:
             context: B rows of context columns; missing columns are missing values, but ``timestamp`` is then
                 ``now``. None: a batch job, which has no hour and no store.
         """
-        inputs = self.people(user_ids)
+        inputs = self.people(user_ids, rows, fresh, now)
 
         # Without a context it is a batch job: its own hour of the day says nothing about the customers'.
         moment = pl.DataFrame({"asof/row": range(len(user_ids))})

@@ -12,6 +12,7 @@ from recsys.bundle.format import Manifest
 from recsys.bundle.histories import Fresh, Histories
 from recsys.bundle.parts import read_tower, run_tower
 from recsys.bundle.requests import ASOF_COLUMN, Id, UserInputs, item_table
+from recsys.bundle.segments import FreshSegments
 from recsys.data.encode import Encoder
 from recsys.errors import BundleError
 
@@ -39,7 +40,9 @@ class Towers:
         encoder = Encoder.load(folder / part.VOCABULARIES)
         table = item_table(encoder, items)
         histories = Histories.load(folder / part.HISTORIES, manifest.n_users)
-        self.inputs = UserInputs(encoder, users, table, histories, manifest.history_length, manifest.user_id_type)
+        segments = FreshSegments.load(folder / part.SEGMENTS, items) if (folder / part.SEGMENTS).is_dir() else None
+        length, user_type = manifest.history_length, manifest.user_id_type
+        self.inputs = UserInputs(encoder, users, table, histories, length, user_type, segments)
         self._asof = {name: torch.from_numpy(items[column].to_numpy().copy()) for name, column in ASOF_COLUMN.items()}
 
     @property

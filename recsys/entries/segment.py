@@ -28,7 +28,7 @@ def run(cfg: Config) -> "SegmentModel":
 
     from recsys.data.dataset import microseconds
     from recsys.data.prepared import prepare
-    from recsys.segments.model import fit_segments
+    from recsys.segments.fit import fit_segments
     from recsys.segments.report import assign_all, print_segments, segment_report
     from recsys.segments.report_page import write_segments_html
     from recsys.segments.store import save_segments, write_table
@@ -66,7 +66,7 @@ def segment_groups(cfg: Config, prepared: "Prepared", cut: int) -> "dict[str, Te
     import torch
 
     from recsys.data.dataset import microseconds
-    from recsys.segments.model import fit_segments
+    from recsys.segments.fit import fit_segments
 
     kinds = cfg.segments.slices
     if not kinds:

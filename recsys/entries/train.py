@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from recsys.data.prepared import Prepared
     from recsys.evaluation.report import Comparison
     from recsys.models.two_tower import TwoTower
+    from recsys.segments.model import SegmentModel
     from recsys.tracking.run import Run
 
 
@@ -71,7 +72,7 @@ def run(cfg: Config) -> TrainResult | None:
     check_paths(cfg.data)  # a mistyped path shall not leave a run, or even a store, behind
     with start_run(cfg.tracking) as tracked:
         console.rule("data")
-        prepared = with_segments(prepare(cfg.data), cfg.segments, cfg.seed)
+        prepared, segments = with_segments(prepare(cfg.data), cfg.segments, cfg.seed)
         if first:
             note_access(cfg, prepared, "train")
         looked_at = data_report(prepared)
@@ -118,7 +119,7 @@ def run(cfg: Config) -> TrainResult | None:
             return None
         second = served(cfg, prepared, log, data, model, stage, rankers[MAIN]) if stage else None
         found = {cfg.objective.metric: best}
-        bundle = export(cfg, prepared, data, model, second, folder / "bundle", "train_val", found)
+        bundle = export(cfg, prepared, segments, data, model, second, folder / "bundle", "train_val", found)
 
         loaded = Bundle.load(bundle)
         if stage and second:
@@ -137,7 +138,7 @@ def run(cfg: Config) -> TrainResult | None:
             if stage:  # the ids of other vocabularies mean nothing to the ranker of before
                 ranker = fit_again(cfg, data, stage, tracked, folder / "checkpoints" / "everything_ranker")
                 second = served(cfg, prepared, log, data, model, stage, ranker)
-            bundle = export(cfg, prepared, data, model, second, folder / "bundle", "all", metrics)
+            bundle = export(cfg, prepared, segments, data, model, second, folder / "bundle", "all", metrics)
             if stage and second:
                 loaded = Bundle.load(bundle)
                 check_served(loaded, prepared, log, data, model, second, cfg.model.history)
@@ -155,6 +156,7 @@ def run(cfg: Config) -> TrainResult | None:
 def export(
     cfg: Config,
     prepared: "Prepared",
+    segments: "SegmentModel | None",
     data: "FittedData",
     model: "TwoTower",
     second: "SecondStage | None",
@@ -186,6 +188,7 @@ def export(
         index=cfg.bundle.index,
         min_index_recall=cfg.bundle.min_index_recall,
         second=second,
+        segments=segments,
     )
     return folder
 

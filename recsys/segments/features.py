@@ -10,25 +10,28 @@ from recsys.data.dataset import microseconds
 from recsys.data.prepared import Prepared
 from recsys.errors import ConfigError
 from recsys.features import Feature, FeatureSpec
-from recsys.segments.model import NO_EVENTS, fit_segments
+from recsys.segments.fit import fit_segments
+from recsys.segments.model import PREFIX, SegmentModel
 
-PREFIX = "segment_"
 CUTS_KEPT = 8
 """Cuts whose users stay in memory; snapshots and refits ask for the same few again and again."""
 
 
-def with_segments(prepared: Prepared, settings: SegmentsConfig, seed: int) -> Prepared:
+def with_segments(prepared: Prepared, settings: SegmentsConfig, seed: int) -> tuple[Prepared, SegmentModel | None]:
     """Give users the attributes ``segment_rfm`` and so on for each kind of ``settings.features``, as of any cut.
 
     The segments are fitted once, on the training window, so that a name means the same at every cut; who is in which
     follows from the events before the cut alone. Users without an event have no segment.
+
+    Returns:
+        The prepared data with these attributes, and the segments; as it was, and None, where none are asked for.
 
     Raises:
         ConfigError: An attribute has the name already, or a kind needs attributes that the users do not have.
         DataError: Nobody has bought in the training window.
     """
     if not settings.features:
-        return prepared
+        return prepared, None
     taken = {f.name for f in prepared.spec} | set(prepared.users.columns)
     for kind in settings.features:
         if PREFIX + kind in taken:
@@ -53,9 +56,7 @@ def with_segments(prepared: Prepared, settings: SegmentsConfig, seed: int) -> Pr
 
     @lru_cache(CUTS_KEPT)
     def users_at(cut: int) -> pl.DataFrame:
-        found = model.assign(prepared.events, prepared.users, cut).select(model.kinds)
-        known = found.select(pl.when(pl.col(kind) != NO_EVENTS).then(kind).alias(PREFIX + kind) for kind in model.kinds)
-        return prepared.users.hstack(known)
+        return prepared.users.hstack(model.attributes(prepared.events, prepared.users, cut))
 
     added = (Feature(PREFIX + kind, "user", "id") for kind in model.kinds)
-    return replace(prepared, spec=FeatureSpec((*prepared.spec, *added)), users_at=users_at)
+    return replace(prepared, spec=FeatureSpec((*prepared.spec, *added)), users_at=users_at), model

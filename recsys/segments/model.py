@@ -1,21 +1,19 @@
-"""All segments of a shop: fitted as of one cut, assigned to anybody as of any later one."""
+"""All segments of a shop, assigned to anybody as of any cut; reading them needs polars and NumPy alone."""
 
 from dataclasses import dataclass
 
-import numpy as np
 import polars as pl
 
 from recsys.columns import USER_ID
-from recsys.config.schema import SegmentsConfig
-from recsys.data.dataset import as_time
-from recsys.errors import DataError
 from recsys.segments.behaviour import behaviour
-from recsys.segments.clusters import Clustering, Space, fit_kmeans, fit_space, fit_tree
-from recsys.segments.demographic import DemographicGroups, fit_demographic
-from recsys.segments.intent import IntentRules, fit_intent
-from recsys.segments.rfm import RfmScale, fit_rfm
+from recsys.segments.clusters import Clustering, Space
+from recsys.segments.demographic import DemographicGroups
+from recsys.segments.intent import IntentRules
+from recsys.segments.rfm import RfmScale
 
 CLUSTERINGS = ("kmeans", "ward", "complete")
+PREFIX = "segment_"
+"""What the names of segments begin with where they are attributes of users."""
 NO_EVENTS = "no_events"
 """Segment of users without an event before the cut; they have a demographic group all the same."""
 NO_PURCHASES = "no_purchases"
@@ -76,6 +74,17 @@ class SegmentModel:
         scores = [column for column in found.columns if column.startswith("rfm_")]
         return found.select(USER_ID, *scores, *self.kinds)
 
+    def attributes(self, events: pl.DataFrame, users: pl.DataFrame, cut: int) -> pl.DataFrame:
+        """Return the segments of users as attributes, one column ``segment_KIND`` each, null for who has no event.
+
+        Args:
+            events: As :meth:`assign` takes them.
+            users: Likewise.
+            cut: Likewise.
+        """
+        found = self.assign(events, users, cut)
+        return found.select(pl.when(pl.col(kind) != NO_EVENTS).then(kind).alias(PREFIX + kind) for kind in self.kinds)
+
     def describe(self, table: pl.DataFrame) -> pl.DataFrame:
         """Return ``user_id`` and what follows from behaviour, for each row of a table from :meth:`behaviour`."""
         found = table.select(USER_ID)
@@ -92,68 +101,3 @@ class SegmentModel:
         if self.intent is not None:
             found = found.with_columns(self.intent.assign(table))
         return found
-
-
-def fit_segments(
-    events: pl.DataFrame,
-    users: pl.DataFrame,
-    cut: int,
-    settings: SegmentsConfig,
-    *,
-    relevant: tuple[str, ...] = (),
-    seed: int = 42,
-) -> SegmentModel:
-    """Fit every kind of ``settings.kinds`` on the events before a cut; the order of rows plays no part.
-
-    Args:
-        events: Prepared events; those at or after the cut are not read.
-        users: Prepared users; of their attributes those of users with an event before the cut.
-        cut: Microseconds since 1970 UTC.
-        settings: What is fitted, and how.
-        relevant: Event types that count as purchases; empty: all.
-        seed: Of the sample that clusters are found in, and of K-Means.
-
-    Raises:
-        ConfigError: ``settings.demographics`` names no attribute of the users.
-        DataError: Nobody has bought before the cut.
-    """
-    cart_types = tuple(settings.cart_types)
-    table = behaviour(events, cut, relevant, cart_types)
-    buyers = table.filter(pl.col("frequency") > 0)
-    if buyers.is_empty():
-        kinds = f" of the types {', '.join(relevant)}" if relevant else ""
-        raise DataError(
-            f"segments: no event{kinds} before {as_time(cut).isoformat()}, so there is nobody to fit them on; check"
-            " data.relevant and data.split."
-        )
-    wanted = set(settings.kinds)
-    methods = [name for name in CLUSTERINGS if name in wanted]
-    space, clusterings = None, {}
-    if methods:
-        space = fit_space(buyers)
-        drawn = np.sort(np.random.default_rng(seed).permutation(len(buyers))[: settings.sample])
-        points = space.points(buyers[drawn])
-        for name in methods:
-            if name == "kmeans":
-                clusterings[name] = fit_kmeans(
-                    points,
-                    settings.ks,
-                    seeds=settings.seeds,
-                    seed=seed,
-                    min_share=settings.min_share,
-                    min_stability=settings.min_stability,
-                )
-            else:
-                clusterings[name] = fit_tree(points, settings.ks, name, min_share=settings.min_share)
-    return SegmentModel(
-        cut=cut,
-        relevant=tuple(relevant),
-        cart_types=cart_types,
-        space=space,
-        clusterings=clusterings,
-        rfm=fit_rfm(table) if "rfm" in wanted else None,
-        demographic=fit_demographic(users, table, settings.demographics, settings.min_share)
-        if "demographic" in wanted
-        else None,
-        intent=fit_intent(table, settings.recent_days) if "intent" in wanted else None,
-    )

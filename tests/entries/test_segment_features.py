@@ -15,7 +15,7 @@ from recsys.entries.ranker import crosses, ranker_ids, with_ids
 from recsys.entries.snapshots import group_codes, snapshot
 from recsys.errors import ConfigError
 from recsys.segments.features import with_segments
-from recsys.segments.model import fit_segments
+from recsys.segments.fit import fit_segments
 
 SETTINGS = SegmentsConfig(features=["rfm", "kmeans", "intent"], ks=[2, 3, 4])
 NAMES = ["segment_rfm", "segment_kmeans", "segment_intent"]
@@ -23,11 +23,13 @@ NAMES = ["segment_rfm", "segment_kmeans", "segment_intent"]
 
 @pytest.fixture(scope="module")
 def prepared(first_stage: Any) -> Any:
-    return with_segments(first_stage.prepared, SETTINGS, 1)
+    return with_segments(first_stage.prepared, SETTINGS, 1)[0]
 
 
 def test_off_by_default(first_stage: Any) -> None:
-    assert with_segments(first_stage.prepared, SegmentsConfig(), 1) is first_stage.prepared
+    found, segments = with_segments(first_stage.prepared, SegmentsConfig(), 1)
+    assert found is first_stage.prepared
+    assert segments is None
 
 
 def test_users_have_their_segments_as_of_any_cut(first_stage: Any, prepared: Any) -> None:
@@ -51,7 +53,7 @@ def test_what_happens_at_or_after_a_cut_is_not_known(first_stage: Any, prepared:
         user_id=pl.when(late).then(pl.col("user_id").reverse()).otherwise("user_id"),
         value=pl.when(late).then(1e6).otherwise("value"),
     )
-    other = with_segments(replace(plain, events=changed), SETTINGS, 1)
+    other, _ = with_segments(replace(plain, events=changed), SETTINGS, 1)
     cut = microseconds(plain.windows.test_start)
     for when in (cut, cut - 30 * DAY):
         assert_frame_equal(prepared.users_as_of(when), other.users_as_of(when))

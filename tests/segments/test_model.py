@@ -11,7 +11,7 @@ from sklearn.metrics import adjusted_rand_score
 
 from recsys.config.schema import SEGMENTS, SegmentsConfig
 from recsys.errors import DataError
-from recsys.segments.model import fit_segments
+from recsys.segments.fit import fit_segments
 from recsys.segments.store import load_segments, save_segments
 from tests.segments.conftest import START, micros
 

@@ -9,7 +9,7 @@ from recsys.data.dataset import microseconds
 from recsys.data.prepared import prepare
 from recsys.errors import DataError
 from recsys.segments.clusters import Space
-from recsys.segments.model import fit_segments
+from recsys.segments.fit import fit_segments
 from recsys.segments.report import _traits, assign_all, number, print_segments, segment_report
 from recsys.segments.report_page import render_segments, write_segments_html
 

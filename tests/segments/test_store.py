@@ -5,7 +5,7 @@ import pytest
 
 from recsys.config.schema import SegmentsConfig
 from recsys.errors import DataError
-from recsys.segments.model import fit_segments
+from recsys.segments.fit import fit_segments
 from recsys.segments.store import load_segments, save_segments, write_table
 from tests.segments.conftest import micros
 

@@ -1,0 +1,79 @@
+"""Fits the segments of a shop as of one cut."""
+
+import numpy as np
+import polars as pl
+
+from recsys.config.schema import SegmentsConfig
+from recsys.data.dataset import as_time
+from recsys.errors import DataError
+from recsys.segments.behaviour import behaviour
+from recsys.segments.clusters import fit_kmeans, fit_space, fit_tree
+from recsys.segments.demographic import fit_demographic
+from recsys.segments.intent import fit_intent
+from recsys.segments.model import CLUSTERINGS, SegmentModel
+from recsys.segments.rfm import fit_rfm
+
+
+def fit_segments(
+    events: pl.DataFrame,
+    users: pl.DataFrame,
+    cut: int,
+    settings: SegmentsConfig,
+    *,
+    relevant: tuple[str, ...] = (),
+    seed: int = 42,
+) -> SegmentModel:
+    """Fit every kind of ``settings.kinds`` on the events before a cut; the order of rows plays no part.
+
+    Args:
+        events: Prepared events; those at or after the cut are not read.
+        users: Prepared users; of their attributes those of users with an event before the cut.
+        cut: Microseconds since 1970 UTC.
+        settings: What is fitted, and how.
+        relevant: Event types that count as purchases; empty: all.
+        seed: Of the sample that clusters are found in, and of K-Means.
+
+    Raises:
+        ConfigError: ``settings.demographics`` names no attribute of the users.
+        DataError: Nobody has bought before the cut.
+    """
+    cart_types = tuple(settings.cart_types)
+    table = behaviour(events, cut, relevant, cart_types)
+    buyers = table.filter(pl.col("frequency") > 0)
+    if buyers.is_empty():
+        kinds = f" of the types {', '.join(relevant)}" if relevant else ""
+        raise DataError(
+            f"segments: no event{kinds} before {as_time(cut).isoformat()}, so there is nobody to fit them on; check"
+            " data.relevant and data.split."
+        )
+    wanted = set(settings.kinds)
+    methods = [name for name in CLUSTERINGS if name in wanted]
+    space, clusterings = None, {}
+    if methods:
+        space = fit_space(buyers)
+        drawn = np.sort(np.random.default_rng(seed).permutation(len(buyers))[: settings.sample])
+        points = space.points(buyers[drawn])
+        for name in methods:
+            if name == "kmeans":
+                clusterings[name] = fit_kmeans(
+                    points,
+                    settings.ks,
+                    seeds=settings.seeds,
+                    seed=seed,
+                    min_share=settings.min_share,
+                    min_stability=settings.min_stability,
+                )
+            else:
+                clusterings[name] = fit_tree(points, settings.ks, name, min_share=settings.min_share)
+    return SegmentModel(
+        cut=cut,
+        relevant=tuple(relevant),
+        cart_types=cart_types,
+        space=space,
+        clusterings=clusterings,
+        rfm=fit_rfm(table) if "rfm" in wanted else None,
+        demographic=fit_demographic(users, table, settings.demographics, settings.min_share)
+        if "demographic" in wanted
+        else None,
+        intent=fit_intent(table, settings.recent_days) if "intent" in wanted else None,
+    )
