@@ -216,6 +216,26 @@ def union(lists: Mapping[str, Tensor], limit: int, shares: Mapping[str, float] |
     return Candidates(query, item, rank)
 
 
+def with_pairs(found: Candidates, query: Tensor, item: Tensor) -> Candidates:
+    """Add pairs that no source named, such as what was shown; those that are there already stay as they are.
+
+    Args:
+        found: Candidates of B requests.
+        query: Requests of the further pairs, int64 ``[E]`` in [0, B).
+        item: Their items, int64 ``[E]``; the pairs are distinct.
+    """
+    span = int(torch.cat([found.item, item]).max()) + 1 if len(found) + len(item) else 1
+    further = ~torch.isin(query * span + item, found.query * span + found.item)
+    joined = torch.cat([found.query, query[further]])
+    order = joined.argsort(stable=True)
+    nowhere = torch.zeros(int(further.sum()), dtype=torch.int32)
+    return Candidates(
+        joined[order],
+        torch.cat([found.item, item[further]])[order],
+        {name: torch.cat([rank, nowhere])[order] for name, rank in found.rank.items()},
+    )
+
+
 def _best(asked: Asked, k: int, scores: Callable[[Tensor], Tensor], eligible: Tensor, seen: bool = False) -> Tensor:
     """Return the best eligible items by ``scores`` of a chunk of requests ``[b, N]``, where -inf stands for none."""
     out = torch.full((len(asked), k), NONE)

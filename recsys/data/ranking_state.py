@@ -30,6 +30,7 @@ from recsys.data.candidates import (
     own_history,
     popular,
     union,
+    with_pairs,
 )
 from recsys.data.log import InteractionLog
 from recsys.data.pair_features import ItemState, PairState, UserState, item_state, pair_features, users_as_of
@@ -158,16 +159,21 @@ class RankingState:
         """
         return users_as_of(self.plan, self.items.table, events, self.cut if cut is None else cut)
 
-    def pairs(self, asked: Asked, users: UserState, user_ids: pl.Series) -> RankerPairs:
+    def pairs(
+        self, asked: Asked, users: UserState, user_ids: pl.Series, also: tuple[Tensor, Tensor] | None = None
+    ) -> RankerPairs:
         """Find the candidates of B requests and compute their features.
 
         Args:
             asked: The requests; their vectors are divided by the temperature of the retriever.
             users: What their users did.
             user_ids: Their names in ``users``, ``[B]``.
+            also: Request and item of pairs that are candidates whether or not a source names them.
         """
         lists = {name: source(asked, self.candidate_plan.sizes[name]) for name, source in self.sources().items()}
         found = union(lists, self.candidate_plan.limit, self.candidate_plan.shares)
+        if also is not None:
+            found = with_pairs(found, *also)
         numbers = self.features(asked, users, user_ids, found)
         return RankerPairs(found.query, found.item, self.names, numbers, lists, found, len(asked))
 

@@ -64,6 +64,7 @@ class Snapshot:
         lost: As in :class:`RankingSet`.
         cut: Microseconds since 1970 UTC; what is known of the users was known then.
         recent: What the users had last before the cut; None without attention.
+        shown: Pairs that the user was shown in the horizon and did not take, bool ``[P]``; None where nobody knows.
     """
 
     users: Tensor
@@ -76,6 +77,7 @@ class Snapshot:
     lost: int
     cut: int
     recent: Recent | None = None
+    shown: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.query)
@@ -88,6 +90,7 @@ def take_snapshot(
     n_items: int,
     cut: int,
     recent: Recent | None = None,
+    shown: Tensor | None = None,
 ) -> Snapshot:
     """Label pairs.
 
@@ -98,6 +101,7 @@ def take_snapshot(
         n_items: N.
         cut: As of which the pairs were made, microseconds since 1970 UTC.
         recent: Of the requests, for attention.
+        shown: What was shown in the horizon and not taken, distinct like a truth; None where nobody knows.
     """
     starts = accumulate((part.requests for part in pairs), initial=0)
     query = torch.cat([part.query + start for part, start in zip(pairs, starts, strict=False)])
@@ -106,21 +110,26 @@ def take_snapshot(
     labels = torch.stack([torch.isin(keys, truth).float() for truth in truths], 1)
     lost = int(torch.isin(truths[0] // n_items, users).sum()) - int(labels[:, 0].sum())
     numbers = torch.cat([part.numbers for part in pairs])
-    return Snapshot(users, query, item, pairs[0].names, numbers, labels, torch.ones(len(query)), lost, cut, recent)
+    rate = torch.ones(len(query))
+    seen = None if shown is None else torch.isin(keys, shown)
+    return Snapshot(users, query, item, pairs[0].names, numbers, labels, rate, lost, cut, recent, seen)
 
 
 def thin_out(snapshot: Snapshot, share: float, seed: int) -> Snapshot:
-    """Keep the pairs with a label, and a share of the others in (0, 1]."""
-    positive = (snapshot.labels > 0).any(1)
+    """Keep the pairs with a label or that were shown and not taken, and a share of the others in (0, 1]."""
+    sure = (snapshot.labels > 0).any(1)
+    if snapshot.shown is not None:
+        sure |= snapshot.shown
     drawn = torch.rand(len(snapshot), generator=torch.Generator().manual_seed(seed)) < share
-    rows = (positive | drawn).nonzero().squeeze(1)
+    rows = (sure | drawn).nonzero().squeeze(1)
     return replace(
         snapshot,
         query=snapshot.query[rows],
         item=snapshot.item[rows],
         numbers=snapshot.numbers[rows],
         labels=snapshot.labels[rows],
-        rate=snapshot.rate[rows] * torch.where(positive[rows], 1.0, share),
+        rate=snapshot.rate[rows] * torch.where(sure[rows], 1.0, share),
+        shown=None if snapshot.shown is None else snapshot.shown[rows],
     )
 
 
@@ -137,6 +146,7 @@ def of_users(snapshot: Snapshot, start: int, end: int) -> Snapshot:
         labels=snapshot.labels[first:last],
         rate=snapshot.rate[first:last],
         recent=None if recent is None else Recent(recent.item[start:end], recent.age[start:end]),
+        shown=None if snapshot.shown is None else snapshot.shown[first:last],
     )
 
 

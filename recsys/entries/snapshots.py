@@ -130,10 +130,13 @@ def snapshot(
     plan: "PairPlan",
     cut: int,
     until: int,
+    *,
+    add_shown: bool = True,
 ) -> "Snapshot":
     """Collect candidates with features as of ``cut``, and what was taken in ``[cut, until)``.
 
-    Only users who took something take part, the first ``max_users`` of a random order.
+    Only users who took something take part, the first ``max_users`` of a random order. What they were shown in that
+    time and did not take is among their candidates with ``add_shown``: to learn from, not to measure by.
     """
     import torch
 
@@ -150,9 +153,12 @@ def snapshot(
     vectors = state.vectors[:0]  # of nobody
     if len(users):
         vectors = embed_users(towers, log, data.tables, users, cut, cfg.model.history) / towers.temperature.detach()
-    pairs = list(pairs_of(prepared, log, state, users, vectors))
+    shown = shown_in(prepared, log.n_items, cut, until)
+    if shown is not None:
+        shown = shown[~torch.isin(shown, torch.cat(truths))]
+    pairs = list(pairs_of(prepared, log, state, users, vectors, shown if add_shown else None))
     recent = recent_items(asked_as_of(log, users, cut), state.history) if state.history else None
-    return take_snapshot(users, pairs, truths, log.n_items, cut, recent)
+    return take_snapshot(users, pairs, truths, log.n_items, cut, recent, shown)
 
 
 def truths_of(cfg: Config, prepared: "Prepared", log: "InteractionLog", start: int, end: int) -> "list[Tensor]":
@@ -169,6 +175,23 @@ def truths_of(cfg: Config, prepared: "Prepared", log: "InteractionLog", start: i
         is_task = torch.from_numpy((prepared.events[EVENT_TYPE] == task).fill_null(False).to_numpy().copy())
         truths.append(keys[inside & is_task].unique())
     return truths
+
+
+def shown_in(prepared: "Prepared", n_items: int, start: int, end: int) -> "Tensor | None":
+    """Return what users were shown in ``[start, end)``, as distinct ``user * N + item``; None without impressions."""
+    import torch
+
+    from recsys.columns import ITEM_ID, TIMESTAMP, USER_ID
+    from recsys.data.dataset import as_time
+
+    if prepared.impressions.is_empty():
+        return None
+    time = prepared.impressions[TIMESTAMP]
+    rows = prepared.impressions.filter((time >= as_time(start)) & (time < as_time(end)))
+    for frame, key in ((prepared.users, USER_ID), (prepared.items, ITEM_ID)):
+        rows = rows.join(frame.select(key).with_row_index(f"{key}_row"), on=key)
+    user, item = (torch.from_numpy(rows[f"{key}_row"].to_numpy().astype("int64")) for key in (USER_ID, ITEM_ID))
+    return (user * n_items + item).unique()
 
 
 def state_as_of(
@@ -236,9 +259,14 @@ def group_codes(
 
 
 def pairs_of(
-    prepared: "Prepared", log: "InteractionLog", state: "RankingState", users: "Tensor", vectors: "Tensor"
+    prepared: "Prepared",
+    log: "InteractionLog",
+    state: "RankingState",
+    users: "Tensor",
+    vectors: "Tensor",
+    also: "Tensor | None" = None,
 ) -> "Iterator[RankerPairs]":
-    """Yield the candidates of users with their features, a few hundred users at a time."""
+    """Yield the candidates of users with their features, a few hundred users at a time; ``also`` as user * N + item."""
     import torch
 
     from recsys.columns import USER_ID
@@ -252,4 +280,8 @@ def pairs_of(
         asked = asked_as_of(log, some, state.cut, vectors[rows], groups)
         ids = prepared.users[USER_ID].gather(some.numpy())
         events = prepared.events.filter(prepared.events[USER_ID].is_in(ids.implode()))
-        yield state.pairs(asked, state.users(events), ids)
+        further = None
+        if also is not None:
+            keys = also[torch.isin(also // log.n_items, some)]
+            further = torch.searchsorted(some, keys // log.n_items), keys % log.n_items
+        yield state.pairs(asked, state.users(events), ids, further)

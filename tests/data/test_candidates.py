@@ -16,6 +16,7 @@ from recsys.data.candidates import (
     own_history,
     popular,
     union,
+    with_pairs,
 )
 from recsys.data.log import DAY, InteractionLog
 from recsys.data.topk import NONE
@@ -312,3 +313,21 @@ def test_no_event_at_all(log_of):
     lists = all_lists(log_of([], USERS, ITEMS), EVERY, 3)
     assert all((lists[name] == NONE).all() for name in lists if name not in ("two_tower", "favoured"))
     assert len(union({"popular": lists["popular"]}, 3)) == 0
+
+
+def test_pairs_that_no_source_named() -> None:
+    found = union({"a": torch.tensor([[4, 2], [7, NONE]]), "b": torch.tensor([[2, 9], [7, 1]])}, 3)
+    more = with_pairs(found, torch.tensor([1, 0, 2, 0]), torch.tensor([30, 2, 5, 1]))
+    assert list(zip(more.query.tolist(), more.item.tolist(), strict=True)) == [
+        *((0, item) for item in (*found.item[found.query == 0].tolist(), 1)),
+        *((1, item) for item in (*found.item[found.query == 1].tolist(), 30)),
+        (2, 5),
+    ]
+    new = torch.tensor(
+        [item in (30, 5) or (query, item) == (0, 1) for query, item in zip(more.query, more.item, strict=True)]
+    )
+    for name, rank in found.rank.items():
+        assert more.rank[name][~new].tolist() == rank.tolist()
+        assert more.rank[name][new].tolist() == [0, 0, 0]
+    nothing = torch.zeros(0, dtype=torch.int64)
+    assert torch.equal(with_pairs(found, nothing, nothing).item, found.item)

@@ -84,6 +84,20 @@ def test_thin_out_keeps_every_positive_and_says_how_probable_it_was() -> None:
     assert torch.equal(thin_out(many, 1.0, seed=0).item, many.item)
 
 
+def test_what_was_shown_and_not_taken_stays() -> None:
+    many = take_snapshot(
+        torch.tensor([3]), [pairs([*range(10)])], [keys((3, 1))], N_ITEMS, CUT, shown=keys((3, 4), (3, 11), (5, 6))
+    )
+    assert many.shown is not None
+    assert many.shown.nonzero().flatten().tolist() == many.item.eq(4).nonzero().flatten().tolist()
+    thin = thin_out(many, 1e-6, seed=0)
+    assert sorted(thin.item.tolist()) == [1, 4]
+    assert thin.shown is not None
+    assert thin.shown.tolist() == thin.item.eq(4).tolist()
+    assert thin.rate.tolist() == [1.0, 1.0]
+    assert of_users(many, 0, 1).shown.tolist() == many.shown.tolist()  # type: ignore[union-attr]
+
+
 def test_the_part_of_some_users(taken: Snapshot) -> None:
     recent = Recent(torch.tensor([[1, 2], [4, NONE], [9, 1]]), torch.tensor([[3.0, 5.0], [1.0, 0.0], [2.0, 6.0]]))
     part = of_users(replace(taken, recent=recent), 1, 3)

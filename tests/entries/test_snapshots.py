@@ -98,6 +98,43 @@ def test_users_and_labels_are_those_of_the_horizon(first_stage: Any, bounds: tup
     assert found.labels.sum() > 0
 
 
+def test_what_was_shown_and_not_taken_is_a_candidate_to_learn_from(first_stage: Any, bounds: tuple[int, int]) -> None:
+    prepared = first_stage.prepared
+    few = changed(first_stage.cfg, candidates=replace(first_stage.cfg.ranker.candidates, limit=8))
+    plain = take(first_stage, bounds, cfg=few)
+    people, items = prepared.users["user_id"], prepared.items["item_id"]
+    who = int(plain.query[plain.labels[:, 0] > 0][0])
+    user = people[int(plain.users[who])]
+    mine = plain.item[plain.query == who]
+    taken = int(mine[plain.labels[plain.query == who, 0] > 0][0])
+    bought = prepared.events.filter(user_id=user)["item_id"].to_list()
+    far, late = [n for n, item in enumerate(items) if item not in bought and n not in mine.tolist()][:2]
+    near = int(mine[plain.labels[plain.query == who, 0] == 0][0])
+    rows = [(near, 0), (taken, 0), (far, 1), (late, 0)]  # days after the cut
+    times = [as_time(bounds[0] + day * DAY) for _, day in rows[:3]] + [as_time(bounds[1])]
+    shown = pl.DataFrame({"user_id": [user] * 4 + ["nobody"], "item_id": items.gather([n for n, _ in rows] + [near])})
+    shown = shown.with_columns(pl.Series("timestamp", [*times, times[0]])).cast(
+        {"timestamp": prepared.events.schema["timestamp"]}
+    )
+    stage = replace(first_stage, prepared=replace(prepared, impressions=shown))
+    found = take(stage, bounds, cfg=few)
+    assert found.shown is not None
+    pairs = {(int(q), int(i)) for q, i in zip(found.query, found.item, strict=True)}
+    assert pairs - {(int(q), int(i)) for q, i in zip(plain.query, plain.item, strict=True)} == {(who, far)}
+    assert {(int(found.query[n]), int(found.item[n])) for n in found.shown.nonzero()} == {(who, near), (who, far)}
+    assert found.labels[found.shown].sum() == 0
+    place = int(((found.query == who) & (found.item == far)).nonzero())
+    ranks = [n for n, name in enumerate(found.names) if name.startswith("rank_")]
+    assert found.numbers[place, ranks].isnan().all()
+    assert found.numbers[place, found.names.index("item_events_all")] >= 0
+    rest = torch.arange(len(found)) != place
+    torch.testing.assert_close(found.numbers[rest], plain.numbers, equal_nan=True)
+    to_measure = snapshot(
+        few, stage.prepared, stage.log, stage.data, stage.towers, stage.plan, *bounds, add_shown=False
+    )
+    assert torch.equal(to_measure.item, plain.item)
+
+
 def test_nothing_at_or_after_until_matters(first_stage: Any, bounds: tuple[int, int]) -> None:
     events = first_stage.prepared.events
     one = take(first_stage, bounds)
