@@ -109,7 +109,7 @@ class DataConfig:
     relevant: list[str] = field(default_factory=list)  # event types that count as positives; empty: all
     left_out: list[str] = field(default_factory=list)  # event types that are not used; the others are history
     impressions: list[str] = field(default_factory=list)  # event types that say what was shown: no part of the history
-    weights: dict[str, float] = field(default_factory=dict)  # event type -> weight; 1 where none is given
+    weights: dict[str, float] = field(default_factory=dict)  # event type -> weight in the retriever's fits; else 1
     cleaning: CleaningConfig = field(default_factory=CleaningConfig)
     item_attributes: list[str] | None = None  # null: all; event columns that describe the item when items is null
     user_attributes: list[str] | None = None  # null: all columns of the users table

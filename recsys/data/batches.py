@@ -50,6 +50,7 @@ class Batch:
         share: Share of the blocks of the batch's time that have the candidate among their positives, float32
             ``[C]``: the chance that one block brings it in as a negative.
         as_of: Time of the earliest moment, microseconds: the cut for item state, scalar int64.
+        positive_weight: What each positive counts, float32 ``[P]``; None: all alike.
     """
 
     items: Tensor
@@ -65,10 +66,12 @@ class Batch:
     positive_candidate: Tensor
     share: Tensor
     as_of: Tensor
+    positive_weight: Tensor | None = None
 
     def to(self, device: torch.device | str) -> "Batch":
         """Return the batch on another device."""
-        return replace(self, **{f.name: getattr(self, f.name).to(device) for f in fields(self)})
+        columns = {f.name: getattr(self, f.name) for f in fields(self)}
+        return replace(self, **{name: c.to(device) for name, c in columns.items() if c is not None})
 
 
 @dataclass(frozen=True)
@@ -231,7 +234,8 @@ class MomentBatches:
         first, count = moments.offsets[member], moments.offsets[member + 1] - moments.offsets[member]
         query = torch.repeat_interleave(torch.arange(len(member), device=device), count)
         within = torch.arange(len(query), device=device) - (count.cumsum(0) - count)[query]
-        positive = moments.items[first[query] + within]
+        place = first[query] + within
+        positive = moments.items[place]
         drawn = torch.randint(len(self.catalogue), (self.negatives,), generator=generator).to(device)
         candidate = torch.cat([positive, self.catalogue[drawn]]).unique()
 
@@ -255,6 +259,7 @@ class MomentBatches:
             positive_candidate=torch.searchsorted(candidate, positive),
             share=stream.share(int(blocks.period[0]), candidate),
             as_of=moments.time[member].min(),
+            positive_weight=None if moments.weight is None else moments.weight[place],
         )
 
 

@@ -8,7 +8,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from recsys.columns import BASKET_ID, EVENT_TYPE, ITEM_ID, TIMESTAMP, USER_ID
+from recsys.columns import BASKET_ID, EVENT_TYPE, EVENT_WEIGHT, ITEM_ID, TIMESTAMP, USER_ID
 from recsys.data.encode import Encoder
 from recsys.data.log import InteractionLog
 from recsys.data.log_rows import log_of_rows
@@ -53,7 +53,8 @@ def as_time(time: int) -> datetime:
 
 def interaction_log(prepared: Prepared) -> InteractionLog:
     """Return all events as rows of the prepared user and item tables."""
-    read = (USER_ID, ITEM_ID, TIMESTAMP, BASKET_ID, EVENT_TYPE)  # a context column may be called user or item
+    # a context column may be called user or item
+    read = (USER_ID, ITEM_ID, TIMESTAMP, BASKET_ID, EVENT_TYPE, EVENT_WEIGHT)
     rows = (
         prepared.events.lazy()
         .select(name for name in read if name in prepared.events.columns)

@@ -33,6 +33,7 @@ class InteractionLog:
         relevant: Whether the event counts as a positive, bool ``[E]``.
         n_users: U, rows of the users table.
         n_items: N, rows of the items table.
+        weight: What each event counts in training, float32 ``[E]``, above 0; None: all alike.
     """
 
     user: Tensor
@@ -42,6 +43,7 @@ class InteractionLog:
     relevant: Tensor
     n_users: int
     n_items: int
+    weight: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.user)
@@ -93,7 +95,8 @@ class InteractionLog:
     def _each(self, change: Callable[[Tensor], Tensor]) -> "InteractionLog":
         columns = (self.user, self.item, self.time, self.basket, self.relevant)
         user, item, time, basket, relevant = map(change, columns)
-        return InteractionLog(user, item, time, basket, relevant, self.n_users, self.n_items)
+        weight = None if self.weight is None else change(self.weight)
+        return InteractionLog(user, item, time, basket, relevant, self.n_users, self.n_items, weight)
 
 
 def first_after(log: InteractionLog, user: Tensor, time: Tensor) -> Tensor:

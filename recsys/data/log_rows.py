@@ -6,7 +6,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from recsys.columns import BASKET_ID, EVENT_TYPE
+from recsys.columns import BASKET_ID, EVENT_TYPE, EVENT_WEIGHT
 from recsys.data.log import InteractionLog
 
 
@@ -15,7 +15,7 @@ def log_of_rows(rows: pl.DataFrame, n_users: int, n_items: int, relevant: Sequen
 
     Args:
         rows: ``user`` and ``item``, row numbers, and ``time`` in microseconds since 1970 UTC, sorted by these three
-            in the order user, time, item; ``basket_id`` and ``event_type`` where there are any.
+            in the order user, time, item; ``basket_id``, ``event_type`` and ``event_weight`` where there are any.
         n_users: U.
         n_items: N.
         relevant: Event types that count as positives; empty: all.
@@ -29,7 +29,8 @@ def log_of_rows(rows: pl.DataFrame, n_users: int, n_items: int, relevant: Sequen
     if relevant and EVENT_TYPE in rows.columns:
         counts = rows[EVENT_TYPE].is_in(list(relevant)).fill_null(False)
     user, item, time = (_tensor(rows[name].cast(pl.Int64)) for name in ("user", "item", "time"))
-    return InteractionLog(user, item, time, _tensor(basket), _tensor(counts), n_users, n_items)
+    weight = _tensor(rows[EVENT_WEIGHT].cast(pl.Float32)) if EVENT_WEIGHT in rows.columns else None
+    return InteractionLog(user, item, time, _tensor(basket), _tensor(counts), n_users, n_items, weight)
 
 
 def _tensor(series: pl.Series) -> Tensor:

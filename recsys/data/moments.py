@@ -23,6 +23,7 @@ class Moments:
             Every event of the history is earlier than ``time``.
         items: Distinct relevant item rows, moment after moment, int64 ``[P]``.
         offsets: Where each moment's items begin in ``items``, int64 ``[M + 1]``.
+        weight: What each of the items counts, float32 ``[P]``: its heaviest event of the moment; None: all alike.
     """
 
     user: Tensor
@@ -31,6 +32,7 @@ class Moments:
     history_end: Tensor
     items: Tensor
     offsets: Tensor
+    weight: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.user)
@@ -42,7 +44,7 @@ def moments_of(log: InteractionLog) -> Moments:
     position = torch.arange(len(log), device=log.user.device)
     # The log is in time order within a user, and a basket has one user: its first position is its start.
     first = torch.full((n_baskets,), len(log), device=position.device).scatter_reduce(0, log.basket, position, "amin")
-    pairs = (log.basket * log.n_items + log.item)[log.relevant].unique()
+    pairs, place = (log.basket * log.n_items + log.item)[log.relevant].unique(return_inverse=True)
     basket, item = pairs // log.n_items, pairs % log.n_items
     baskets, count = basket.unique_consecutive(return_counts=True)
     order = torch.argsort(first[baskets])
@@ -52,4 +54,8 @@ def moments_of(log: InteractionLog) -> Moments:
     user, time = log.user[event], log.time[event]
     offsets = torch.zeros(len(order) + 1, dtype=torch.int64, device=order.device)
     offsets[1:] = count[order].cumsum(0)
-    return Moments(user, time, event, first_after(log, user, time), item[by_moment], offsets)
+    weight = None
+    if log.weight is not None:
+        heaviest = log.weight.new_zeros(len(pairs)).scatter_reduce(0, place, log.weight[log.relevant], "amax")
+        weight = heaviest[by_moment]
+    return Moments(user, time, event, first_after(log, user, time), item[by_moment], offsets, weight)

@@ -33,6 +33,7 @@ def sampled_softmax(
     log_q: Tensor,
     positive_query: Tensor,
     positive_candidate: Tensor,
+    weight: Tensor | None = None,
 ) -> Tensor:
     """Mean of ``-log softmax`` of each positive, the sum below it estimated from sampled candidates.
 
@@ -48,6 +49,7 @@ def sampled_softmax(
         log_q: Log probability of each candidate to be in the sample, ``[C]``, or of each for each query, ``[B, C]``.
         positive_query: Row of the query of each positive, int64 ``[P]``.
         positive_candidate: Row of its candidate, int64 ``[P]``.
+        weight: What each positive counts in the mean, float32 ``[P]``; None: all alike.
 
     Returns:
         Scalar, in float32 also under autocast.
@@ -58,4 +60,5 @@ def sampled_softmax(
     is_positive[positive_query, positive_candidate] = True
     negatives = (scores - log_q).masked_fill(is_positive, float("-inf")).logsumexp(1)[positive_query]
     # -log(e^p / (e^p + e^n)) without leaving log space.
-    return F.softplus(negatives - positive).mean()
+    losses = F.softplus(negatives - positive)
+    return losses.mean() if weight is None else (losses * weight).sum() / weight.sum()

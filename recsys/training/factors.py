@@ -35,7 +35,7 @@ def fit_item_factors(
     seed: int,
     iterations: int = 10,
 ) -> ItemFactors:
-    """Factorise users by items with the library ``implicit``; every event of the log counts, older ones less.
+    """Factorise users by items with the library ``implicit``: every event counts, heavy ones more, older ones less.
 
     Args:
         log: Events; their ages are counted back from the last one.
@@ -52,6 +52,8 @@ def fit_item_factors(
 
     log = log.to("cpu")
     weight = event_confidence((log.time.max() - log.time).float() / DAY, confidence, decay)
+    if log.weight is not None:
+        weight = weight * log.weight
     pairs = (weight.numpy(), (log.user.numpy(), log.item.numpy()))
     matrix = coo_matrix(pairs, shape=(log.n_users, log.n_items)).tocsr()
     with threadpool_limits(1, "blas"):  # it runs threads of its own and asks for this

@@ -100,7 +100,8 @@ def retrieval_loss(model: TwoTower, batch: Batch, tables: FeatureTables, batches
     own = torch.zeros(len(batch.visible), len(rows), dtype=torch.bool, device=rows.device)
     own[block[batch.positive_query], batch.positive_candidate] = True
     log_q = torch.where(own[block], 0.0, log_q)  # [B, C]
-    return sampled_softmax(query, candidate, model.temperature, log_q, batch.positive_query, batch.positive_candidate)
+    positives = batch.positive_query, batch.positive_candidate, batch.positive_weight
+    return sampled_softmax(query, candidate, model.temperature, log_q, *positives)
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import pytest
 import torch
@@ -55,7 +55,9 @@ def decode(batch):
 
 
 def same(one, other):
-    return all(torch.equal(getattr(one, f.name), getattr(other, f.name)) for f in fields(one))
+    """Whether two batches are alike, field by field; a field that both lack is."""
+    pairs = [(getattr(one, f.name), getattr(other, f.name)) for f in fields(one)]
+    return all(a is b if a is None or b is None else torch.equal(a, b) for a, b in pairs)
 
 
 @given(rows=ROWS)
@@ -98,6 +100,24 @@ def test_events_that_do_not_count_are_history_but_no_positives(log_of):
     moments = moments_of(log)
     assert moments.items.tolist() == [3]
     assert moments.history_end.tolist() == [1]
+
+
+def test_a_positive_counts_what_its_heaviest_event_of_the_moment_does(log_of):
+    log = log_of([(0, 1, 1, 0), (0, 2, 4, 3), (0, 1, 4, 3), (0, 2, 4, 3, False), (0, 2, 4, 3)], 1, 4)
+    weight = torch.where(log.item == 2, 2.0, 1.0)
+    weight[(log.item == 2) & log.relevant] = torch.tensor([2.0, 5.0])
+    weight[~log.relevant] = 9.0  # no positive
+    moments = moments_of(replace(log, weight=weight))
+    assert moments.items.tolist() == [1, 1, 2]
+    assert moments.weight.tolist() == [1.0, 1.0, 5.0]
+
+
+def test_weights_go_with_their_positives(year):
+    weighted = replace(year, weight=1.0 + year.item.float())
+    for batch, plain in zip(make(weighted), make(year), strict=True):
+        assert plain.positive_weight is None
+        positive = batch.items[batch.candidates[batch.positive_candidate]]
+        assert torch.equal(batch.positive_weight, 1.0 + positive.float())
 
 
 def future_of(rows, cut):

@@ -54,5 +54,16 @@ def test_events_without_types_are_all_relevant() -> None:
     assert log_of_rows(ROWS.drop("event_type"), 3, 4, ("buy",)).relevant.all()
 
 
+def test_weights() -> None:
+    assert log_of_rows(ROWS, 3, 4, ()).weight is None
+    weight = [1.0, 0.5, 1.0, 2.0, 1.0, 3.0]
+    log = log_of_rows(ROWS.with_columns(event_weight=pl.Series(weight)), 3, 4, ())
+    assert log.weight is not None
+    assert log.weight.tolist() == weight
+    later = log.between(6, None).weight
+    assert later is not None
+    assert later.tolist() == [0.5, 1.0, 2.0]
+
+
 def test_no_rows() -> None:
     assert len(log_of_rows(ROWS.clear(), 3, 4, ("buy",)).user) == 0

@@ -64,7 +64,7 @@ def shipped(first_stage: Any, tmp_path_factory: pytest.TempPathFactory) -> Shipp
     second = served(
         cfg, prepared, log, data, towers, SecondStage(first_stage.plan, (taken,), fitted, None), fitted.model
     )
-    bundle = export(cfg, prepared, data, towers, second, folder / "bundle", "train_val", {})
+    bundle = export(cfg, prepared, None, data, towers, second, folder / "bundle", "train_val", {})
     return Shipped(second, with_ids(data, [taken]), bundle)
 
 

@@ -58,7 +58,7 @@ def shipped(first_stage: Any, tmp_path_factory: pytest.TempPathFactory) -> Shipp
     fitted = fit(cfg, data, [window], Run(), folder / "ranker", epochs=20)
     stage = SecondStage(first_stage.plan, (window,), fitted, None)
     second = served(cfg, prepared, log, data, towers, stage, fitted.model)
-    bundle = export(cfg, prepared, data, towers, second, folder / "bundle", "train_val", {})
+    bundle = export(cfg, prepared, None, data, towers, second, folder / "bundle", "train_val", {})
     return Shipped(cfg, second, window, bundle)
 
 
@@ -117,7 +117,7 @@ def test_codes_that_were_others_in_the_fit_alone(first_stage: Any, shipped: Ship
     assert mean == pytest.approx(rate, rel=0.2)
 
     second = served(*first_stage.parts, SecondStage(first_stage.plan, (shipped.window,), fitted, None), fitted.model)
-    bundle = Bundle.load(export(cfg, prepared, data, towers, second, tmp_path / "bundle", "train_val", {}))
+    bundle = Bundle.load(export(cfg, prepared, None, data, towers, second, tmp_path / "bundle", "train_val", {}))
     assert check_served(bundle, prepared, log, data, towers, second, cfg.model.history) == 1.0
     with pytest.raises(BundleError, match="mean probability of"):
         check_base_rate(bundle, prepared, shipped.window)

@@ -38,7 +38,7 @@ def ship(first_stage: Any, plan: PairPlan, folder: Path) -> Shipped:
     fitted = fit(cfg, data, [taken], Run(), folder / "ranker", epochs=3)
     stage = SecondStage(plan, (taken,), fitted, None)
     second = served(cfg, prepared, log, data, towers, stage, fitted.model)
-    bundle = export(cfg, prepared, data, towers, second, folder / "bundle", "train_val", {})
+    bundle = export(cfg, prepared, None, data, towers, second, folder / "bundle", "train_val", {})
     return Shipped(second, stage, bundle)
 
 

@@ -54,6 +54,9 @@ def test_loss_by_hand():
     both = sampled_softmax(query, candidate, torch.tensor(1.0), log_q, torch.tensor([0, 0]), torch.tensor([0, 1]))
     parts = -math.log(math.e / (math.e + 4)), -math.log(1 / (1 + 4))
     assert both.item() == pytest.approx(sum(parts) / 2)
+    pair, weight = (torch.tensor([0, 0]), torch.tensor([0, 1])), torch.tensor([3.0, 0.5])
+    weighted = sampled_softmax(query, candidate, torch.tensor(1.0), log_q, *pair, weight)
+    assert weighted.item() == pytest.approx((3 * parts[0] + 0.5 * parts[1]) / 3.5)
 
 
 def test_gradients_are_those_of_the_function():

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -50,7 +52,20 @@ def test_same_seed_same_factors(little):
     one, other = (fit_item_factors(little.log, 4, **SETTINGS) for _ in range(2))
     assert torch.equal(one.factors, other.factors)
     assert one.spread == other.spread
-    assert not torch.equal(one.factors, fit_item_factors(little.log, 4, **SETTINGS, seed=1).factors)
+    assert not torch.equal(one.factors, fit_item_factors(little.log, 4, **(SETTINGS | {"seed": 1})).factors)
+
+
+def test_weights_count(little):
+    """An event of weight 3 is as good as three events of weight 1."""
+    log = little.log
+    times = torch.where(torch.arange(len(log)) % 2 == 0, 3, 1)
+    row = torch.arange(len(log)).repeat_interleave(times)
+    names = ("user", "item", "time", "basket", "relevant")
+    thrice = replace(log, **{name: getattr(log, name)[row] for name in names})
+    weighted, written = (fit_item_factors(one, 4, **SETTINGS) for one in (replace(log, weight=times.float()), thrice))
+    torch.testing.assert_close(weighted.factors, written.factors, atol=1e-4, rtol=1e-3)
+    plain = fit_item_factors(log, 4, **SETTINGS)
+    assert (weighted.factors - plain.factors).norm() > 0.1 * plain.factors.norm()
 
 
 def test_an_item_without_events_has_no_factor(little):

@@ -2,14 +2,11 @@
 
 import polars as pl
 
-from recsys.columns import EVENT_TYPE
+from recsys.columns import EVENT_TYPE, EVENT_WEIGHT
 from recsys.config.schema import DataConfig
 from recsys.data.cleaning.finding import Finding
 from recsys.data.sources import REJECT_REASON, ROW_NUMBER, named_types
 from recsys.errors import DataError, did_you_mean
-
-WEIGHT = "event_weight"
-"""Column of the prepared events with the weight of their type; only where ``data.weights`` gives any."""
 
 
 def leave_out(
@@ -85,10 +82,12 @@ def weighted(events: pl.DataFrame, cfg: DataConfig) -> pl.DataFrame:
     """
     if not cfg.weights:
         return events
-    if WEIGHT in events.columns:
-        raise DataError(f"data.weights makes a column '{WEIGHT}', which the events have; map theirs to another name.")
+    if EVENT_WEIGHT in events.columns:
+        raise DataError(
+            f"data.weights makes a column '{EVENT_WEIGHT}', which the events have; map theirs to another name."
+        )
     weight = pl.col(EVENT_TYPE).replace_strict(dict(cfg.weights), default=1.0, return_dtype=pl.Float64)
-    return events.with_columns(weight.fill_null(1.0).alias(WEIGHT))
+    return events.with_columns(weight.fill_null(1.0).alias(EVENT_WEIGHT))
 
 
 def types_found(events: pl.DataFrame, cfg: DataConfig) -> Finding:
