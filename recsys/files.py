@@ -1,7 +1,13 @@
-"""Files that are whole or not there: written beside their place, forced to the disk, then renamed."""
+"""Files that are whole or not there: written beside their place, forced to the disk, then renamed; folders, too."""
 
+import errno
 import hashlib
+import logging
 import os
+import platform
+import shutil
+import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -9,6 +15,11 @@ from pathlib import Path
 import polars as pl
 
 from recsys.errors import DataError
+
+NODE = platform.node()
+_STALE_SECONDS = 86_400
+_EXISTS = (errno.ENOTEMPTY, errno.EEXIST)
+_log = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -79,3 +90,62 @@ def hashes(place: Path) -> dict[str, str]:
     """Return the SHA-256 of a file, or of every file below a folder, by path as text; empty when nothing is there."""
     files = sorted(p for p in place.rglob("*") if p.is_file()) if place.is_dir() else [place] * place.is_file()
     return {str(file): sha256(file) for file in files}
+
+
+@contextmanager
+def folder_beside(path: Path) -> Iterator[Path]:
+    """Give a temporary folder to fill, beside ``path``; it is for the block to rename it, and gone after the block.
+
+    What interrupted runs have left for this path is removed first.
+
+    Raises:
+        OSError: The place cannot be written to.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(path.parent, path.name)
+    owner = f".{path.name}.{NODE}.{os.getpid()}."
+    temporary = Path(tempfile.mkdtemp(prefix=owner, suffix=".tmp", dir=path.parent))
+    temporary.chmod(0o755)  # mkdtemp's folder is private, a shared one is not
+    try:
+        yield temporary
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def take_place(temporary: Path, path: Path) -> bool:
+    """Rename a finished folder to ``path``; return whether the place was free. What is there stays."""
+    try:
+        temporary.rename(path)
+    except OSError as error:
+        if error.errno not in _EXISTS:
+            raise
+        return False
+    return True
+
+
+def remove_leftovers(parent: Path, name: str) -> None:
+    """Remove temporary folders of interrupted runs: their process on this node is gone, or they are a day old.
+
+    Args:
+        parent: Where the folders lie.
+        name: That the folder was to have; a glob.
+    """
+    for left in parent.glob(f".{name}.*.tmp"):
+        owner, process, _, _ = left.name.rsplit(".", 3)
+        is_ours = owner.endswith(f".{NODE}") and process.isdigit()
+        if (is_ours and not _is_running(int(process))) or time.time() - left.stat().st_mtime > _STALE_SECONDS:
+            _log.info("removing %s, left by an interrupted run", left)
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _is_running(process: int) -> bool:
+    """Tell whether another process of this number exists; our own has made no folder yet."""
+    if process == os.getpid():
+        return False
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -4,6 +4,10 @@ python scripts/benchmark.py train [--positives 200000] [--rate 0.01] [--device c
     Training speed in one process beside a plain Lightning module (scripts/plain_lightning.py), both at width 64 and
     history 50: positive examples per second, NDCG@20 on the validation window after equally many of them, and where
     the time of our step goes. Overrides are those of `recsys train`.
+
+python scripts/benchmark.py prepare [--events 100000000] [--partitions 16] [--shop FOLDER]
+    Wall time and peak memory of `recsys prepare` in partitions on a shop of scripts/make_events.py (made where it is
+    not there, in --shop), beside those of polars that only reads, sorts by user and time and writes the same events.
 """
 
 import argparse
@@ -39,6 +43,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     train.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     train.add_argument("--output", type=Path, default=Path("runs/benchmark"), help="folder of the JSON report")
     train.add_argument("overrides", nargs="*", help="as of `recsys train`, for example training.batch_moments=256")
+    prepare = commands.add_parser("prepare", help="time and memory of preparing, beside plain polars")
+    prepare.set_defaults(run=run_prepare, device="cpu")
+    prepare.add_argument("--events", type=int, default=1_000_000, help="of the shop, which is made with as many")
+    prepare.add_argument("--users", type=int, help="a tenth of the events by default")
+    prepare.add_argument("--items", type=int, help="a hundredth of the events by default")
+    prepare.add_argument("--partitions", type=int, default=16)
+    prepare.add_argument("--shop", type=Path, help="folder of the shop; runs/benchmark/shop-EVENTS by default")
+    prepare.add_argument("--output", type=Path, default=Path("runs/benchmark"), help="folder of the JSON report")
     asked = parser.parse_args(arguments)
     if asked.device == "cuda" and not torch.cuda.is_available():
         parser.error("--device cuda: PyTorch finds no CUDA device here; leave it out to measure the CPU.")
@@ -76,6 +88,21 @@ def run_train(asked: argparse.Namespace) -> None:
     }
     for table in train_tables(report):
         console.print(table)
+    console.print(f"saved {save(report, asked.output)}", soft_wrap=True)
+
+
+def run_prepare(asked: argparse.Namespace) -> None:
+    """Measure preparing, print the table and save the numbers."""
+    from benchmark_prepare import beside_polars, open_shop, prepare_table
+
+    shop = open_shop(asked.shop or asked.output / f"shop-{asked.events}", asked.events, asked.users, asked.items)
+    report = {
+        "benchmark": "prepare",
+        "device": device_name(torch.device("cpu")),
+        **beside_polars(shop, asked.partitions, asked.output / "prepare"),
+    }
+    console = Console()
+    console.print(prepare_table(report))
     console.print(f"saved {save(report, asked.output)}", soft_wrap=True)
 
 

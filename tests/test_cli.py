@@ -14,7 +14,7 @@ from polars.exceptions import ComputeError
 
 from recsys.cli import VERBS, main
 from recsys.config.privacy import EraseConfig
-from recsys.config.schema import AuditConfig, Config, EvaluateConfig, ExplainConfig, RecommendConfig
+from recsys.config.schema import AuditConfig, Config, EvaluateConfig, ExplainConfig, PrepareConfig, RecommendConfig
 from recsys.errors import DataError, RecsysError, TrackingError
 
 pytestmark = pytest.mark.usefixtures("outside")
@@ -67,7 +67,7 @@ def test_help_imports_nothing_heavy(repo: Path) -> None:
 @pytest.mark.parametrize(
     ("verb", "overrides", "schema"),
     [
-        ("prepare", [], Config),
+        ("prepare", [], PrepareConfig),
         ("segment", [], Config),
         ("train", [], Config),
         ("evaluate", ["bundle_uri=b"], EvaluateConfig),

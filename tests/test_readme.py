@@ -144,7 +144,7 @@ def test_own_tables_end_with_a_table_and_a_bundle(visit: Visit) -> None:
 
 
 def test_own_configuration_file(visit: Visit) -> None:
-    assert "myshop: 900 of 900 rows kept" in output_of(visit, "recsys prepare")
+    assert "myshop: 900 of 900 rows kept" in visit.outputs["recsys prepare --config-dir shops data=myshop"]
     assert "models:/recsys-myshop/1" in output_of(visit, "recsys train --config-dir")
     assert "test window, whole catalogue" in output_of(visit, "recsys evaluate")
     recs = pl.read_parquet(visit.folder / "recs.parquet")

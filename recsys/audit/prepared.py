@@ -1,7 +1,7 @@
 """The audit of a prepared data set: its tables, its features as of a cut, and what splits would have claimed."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -133,7 +133,7 @@ def as_of_features(prepared: Prepared, seed: int = 0) -> dict[str, AsOf]:
         return pair_features(as_of(plan, events, prepared.items, cut), asked)
 
     def with_events(events: pl.DataFrame) -> Prepared:
-        return replace(prepared, events=events.sort(USER_ID, TIMESTAMP, ITEM_ID, maintain_order=True))
+        return prepared.with_events(events.sort(USER_ID, TIMESTAMP, ITEM_ID, maintain_order=True))
 
     def clock(events: pl.DataFrame, cut: int) -> pl.DataFrame:
         log = interaction_log(with_events(events))
@@ -217,7 +217,7 @@ def snapshots(
 def _some_users(prepared: Prepared, n: int, seed: int) -> Prepared:
     users = prepared.events.select(pl.col(USER_ID).unique().sort()).to_series()
     chosen = users.sample(min(n, len(users)), seed=seed)
-    return replace(prepared, events=prepared.events.filter(pl.col(USER_ID).is_in(chosen.implode())))
+    return prepared.with_events(prepared.events.filter(pl.col(USER_ID).is_in(chosen.implode())))
 
 
 def _pairs(events: pl.DataFrame, seed: int) -> pl.DataFrame:

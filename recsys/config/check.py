@@ -58,6 +58,8 @@ LOSSY_SHARE: Rule = (lambda v: 0 <= v < 1, "must be a share from 0 to below 1")
 
 CONFIG_RULES: dict[str, Rule] = {
     "data.max_reject_share": SHARE,
+    "data.partitions": (lambda v: 1 <= v <= 9999, "must be from 1 to 9999"),
+    "data.memory_gib": (lambda v: v is None or v >= 2, "must be 2 or more, or null"),
     "data.sessions.gap_minutes": POSITIVE,
     "data.sessions.cart_days": POSITIVE,
     "data.sessions.half_life_days": POSITIVE,

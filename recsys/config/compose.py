@@ -21,6 +21,7 @@ from recsys.config.schema import (
     EvaluationConfig,
     ExplainConfig,
     ModelConfig,
+    PrepareConfig,
     RankerConfig,
     RecommendConfig,
 )
@@ -34,6 +35,7 @@ SCHEMAS = {
     "recommend_schema": RecommendConfig,
     "explain_schema": ExplainConfig,
     "audit_schema": AuditConfig,
+    "prepare_schema": PrepareConfig,
     "erase_schema": EraseConfig,
     "data/schema": DataConfig,
     "model/schema": ModelConfig,

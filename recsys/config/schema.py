@@ -121,6 +121,8 @@ class DataConfig:
     sessions: SessionsConfig = field(default_factory=SessionsConfig)
     privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
     cache_dir: str = "prepared"  # prepared data sets, one folder per content hash
+    partitions: int = 1  # in which events are prepared, by user, one after the other or on several machines; 1: at once
+    memory_gib: float | None = None  # that preparing may take; makes more partitions of as many events as need them
 
 
 @dataclass
@@ -307,6 +309,13 @@ class Config:
     seed: int = 42
     ckpt_path: str | None = None
     run_dir: str = "${hydra:runtime.output_dir}"  # everything a run writes
+
+
+@dataclass
+class PrepareConfig(Config):
+    """``prepare``: tables in, a prepared data set and a report out."""
+
+    partition: str | None = None  # split | number from 0 | merge: this step alone, of data.partitions; null: all
 
 
 @dataclass

@@ -1,6 +1,6 @@
 """Column types: whatever a table brings becomes Int64, Float64 or String, and ids Int64 or String."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import polars as pl
 
@@ -8,6 +8,9 @@ from recsys.errors import DataError
 
 LIST_SEPARATOR = "|"
 """Joins the values of a list column into one text, read again as a ``multi_id`` feature."""
+
+NARROW = ("Null", "Int64", "Float64", "String")
+"""What text can be read as, from the narrowest; text without any value stays text."""
 
 _EXACT_FLOAT = 2**53
 
@@ -18,20 +21,27 @@ def narrow_text(frame: pl.DataFrame) -> pl.DataFrame:
     Int64 where every value reads back as the same text (so ``007`` stays text), else Float64 where every value
     is a number without leading zeros, else String. Decided over all rows, whatever their order.
     """
-    return frame.with_columns(_narrow(column) for column in frame if column.dtype == pl.String)
+    return cast_text(frame, {column.name: narrowest(column) for column in frame if column.dtype == pl.String})
 
 
-def _narrow(text: pl.Series) -> pl.Series:
+def cast_text(frame: pl.DataFrame, types: Mapping[str, str]) -> pl.DataFrame:
+    """Give text columns their types, names from :data:`NARROW`."""
+    numbers = {"Int64": pl.Int64, "Float64": pl.Float64}
+    return frame.with_columns(pl.col(name).cast(numbers[kind]) for name, kind in types.items() if kind in numbers)
+
+
+def narrowest(text: pl.Series) -> str:
+    """Return which of :data:`NARROW` a text column is; of parts of a column the last one holds for the whole."""
     missing = text.null_count()
     if missing == len(text):
-        return text
+        return "Null"
     whole = text.cast(pl.Int64, strict=False)
     if whole.null_count() == missing and (whole.cast(pl.String) == text).all():
-        return whole
+        return "Int64"
     number = text.cast(pl.Float64, strict=False)
     if number.null_count() == missing and not text.str.contains(r"^[+-]?0\d").any():
-        return number
-    return text
+        return "Float64"
+    return "String"
 
 
 def plain_attributes(

@@ -1,16 +1,18 @@
 """People leave prepared data and the tables of runs; each file is written beside its place, then renamed."""
 
 import json
+import shutil
 from collections.abc import Collection
 from pathlib import Path
 
 import polars as pl
 
 from recsys.columns import ITEM_ID, USER_ID
-from recsys.data.prepared import remove_leftovers
+from recsys.data.partitions import PARTS
+from recsys.data.prepared import IN_PARTS, part_files
 from recsys.data.sources import REJECT_REASON, ROW_NUMBER
 from recsys.errors import DataError
-from recsys.files import replacing, write_whole
+from recsys.files import remove_leftovers, replacing, write_whole
 from recsys.privacy.erased import ERASED
 
 META = "meta.json"
@@ -24,6 +26,8 @@ def prepared_folders(cache_dir: Path) -> list[Path]:
 def clear_cache(cache_dir: Path, users: Collection[str]) -> list[Path]:
     """Remove what interrupted runs left, and people from the rejects of refused ones; return the files that changed.
 
+    The slices of partitions go as a whole: they are made again from the source when it is prepared again.
+
     Raises:
         DataError: A run is writing into the folder just now.
     """
@@ -34,6 +38,8 @@ def clear_cache(cache_dir: Path, users: Collection[str]) -> list[Path]:
             f"{running[0]}: another process is preparing data there; wait for it, and erase again. People who are on"
             " the list already stay out of what it prepares next."
         )
+    for slices in cache_dir.glob(f"*{PARTS}"):
+        shutil.rmtree(slices)
     return [path for path in sorted(cache_dir.glob("*.rejects.parquet")) if _rewrite(path, _rejects(path, users))]
 
 
@@ -53,21 +59,24 @@ def erase_from_prepared(folder: Path, users: Collection[str], erased_list: str) 
     """
     try:
         meta = json.loads((folder / META).read_text(encoding="utf-8"))
-        frames = {name: pl.read_parquet(folder / f"{name}.parquet") for name in meta["heights"]}
+        frames = {name: pl.read_parquet(folder / f"{name}.parquet") for name in ("items", "users", "rejects")}
+        parts = {name: part_files(folder, name, meta["parts"]) for name in IN_PARTS}
     except (OSError, ValueError, KeyError, pl.exceptions.PolarsError) as error:
         raise DataError(
             f"{folder}: not a complete prepared data set ({str(error).strip().splitlines()[0]}); delete the folder."
         ) from error
-    of_users = ("events", "users", "impressions")
-    kept = {name: frames[name].filter(~_is_one_of(frames[name][USER_ID], users)) for name in of_users}
+    kept = {"users": frames["users"].filter(~_is_one_of(frames["users"][USER_ID], users))}
     kept["rejects"] = _rejects(folder / "rejects.parquet", users)
     kept["items"] = frames["items"]
+    heights = {name: sum(_without(file, users) for file in files) for name, files in parts.items()}
     if not meta["has_item_table"]:  # items are known from events alone, so they go with their last one
-        kept["items"] = kept["items"].join(kept["events"], on=ITEM_ID, how="semi", maintain_order="left")
+        left = pl.concat([pl.scan_parquet(file).select(ITEM_ID) for file in parts["events"]]).unique().collect()
+        kept["items"] = kept["items"].join(left, on=ITEM_ID, how="semi", maintain_order="left")
     for name, frame in kept.items():
         _rewrite(folder / f"{name}.parquet", frame)
+    heights |= {name: len(frame) for name, frame in kept.items()}
     # by what the file says, so that a second call counts what the first one took out before it was killed
-    gone = {name: meta["heights"][name] - len(frame) for name, frame in kept.items()}
+    gone = {name: meta["heights"][name] - heights[name] for name in meta["heights"]}
     if any(gone.values()) or meta["report"].get("erased_list") != erased_list:
         report = meta["report"] | {"erased_list": erased_list}
         lines = gone["events"] + gone["impressions"]
@@ -86,7 +95,7 @@ def erase_from_prepared(folder: Path, users: Collection[str], erased_list: str) 
         if gone["users"]:
             left_out = report.get("users_left_out", {})
             report["users_left_out"] = left_out | {ERASED: left_out.get(ERASED, 0) + gone["users"]}
-        meta |= {"report": report, "heights": {name: len(kept[name]) for name in meta["heights"]}}
+        meta |= {"report": report, "heights": {name: heights[name] for name in meta["heights"]}}
         write_whole(folder / META, json.dumps(meta, indent=1).encode())
     return int(gone["events"])
 
@@ -107,6 +116,14 @@ def erase_from_tables(folder: Path, users: Collection[str], skip: Collection[Pat
             if _rewrite(path, frame.filter(~_is_one_of(frame[USER_ID], users))):
                 changed.append(path)
     return changed
+
+
+def _without(path: Path, users: Collection[str]) -> int:
+    """Take people out of one file of a table and return how many rows are left."""
+    frame = pl.read_parquet(path)
+    kept = frame.filter(~_is_one_of(frame[USER_ID], users))
+    _rewrite(path, kept)
+    return len(kept)
 
 
 def _rejects(path: Path, users: Collection[str]) -> pl.DataFrame:

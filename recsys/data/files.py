@@ -48,15 +48,27 @@ def locate(key: str, path: str) -> tuple[list[str], str]:
     return [str(f) for f in found], formats.pop()
 
 
-def scan(key: str, path: str) -> pl.LazyFrame:
-    """Open a table without reading it; CSV columns come as text, whose type :func:`read_tables` then decides."""
+def scan(key: str, path: str, only: str | None = None) -> pl.LazyFrame:
+    """Open a table without reading it; CSV columns come as text, whose type is decided later.
+
+    Args:
+        key: Of the table.
+        path: As in the configuration.
+        only: One of its files, to be read as it is read among the others.
+    """
     files, kind = locate(key, path)
+    opened = files if only is None else [only]
     remote = "://" in files[0]  # locate has already resolved what is local
     with reading(key, path):
         if kind == "parquet":
             # Folders such as day=2024-01-01 are columns, but only below the directory that the user named.
             hive = any("=" in part for part in Path(below(path, files[0])).parent.parts)
-            lazy = pl.scan_parquet(files, hive_partitioning=hive, glob=remote)
+            types = None
+            if hive and only is not None:  # day=7 and day=x are text in both files
+                known = pl.scan_parquet(files, hive_partitioning=True, glob=False).collect_schema()
+                folders = {part.partition("=")[0] for part in Path(only).parts if "=" in part}
+                types = {name: dtype for name, dtype in known.items() if name in folders}
+            lazy = pl.scan_parquet(opened, hive_partitioning=hive, hive_schema=types, glob=remote)
             if hive:
                 above = [part.partition("=")[0] for part in Path(path).parts if "=" in part]
                 own = pl.scan_parquet(files[0], hive_partitioning=False, glob=False).collect_schema()
@@ -64,9 +76,9 @@ def scan(key: str, path: str) -> pl.LazyFrame:
         elif kind == "csv":
             separator = "\t" if ".tsv" in Path(files[0]).name.lower() else ","
             # Types are decided over all rows: a guess from the first ones depends on the order of rows and files.
-            lazy = pl.scan_csv(files, separator=separator, infer_schema=False, glob=remote)
+            lazy = pl.scan_csv(opened, separator=separator, infer_schema=False, glob=remote)
         else:
-            lazy = pl.scan_ipc(files, glob=remote)
+            lazy = pl.scan_ipc(opened, glob=remote)
         lazy.collect_schema()
     return lazy
 

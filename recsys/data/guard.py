@@ -7,13 +7,12 @@ from typing import Any
 
 import polars as pl
 
-from recsys.columns import CONSENT_COLUMNS, GRANTED, PURPOSE, TIMESTAMP, USER_ID, WITHDRAWN
+from recsys.columns import CONSENT_COLUMNS, GRANTED, PURPOSE, USER_ID, WITHDRAWN
 from recsys.config.privacy import PrivacyConfig
 from recsys.config.schema import DataConfig
 from recsys.data.dtypes import plain_id, same_type
 from recsys.data.sources import REJECT_REASON, ROW_NUMBER, Tables, read_consent
 from recsys.data.timestamps import to_utc
-from recsys.data.validate import Checked
 from recsys.errors import ConfigError, DataError, did_you_mean
 from recsys.privacy.consent import Consent
 from recsys.privacy.erased import Erased, load_erased
@@ -22,49 +21,81 @@ from recsys.privacy.pseudonyms import key_digest, pseudonyms, read_key
 
 
 @dataclass(frozen=True)
-class Guarded:
-    """What may be used of the tables.
+class Guard:
+    """What ``data.privacy`` says, read once for all events of a table.
 
     Attributes:
-        checked: Events and rejects without what may not be used; ids are pseudonyms where a key was given. With a key
-            or a consent table the rejects have numbers and reasons alone: a malformed row may have its user anywhere.
-        users: The users' table, likewise.
-        reasons: Events that may not be used, by reason; nothing else is kept of them.
-        facts: For the report.
+        key: Of the pseudonyms, or None.
+        erased: People who must not come back.
+        consent: What the users said, or None.
+        end: The latest time of the data that counts.
+        id_type: Type of the users' ids in the events.
     """
 
-    checked: Checked
-    users: pl.DataFrame | None
-    reasons: dict[str, int]
-    facts: dict[str, Any]
+    key: bytes | None
+    erased: Erased
+    consent: Consent | None
+    end: datetime
+    id_type: pl.DataType
+
+    @classmethod
+    def of(cls, cfg: DataConfig, id_type: pl.DataType, last: datetime | None) -> "Guard":
+        """Read the key, the consent table and the list of the erased.
+
+        Args:
+            cfg: Names them.
+            id_type: Type of the users' ids in the events.
+            last: The latest time of all events that can be used; None where there are none.
+
+        Raises:
+            ConfigError: There is no key where it should be, or it lies with the prepared data.
+            DataError: The consent table, or the list of the erased, cannot be used.
+        """
+        key = _key(cfg)
+        erased = load_erased(Path(cfg.cache_dir).expanduser())
+        consent = None if cfg.privacy.consent is None else _consent(cfg, id_type)
+        return cls(key, erased, consent, _end(cfg, last or datetime.now(UTC)), id_type)
+
+    def events(self, events: pl.DataFrame, cfg: DataConfig) -> tuple[pl.DataFrame, pl.DataFrame, dict[str, int]]:
+        """Leave out what may not be used of checked events, before anything else reads them.
+
+        Returns:
+            The events, ids pseudonyms where there is a key; ``user_id`` of theirs as they came, where consent is asked
+            for; how many are left out by reason, nothing else being kept of them.
+        """
+        kept, reasons = protect(events, self.erased, self.consent, _oldest(cfg.privacy, self.end))
+        active = kept.select(pl.col(USER_ID).unique().sort()) if self.consent is not None else kept.select(USER_ID)[:0]
+        if self.key is not None:
+            kept = kept.with_columns(pseudonyms(kept[USER_ID], self.key))
+        return kept, active, reasons
+
+    def users(
+        self, users: pl.DataFrame | None, active: pl.DataFrame, cfg: DataConfig
+    ) -> tuple[pl.DataFrame | None, dict[str, Any]]:
+        """Leave out who may not be kept of the users' table, and return it with what the report says of the guard.
+
+        Args:
+            users: As read.
+            active: ``user_id`` of those who have events, from :meth:`events`.
+            cfg: The configuration.
+
+        Raises:
+            DataError: Ids that are not those of the events.
+        """
+        facts: dict[str, Any] = {"purpose": cfg.privacy.purpose} if self.consent is not None else {}
+        if users is not None:
+            ids = same_type(plain_id(users[USER_ID], f"data.users={cfg.users}"), self.id_type, "data.users")
+            known = users.with_columns(ids)
+            users, facts["users_left_out"] = protect_users(known, active, self.erased, self.consent, self.end)
+        if self.key is not None:
+            users = None if users is None else users.with_columns(pseudonyms(users[USER_ID], self.key))
+            facts["pseudonyms"] = "HMAC-SHA-256"
+        return users, facts
 
 
-def guard(checked: Checked, tables: Tables, cfg: DataConfig) -> Guarded:
-    """Apply ``data.privacy`` to what validation has left, before anything else reads it.
-
-    Raises:
-        ConfigError: There is no key where it should be, or it lies with the prepared data.
-        DataError: The consent table, or the list of the erased, cannot be used.
-    """
-    privacy, events, users = cfg.privacy, checked.events, tables.users
-    key = _key(cfg)
-    erased = load_erased(Path(cfg.cache_dir).expanduser())
-    facts: dict[str, Any] = {"erased_list": erased.digest, "columns": columns_read(tables, privacy)}
-    consent = None
-    if privacy.consent is not None:
-        consent = _consent(cfg, events.schema[USER_ID])
-        facts["purpose"] = privacy.purpose
-    last = events[TIMESTAMP].max()
-    end = _end(cfg, last if isinstance(last, datetime) else datetime.now(UTC))
-    kept, reasons = protect(events, erased, consent, _oldest(privacy, end))
-    if users is not None:
-        ids = same_type(plain_id(users[USER_ID], f"data.users={cfg.users}"), events.schema[USER_ID], "data.users")
-        users, facts["users_left_out"] = protect_users(users.with_columns(ids), kept, erased, consent, end)
-    if key is not None:
-        kept = kept.with_columns(pseudonyms(kept[USER_ID], key))
-        users = None if users is None else users.with_columns(pseudonyms(users[USER_ID], key))
-        facts["pseudonyms"] = "HMAC-SHA-256"
-    return Guarded(replace(checked, events=kept, rejects=hide(checked.rejects, cfg)), users, reasons, facts)
+def asks_for_end(privacy: PrivacyConfig) -> bool:
+    """Tell whether the latest time of all events decides about some of them."""
+    return privacy.retention_days is not None or privacy.consent is not None
 
 
 def hide(rejects: pl.DataFrame, cfg: DataConfig) -> pl.DataFrame:
@@ -76,8 +107,12 @@ def hide(rejects: pl.DataFrame, cfg: DataConfig) -> pl.DataFrame:
 
 def columns_read(tables: Tables, privacy: PrivacyConfig) -> dict[str, list[str]]:
     """Return the columns that are read of each table, by their standard names."""
-    frames = {"events": tables.events.drop(ROW_NUMBER), "items": tables.items, "users": tables.users}
-    read = {name: list(frame.columns) for name, frame in frames.items() if frame is not None}
+    frames = {"events": tables.events, "items": tables.items, "users": tables.users}
+    read = {
+        name: [column for column in frame.columns if column != ROW_NUMBER]
+        for name, frame in frames.items()
+        if frame is not None
+    }
     return read | ({"consent": list(CONSENT_COLUMNS)} if privacy.consent is not None else {})
 
 

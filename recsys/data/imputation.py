@@ -12,11 +12,10 @@ from typing import Any
 
 import polars as pl
 
-from recsys.columns import ITEM_ID, TIMESTAMP, USER_ID
+from recsys.columns import ITEM_ID, USER_ID
 from recsys.config.schema import ImputationConfig
 from recsys.data.imputation_hidden import accuracy, hide
 from recsys.data.imputation_methods import Peers, finite, from_groups, group_values, is_category, usual_value
-from recsys.data.split import Windows
 from recsys.errors import DataError, did_you_mean
 
 METHODS = ("missing", "most_frequent", "median", "knn", "iterative")
@@ -168,9 +167,15 @@ def impute(imputer: Imputer, table: pl.DataFrame) -> pl.DataFrame:
 
 
 def impute_tables(
-    cfg: ImputationConfig, items: pl.DataFrame, users: pl.DataFrame, events: pl.DataFrame, windows: Windows
+    cfg: ImputationConfig, items: pl.DataFrame, users: pl.DataFrame, seen: Mapping[str, pl.Series]
 ) -> tuple[pl.DataFrame, pl.DataFrame, dict[str, Imputer]]:
     """Fill the attributes of items and users with what those of the training window say.
+
+    Args:
+        cfg: What fills what.
+        items: One row an item.
+        users: One row a user.
+        seen: By ``item_id`` and ``user_id``, those of the training window.
 
     Returns:
         Items, users and, by ``items`` or ``users``, what filled them; empty where nothing was asked for.
@@ -178,14 +183,13 @@ def impute_tables(
     Raises:
         DataError: As :func:`fit_imputer`.
     """
-    known = events.filter(pl.col(TIMESTAMP) < windows.val_start)
     done, imputers = {"items": items, "users": users}, {}
     sides = (("items", ITEM_ID, cfg.items, cfg.item_groups), ("users", USER_ID, cfg.users, cfg.user_groups))
     for name, key, methods, groups in sides:
         table = done[name].select(key, pl.exclude(key))
         if cfg.default == "none" and not methods:
             continue
-        imputer = fit_imputer(table, known[key].unique(), cfg.default, methods, groups)
+        imputer = fit_imputer(table, seen[key], cfg.default, methods, groups)
         if imputer.fillers:
             done[name], imputers[name] = impute(imputer, table), imputer
     return done["items"], done["users"], imputers

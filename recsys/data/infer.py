@@ -1,14 +1,14 @@
 """Declare features from the tables where the user declares none, and check a declaration against the tables."""
 
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
 from recsys.columns import ITEM_ID, TIMESTAMP, USER_ID
-from recsys.data.split import Windows
 from recsys.errors import DataError, did_you_mean
 from recsys.features import Feature, FeatureSpec
 
@@ -16,36 +16,58 @@ from recsys.features import Feature, FeatureSpec
 _NUMBERS = 50  # an integer attribute with more distinct values is a quantity, with fewer a category
 _RARE = 100  # a category with more distinct values pools those seen once
 _MAX_SLOTS = 16
+_KEY = "_id"  # how the names of ids end, whose values are not looked at
+MANY = 1000
+"""More different numbers than this are not told apart from any larger number of them."""
 _SEPARATORS = ("|", "; ", ";", " > ", ">", ", ", ",", " ")
 
 RESERVED = {"item": ("popularity", "age", "repeats"), "user": (), "context": ()}
 """Names that the towers add themselves as of a cut; a column called so gets its side in front."""
 
 
+def count_values(columns: pl.LazyFrame, name: str) -> pl.DataFrame:
+    """Return ``value`` and ``rows`` of a column, sorted by value.
+
+    Of numbers and ids beyond :data:`MANY` different ones the smallest are named, since more of them say no more.
+    """
+    counts = (
+        columns.group_by(pl.col(name).alias("value"))
+        .agg(rows=pl.len().cast(pl.Int64))
+        .sort("value")
+        .collect(engine="streaming")
+    )
+    return few(counts, name)
+
+
+def few(counts: pl.DataFrame, name: str) -> pl.DataFrame:
+    """Return what is kept of counted values, see :func:`count_values`."""
+    return counts[:MANY] if counts.schema["value"] != pl.String or name.endswith(_KEY) else counts
+
+
 def infer_spec(
-    events: pl.DataFrame,
-    items: pl.DataFrame,
-    users: pl.DataFrame,
-    context: Sequence[str],
-    windows: Windows,
-    has_item_table: bool,
+    context: Mapping[str, pl.DataFrame], items: pl.DataFrame, users: pl.DataFrame
 ) -> tuple[FeatureSpec, dict[str, str]]:
     """Return the inferred features, and the columns left out with the reason.
 
-    Ids and the time of the moment are always features. Of the events only the training window is looked at, and of
-    items known from events only those seen in it; an item or user table is looked at as a whole.
+    Ids and the time of the moment are always features.
+
+    Args:
+        context: Of each column that describes the moment, the values of the training window, from
+            :func:`count_values`.
+        items: One row an item; where items are known from events alone, those that the training window has.
+        users: One row a user.
     """
-    known = events.filter(pl.col(TIMESTAMP) < windows.val_start)
-    if not has_item_table:
-        items = items.join(known.select(pl.col(ITEM_ID).unique()), on=ITEM_ID, how="semi")
     features, skipped = [Feature(USER_ID, "user", "id"), Feature(ITEM_ID, "item", "id")], {}
     names = {USER_ID, ITEM_ID}
-    for side, frame, key in (("user", users, USER_ID), ("item", items, ITEM_ID), ("context", known, "")):
-        columns = context if side == "context" else [c for c in frame.columns if c != key]
-        for column in columns:
+    tables = {
+        side: {c: count_values(frame.lazy().select(c), c) for c in frame.columns if c != key}
+        for side, frame, key in (("user", users, USER_ID), ("item", items, ITEM_ID))
+    }
+    for side, columns in (*tables.items(), ("context", context)):
+        for column, counts in columns.items():
             taken = column in names or column in RESERVED[side]
             name = f"{side}_{column}" if taken else column
-            feature = infer_feature(frame[column], name, side)
+            feature = infer_feature(counts, column, name, side)
             if isinstance(feature, str):
                 skipped[name] = feature
             else:
@@ -55,46 +77,53 @@ def infer_spec(
     return FeatureSpec(tuple(features)), skipped
 
 
-def infer_feature(column: pl.Series, name: str, side: str) -> Feature | str:
-    """Return the feature that a column of Int64, Float64 or String makes, or why it makes none."""
-    values = column.drop_nulls()
-    distinct = values.n_unique()
+def infer_feature(counts: pl.DataFrame, column: str, name: str, side: str) -> Feature | str:
+    """Return the feature that a column of Int64, Float64 or String makes, or why it makes none.
+
+    Args:
+        counts: Its values, from :func:`count_values`.
+        column: Its name.
+        name: That the feature is to have.
+        side: user, item or context.
+    """
+    known = counts.drop_nulls("value")
+    values, rows = known["value"], known["rows"]
+    distinct, total = len(values), int(rows.sum())
     if distinct == 0:
         return "every value is missing"
-    if distinct == 1 and len(values) == len(column):
+    if distinct == 1 and total == counts["rows"].sum():
         return f"every row has the same value ({values[0]!r})"
     min_count = 2 if distinct > _RARE else 1
-    as_id = Feature(name, side, "id", column.name, min_count=min_count)
-    is_key = column.name.endswith("_id")
-    if column.dtype != pl.String:
-        is_quantity = column.dtype == pl.Float64 or distinct > _NUMBERS
-        return as_id if is_key or not is_quantity else Feature(name, side, "numeric", column.name)
+    as_id = Feature(name, side, "id", column, min_count=min_count)
+    is_key = column.endswith(_KEY)
+    if values.dtype != pl.String:
+        is_quantity = values.dtype == pl.Float64 or distinct > _NUMBERS
+        return as_id if is_key or not is_quantity else Feature(name, side, "numeric", column)
     if is_key:
         return as_id
-    unique = values.unique(maintain_order=False)
-    separator = _separator(values, unique)
+    separator = _separator(values, rows)
     if separator is not None:
         lists = values.str.split(separator)
         rare = 2 if lists.explode().n_unique() > _RARE else 1
-        slots = _slots(lists, share=1.0)
-        return Feature(name, side, "multi_id", column.name, min_count=rare, slots=slots, separator=separator)
+        slots = _slots(lists, rows, share=1.0)
+        return Feature(name, side, "multi_id", column, min_count=rare, slots=slots, separator=separator)
     words = values.str.split(" ")
-    if distinct > 20 and distinct > len(values) / 2:
-        if words.list.len().sum() > 1.5 * len(words):
-            return Feature(name, side, "text", column.name, slots=_slots(words, share=0.95))
-        if distinct == len(values):
+    if distinct > 20 and distinct > total / 2:
+        if (words.list.len() * rows).sum() > 1.5 * total:
+            return Feature(name, side, "text", column, slots=_slots(words, rows, share=0.95))
+        if distinct == total:
             return "every row has another value, which says no more than the row's id"
     return as_id
 
 
-def _separator(values: pl.Series, unique: pl.Series) -> str | None:
+def _separator(unique: pl.Series, rows: pl.Series) -> str | None:
     """Return what separates the values of a list, or None when the column holds no lists.
 
     In lists few words make many combinations (19 genres, 216 combinations). In titles, sizes and category names
     there are about as many words as names, or more.
     """
     for separator in _SEPARATORS:
-        if values.str.contains(separator, literal=True).sum() < len(values) / 10:
+        if rows.filter(unique.str.contains(separator, literal=True)).sum() < rows.sum() / 10:
             continue
         words = unique.str.split(separator).explode().n_unique()
         few = words <= 64 or (separator != " " and 2 * words <= len(unique))
@@ -103,10 +132,12 @@ def _separator(values: pl.Series, unique: pl.Series) -> str | None:
     return None
 
 
-def _slots(lists: pl.Series, share: float) -> int:
-    """Return the slots that suffice for this share of the lists, within bounds."""
-    longest = lists.list.len().quantile(share, interpolation="higher")
-    return max(1, min(_MAX_SLOTS, int(longest or 1)))
+def _slots(lists: pl.Series, rows: pl.Series, share: float) -> int:
+    """Return the slots that suffice for this share of the lists, within bounds; ``rows`` have each."""
+    lengths = pl.DataFrame({"slots": lists.list.len(), "rows": rows}).sort("slots")
+    place = math.ceil(share * (int(rows.sum()) - 1))
+    longest = lengths.filter(pl.col("rows").cum_sum() > place)["slots"][0]
+    return max(1, min(_MAX_SLOTS, int(longest)))
 
 
 def declared_spec(

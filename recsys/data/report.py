@@ -11,11 +11,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from recsys.columns import BASKET_ID, EVENT_TYPE, ITEM_ID, TIMESTAMP, USER_ID
 from recsys.data.cleaning.finding import Finding
 from recsys.data.imputation import METHODS
 from recsys.data.prepared import Prepared
-from recsys.data.split import window_index
+from recsys.data.tally import IDS, Tally, Values, no_values, tally, values_of
 
 _CURVE_POINTS = 300
 _SHOWN_DETAILS = 8  # lines of a rule on the console
@@ -100,24 +99,16 @@ class DataReport:
 
 def data_report(prepared: Prepared) -> DataReport:
     """Compute the numbers of the report from a prepared data set; reads nothing else."""
-    events = prepared.events
-    per_item = np.sort(_counts(events, ITEM_ID))[::-1]
-    per_user = np.sort(_counts(events, USER_ID))[::-1]
+    counted = tally(prepared.event_parts, prepared.windows, _shown_context(prepared))
+    per_item, per_user = counted.per_item, counted.per_user
     ranks = np.unique(np.geomspace(1, len(per_item), _CURVE_POINTS).round().astype(np.int64))
     cumulative = np.cumsum(per_item) / per_item.sum()
-    a_day = (
-        events.group_by(pl.col(TIMESTAMP).dt.date().alias("day"))
-        .len()
-        .sort("day")
-        .upsample("day", every="1d")
-        .with_columns(pl.col("len").fill_null(0))
-    )
+    a_day = counted.days.upsample("day", every="1d").with_columns(pl.col("rows").fill_null(0))
     cardinalities = {"users": len(per_user), "items": len(per_item)}
     if prepared.has_item_table:
         cardinalities["catalogue"] = len(prepared.items)
-    for column, label in ((BASKET_ID, "baskets"), (EVENT_TYPE, "event types")):
-        if column in events.columns:
-            cardinalities[label] = events[column].drop_nulls().n_unique()
+    optional = {"baskets": counted.baskets, "event types": counted.types}
+    cardinalities |= {label: count for label, count in optional.items() if count is not None}
     facts = prepared.report
     return DataReport(
         name=facts["name"],
@@ -128,10 +119,10 @@ def data_report(prepared: Prepared) -> DataReport:
         cleaning=tuple(Finding(**{**row, "parts": tuple(map(tuple, row["parts"]))}) for row in facts["cleaning"]),
         tables={name: facts[name] for name in ("items", "users") if facts[name]},
         cardinalities=cardinalities,
-        windows=_windows(prepared),
-        columns=_columns(prepared),
+        windows=_windows(prepared, counted),
+        columns=_columns(prepared, counted),
         days=tuple(a_day["day"].to_list()),
-        events_a_day=tuple(a_day["len"].to_list()),
+        events_a_day=tuple(a_day["rows"].to_list()),
         ranks=tuple(ranks.tolist()),
         popularity=tuple(per_item[ranks - 1].tolist()),
         head_share={
@@ -148,63 +139,64 @@ def data_report(prepared: Prepared) -> DataReport:
     )
 
 
-def _counts(events: pl.DataFrame, key: str) -> np.ndarray:
-    return events.group_by(key).len()["len"].cast(pl.Int64).to_numpy()
-
-
-def _windows(prepared: Prepared) -> tuple[WindowFacts, ...]:
-    number = window_index(prepared.windows)
-    time = pl.col(TIMESTAMP)
-    marked = prepared.events.select(
-        USER_ID,
-        ITEM_ID,
-        number.alias("window"),
-        cold_user=number == number.min().over(USER_ID),
-        cold_item=number == number.min().over(ITEM_ID),
-        repeat=time > time.min().over(USER_ID, ITEM_ID),
-    )
+def _windows(prepared: Prepared, counted: Tally) -> tuple[WindowFacts, ...]:
     facts = []
-    for index, (name, (start, end)) in enumerate(prepared.windows.bounds().items()):
-        inside = marked.filter(pl.col("window") == index)
-        users, items = inside[USER_ID].n_unique(), inside[ITEM_ID].n_unique()
-        cold_users = inside.filter("cold_user")[USER_ID].n_unique() / users if index else None
-        cold_items = inside.filter("cold_item")[ITEM_ID].n_unique() / items if index else None
-        repeats = int(inside["repeat"].sum()) / len(inside)
-        facts.append(WindowFacts(name, start, end, len(inside), users, items, cold_users, cold_items, repeats))
+    bounds = prepared.windows.bounds().items()
+    for index, ((name, (start, end)), row) in enumerate(
+        zip(bounds, counted.windows.iter_rows(named=True), strict=True)
+    ):
+        cold_users = row["cold_users"] / row["users"] if index else None
+        cold_items = row["cold_items"] / row["items"] if index else None
+        sizes = row["events"], row["users"], row["items"]
+        facts.append(WindowFacts(name, start, end, *sizes, cold_users, cold_items, row["repeats"] / row["events"]))
     return tuple(facts)
 
 
-def _columns(prepared: Prepared) -> tuple[ColumnFacts, ...]:
+def _shown_context(prepared: Prepared) -> list[str]:
+    """Return the columns of the events that the report shows."""
+    names = prepared.event_parts[0].collect_schema().names()
+    kinds = {f.column for f in prepared.spec.side("context")}
+    return [name for name in names if name in kinds or name in prepared.report["skipped_columns"]]
+
+
+def _columns(prepared: Prepared, counted: Tally) -> tuple[ColumnFacts, ...]:
     """Return the facts of ids, attributes and context, and of the columns that were left out."""
     kinds: dict[tuple[str, str], str] = {(f.side, f.column): f.kind for f in prepared.spec}
     skipped = prepared.report["skipped_columns"]
-    tables = {"user": prepared.users, "item": prepared.items, "context": prepared.events}
-    standard = {USER_ID, ITEM_ID, TIMESTAMP}
+    columns = [
+        (side, name, _values(frame, name))
+        for side, frame in (("user", prepared.users), ("item", prepared.items))
+        for name in frame.columns
+    ]
+    columns += [("context", name, counted.columns[name]) for name in _shown_context(prepared)]
     facts, shown = [], set()
-    for side, frame in tables.items():
-        for name in frame.columns:
-            if side == "context" and (side, name) not in kinds and name not in skipped:
-                continue
-            values = frame[name].drop_nulls()
-            common = values.alias("value").value_counts(name="rows").sort(["rows", "value"], descending=[True, False])
-            if side == "user":  # what one person alone has is a fact about a person
-                common = common.filter(pl.col("rows") > 1)
-            unused = skipped.get(name) or skipped.get(f"{side}_{name}") or "not declared"
-            shown |= {name, f"{side}_{name}"}
-            facts.append(
-                ColumnFacts(
-                    side=side,
-                    name=name,
-                    feature=kinds.get((side, name)) or f"none: {unused}",
-                    dtype=str(frame.schema[name]),
-                    distinct=values.n_unique(),
-                    null_share=frame[name].null_count() / max(1, len(frame)),
-                    examples=() if name in standard else tuple(str(v) for v in common["value"].head(3)),
-                )
+    for side, name, values in columns:
+        unused = skipped.get(name) or skipped.get(f"{side}_{name}") or "not declared"
+        shown |= {name, f"{side}_{name}"}
+        # what one person alone has is a fact about a person
+        common = values.common.filter(pl.col("rows") > (side == "user"))
+        facts.append(
+            ColumnFacts(
+                side=side,
+                name=name,
+                feature=kinds.get((side, name)) or f"none: {unused}",
+                dtype=str(values.common.schema["value"]),
+                distinct=values.distinct,
+                null_share=values.missing / max(1, values.total),
+                examples=tuple(str(v) for v in common["value"].head(3)),
             )
+        )
     unread = {name: reason for name, reason in skipped.items() if name not in shown}
     facts += [ColumnFacts("", name, f"none: {reason}", "", 0, 0.0, ()) for name, reason in unread.items()]
     return tuple(facts)
+
+
+def _values(frame: pl.DataFrame, name: str) -> Values:
+    """Count an id, of which each row has its own, or an attribute."""
+    if name in IDS:
+        return Values(len(frame), 0, len(frame), no_values(frame.schema[name]))
+    counts = frame.group_by(pl.col(name).alias("value")).agg(rows=pl.len().cast(pl.Int64))
+    return values_of(counts)
 
 
 def print_summary(report: DataReport, console: Console) -> None:

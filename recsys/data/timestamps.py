@@ -1,6 +1,6 @@
 """Timestamps to UTC microseconds, from text, epoch numbers, dates or datetimes."""
 
-import math
+from dataclasses import dataclass
 from zoneinfo import available_timezones
 
 import polars as pl
@@ -11,19 +11,73 @@ from recsys.errors import ConfigError, DataError, did_you_mean
 UTC = pl.Datetime("us", "UTC")
 
 _UNITS = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}  # per second
+_DIGITS = (11, 14, 17)  # more than s, ms and us have in this century
 _EARLIEST, _LATEST = -2_208_988_800, 7_258_118_400  # 1900-01-01 and 2200-01-01, in seconds
 _OFFSET = r"([+-]\d{2}):?(\d{2})?$"
 _AWARE = "%Y-%m-%dT%H:%M:%S%.f%:z"
 _NAIVE = ("%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%dT%H:%M", "%Y-%m-%d")
 
 
-def to_utc(column: pl.Series, cfg: DataConfig, place: str) -> pl.Series:
+@dataclass(frozen=True)
+class Numbers:
+    """What a column of times says of its numbers as a whole; of parts of the column it adds up.
+
+    Attributes:
+        given: Values that are there.
+        numbers: How many of them are numbers, or text that is an integer.
+        calendar: How many of these look like 20171108.
+        below: How many of them would be seconds, seconds or milliseconds, any of these or microseconds of our time.
+    """
+
+    given: int = 0
+    numbers: int = 0
+    calendar: int = 0
+    below: tuple[int, int, int] = (0, 0, 0)
+
+    @classmethod
+    def of(cls, column: pl.Series) -> "Numbers":
+        """Count in a column of any type."""
+        column = _wide(column)
+        given = len(column) - column.null_count()
+        if column.dtype in (pl.String, pl.Categorical, pl.Enum):
+            column = column.cast(pl.String).str.strip_chars().cast(pl.Int64, strict=False)
+        if not column.dtype.is_numeric():
+            return cls(given)
+        known = column.drop_nulls()
+        size = known.cast(pl.Float64).abs()
+        calendar = int(known.is_between(19_000_101, 21_991_231).sum())
+        below = tuple(int((size < 10.0**digits).sum()) for digits in _DIGITS)
+        return cls(given, len(known), calendar, (below[0], below[1], below[2]))
+
+    def __add__(self, other: "Numbers") -> "Numbers":
+        below = tuple(a + b for a, b in zip(self.below, other.below, strict=True))
+        sums = (self.given + other.given, self.numbers + other.numbers, self.calendar + other.calendar)
+        return Numbers(*sums, (below[0], below[1], below[2]))
+
+    @property
+    def are_all(self) -> bool:
+        """Whether every value is a number, and there is one."""
+        return self.numbers == self.given > 0
+
+    @property
+    def unit(self) -> str:
+        """What the middle one counts in: in this century seconds have 10 digits, milliseconds 13, microseconds 16."""
+        return next((unit for unit, n in zip(_UNITS, self.below, strict=False) if 2 * n >= self.numbers), "ns")
+
+
+def to_utc(column: pl.Series, cfg: DataConfig, place: str, numbers: Numbers | None = None) -> pl.Series:
     """Return the column as ``Datetime('us', 'UTC')``, null where a value is missing or unreadable.
 
     Text is ISO 8601 (``T`` or a space, seconds optional, fractions, ``Z``, ``UTC`` or an offset at the end) or
     ``data.timestamp_format``; numbers count from 1970 in ``data.timestamp_unit``, by their magnitude when ``auto``;
     what carries no zone is in ``data.timezone`` (the earlier of two readings where clocks go back, null in the gap
     where they go forward). A time outside the years 1900 to 2199 is unreadable.
+
+    Args:
+        column: Times in any form.
+        cfg: How they are written.
+        place: For messages.
+        numbers: Of the whole column, where this is a part of it.
 
     Raises:
         ConfigError: Unknown unit or time zone.
@@ -34,13 +88,14 @@ def to_utc(column: pl.Series, cfg: DataConfig, place: str) -> pl.Series:
         raise ConfigError(f"data.timezone={cfg.timezone!r} is not a name of the IANA time zone database.{near}")
     if cfg.timestamp_unit not in ("auto", *_UNITS):
         raise ConfigError(f"data.timestamp_unit={cfg.timestamp_unit!r} is not one of auto, {', '.join(_UNITS)}.")
-    column = _wide(column)
+    column, numbers = _wide(column), numbers or Numbers.of(column)
     dtype = column.dtype
     if dtype in (pl.String, pl.Categorical, pl.Enum, pl.Null):
-        times = _from_text(column.cast(pl.String).str.strip_chars(), cfg)
+        times = _from_text(column.cast(pl.String).str.strip_chars(), cfg, numbers)
     elif dtype.is_numeric():
-        _refuse_calendar_numbers(column, cfg, place)
-        times = _from_text(column.cast(pl.String), cfg) if cfg.timestamp_format else _from_epoch(column, cfg)
+        _refuse_calendar_numbers(column, cfg, place, numbers)
+        written = cfg.timestamp_format is not None
+        times = _from_text(column.cast(pl.String), cfg, numbers) if written else _from_epoch(column, cfg, numbers)
     elif dtype == pl.Date:
         times = _localize(column.cast(pl.Datetime("us")), cfg)
     elif isinstance(dtype, pl.Datetime):
@@ -64,20 +119,20 @@ def _wide(column: pl.Series) -> pl.Series:
     return column.cast(pl.Float64) if column.dtype.is_numeric() else column
 
 
-def _refuse_calendar_numbers(column: pl.Series, cfg: DataConfig, place: str) -> None:
+def _refuse_calendar_numbers(column: pl.Series, cfg: DataConfig, place: str, numbers: Numbers) -> None:
     """20171108 read as epoch seconds would be a day in August 1970, in silence."""
-    known = column.drop_nulls()
-    if cfg.timestamp_format or cfg.timestamp_unit != "auto" or known.is_empty():
+    if cfg.timestamp_format or cfg.timestamp_unit != "auto" or not numbers.given:
         return
-    if known.is_between(19_000_101, 21_991_231).all():
+    if numbers.calendar == numbers.given:
+        known = column.drop_nulls()
         raise DataError(
-            f"{place}, column '{column.name}': the numbers look like calendar dates (first: {known[0]});"
+            f"{place}, column '{column.name}': the numbers look like calendar dates (first: {next(iter(known), None)});"
             " set data.timestamp_format=%Y%m%d, or data.timestamp_unit=s if they are epoch seconds of 1970."
         )
 
 
-def _from_epoch(column: pl.Series, cfg: DataConfig) -> pl.Series:
-    unit = cfg.timestamp_unit if cfg.timestamp_unit != "auto" else _unit_by_magnitude(column)
+def _from_epoch(column: pl.Series, cfg: DataConfig, numbers: Numbers) -> pl.Series:
+    unit = cfg.timestamp_unit if cfg.timestamp_unit != "auto" else numbers.unit
     scale = _UNITS[unit]
     # Bounds first: a wild number times 10^6 would wrap around and come back as a legal time.
     legal = column.is_between(int(_EARLIEST * scale), int(_LATEST * scale))
@@ -91,21 +146,13 @@ def _from_epoch(column: pl.Series, cfg: DataConfig) -> pl.Series:
     return known.cast(pl.Int64).cast(UTC)
 
 
-def _unit_by_magnitude(column: pl.Series) -> str:
-    """Seconds of this century have 10 digits, milliseconds 13, microseconds 16, nanoseconds 19."""
-    middle = column.cast(pl.Float64).abs().median()
-    digits = math.log10(middle) if isinstance(middle, float) and middle >= 1 else 0.0
-    return next((unit for unit, bound in (("s", 11), ("ms", 14), ("us", 17)) if digits < bound), "ns")
-
-
-def _from_text(text: pl.Series, cfg: DataConfig) -> pl.Series:
+def _from_text(text: pl.Series, cfg: DataConfig, numbers: Numbers) -> pl.Series:
     if cfg.timestamp_format is not None:
         if any(z in cfg.timestamp_format for z in ("%z", "%:z", "%#z")):
             return text.str.to_datetime(cfg.timestamp_format, strict=False, time_unit="us", time_zone="UTC")
         return _localize(text.str.to_datetime(cfg.timestamp_format, strict=False, time_unit="us"), cfg)
-    whole = text.cast(pl.Int64, strict=False)
-    if whole.null_count() == text.null_count() < len(text):
-        return _from_epoch(whole, cfg)
+    if numbers.are_all:
+        return _from_epoch(text.cast(pl.Int64, strict=False), cfg, numbers)
     iso = text.str.replace(r"^(\S+)[ T]+", "${1}T").str.replace(r" ?(UTC|GMT|Z|z)$", "+00:00")
     is_aware = iso.str.contains(r"T.*[+-]\d{2}:?(\d{2})?$")
     with_zone = iso.filter(is_aware.fill_null(False))

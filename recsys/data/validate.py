@@ -1,18 +1,18 @@
 """Decide which events can be used; every other row is counted by reason and kept for the rejects file."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import dataframely as dy
 import polars as pl
 
-from recsys.columns import BASKET_ID, EVENT_TYPE, ITEM_ID, QUANTITY, TIMESTAMP, USER_ID, VALUE
+from recsys.columns import EVENT_TYPE, ITEM_ID, QUANTITY, TIMESTAMP, USER_ID, VALUE
 from recsys.config.schema import DataConfig
-from recsys.data.cleaning.event_types import check_types
 from recsys.data.cleaning.time_zones import to_utc_by_row, zone_known
-from recsys.data.dtypes import plain_id
 from recsys.data.sources import REJECT_REASON, ROW_NUMBER, TIMEZONE
-from recsys.data.timestamps import to_utc
+from recsys.data.timestamps import Numbers, to_utc
+from recsys.data.whole import ID_COLUMNS, Whole
 from recsys.errors import DataError
 
 
@@ -72,21 +72,25 @@ class Checked:
     read: int
 
 
-def check_events(source: pl.DataFrame, cfg: DataConfig) -> Checked:
+def check_events(source: pl.DataFrame, cfg: DataConfig, whole: Whole) -> Checked:
     """Bring the standard columns to their types and part usable rows from the others.
 
+    Args:
+        source: Rows as read, all or some.
+        cfg: How they are written.
+        whole: What is known of all of them.
+
     Raises:
-        DataError: A column of a type that cannot be what it is mapped to, or a relevant event type that never occurs.
+        DataError: A column of a type that cannot be what it is mapped to.
     """
     place = f"data.events={cfg.events}"
     events = source.with_columns(
-        *(plain_id(source[name], place) for name in (USER_ID, ITEM_ID, BASKET_ID) if name in source.columns),
+        *(whole.id_of(source[name], place) for name in ID_COLUMNS if name in source.columns),
         *(_number(source[name], place) for name in (QUANTITY, VALUE) if name in source.columns),
-        _times(source, cfg, place),
+        _times(source, cfg, place, whole.numbers),
     ).drop(TIMEZONE, strict=False)
     if EVENT_TYPE in source.columns:
         events = events.with_columns(pl.col(EVENT_TYPE).cast(pl.String))
-        check_types(events[EVENT_TYPE], cfg, place)
     zones = zone_known(source[TIMEZONE]) if TIMEZONE in source.columns else pl.lit(True)
     slim = events.select(
         ROW_NUMBER, USER_ID, ITEM_ID, TIMESTAMP, timestamp_given=_given(source[TIMESTAMP]), zone_known=zones
@@ -105,33 +109,40 @@ def check_events(source: pl.DataFrame, cfg: DataConfig) -> Checked:
     return Checked(kept, rejects, dict(counts.iter_rows()), len(source))
 
 
-def refuse_rejects(checked: Checked, cfg: DataConfig, rejects_file: Path) -> None:
+def refuse_rejects(rejects: pl.DataFrame, reasons: Mapping[str, int], read: int, cfg: DataConfig, file: Path) -> None:
     """Stop when the share of rejects is above ``data.max_reject_share``.
+
+    Args:
+        rejects: Of the check; of those of a reason the first are shown.
+        reasons: How many there are by reason, most frequent first.
+        read: Rows that were checked.
+        cfg: Says how many may be.
+        file: Where all of them are.
 
     Raises:
         DataError: With the reasons and their counts, the first such rows, the rejects file and what to do.
     """
-    rejected = sum(checked.reasons.values())
-    if rejected <= cfg.max_reject_share * checked.read:
+    rejected = sum(reasons.values())
+    if rejected <= cfg.max_reject_share * read:
         return
-    reasons = ", ".join(f"{reason} {count:,}" for reason, count in checked.reasons.items())
+    counts = ", ".join(f"{reason} {count:,}" for reason, count in reasons.items())
     shown = []
-    for reason in checked.reasons:
-        for row in checked.rejects.filter(pl.col(REJECT_REASON) == reason).head(3).iter_rows(named=True):
+    for reason in reasons:
+        for row in rejects.filter(pl.col(REJECT_REASON) == reason).head(3).iter_rows(named=True):
             values = ", ".join(f"{name}={row[name]!r}" for name in (USER_ID, ITEM_ID, TIMESTAMP) if name in row)
             shown.append(f"row {row[ROW_NUMBER]:,} ({reason})" + f": {values}" * bool(values))
     raise DataError(
-        f"data.events={cfg.events}: {rejected:,} of {checked.read:,} rows ({rejected / checked.read:.1%}) cannot be"
+        f"data.events={cfg.events}: {rejected:,} of {read:,} rows ({rejected / read:.1%}) cannot be"
         f" used, and data.max_reject_share={cfg.max_reject_share} allows {cfg.max_reject_share:.1%}. Reasons:"
-        f" {reasons}. First rows: {'; '.join(shown)}. All of them: {rejects_file}. Correct the table or its mapping"
+        f" {counts}. First rows: {'; '.join(shown)}. All of them: {file}. Correct the table or its mapping"
         " (data.columns, data.timestamp_format, data.timestamp_unit), or raise data.max_reject_share."
     )
 
 
-def _times(source: pl.DataFrame, cfg: DataConfig, place: str) -> pl.Series:
+def _times(source: pl.DataFrame, cfg: DataConfig, place: str, numbers: Numbers) -> pl.Series:
     if TIMEZONE not in source.columns:
-        return to_utc(source[TIMESTAMP], cfg, place)
-    return to_utc_by_row(source[TIMESTAMP], source[TIMEZONE], cfg, place)
+        return to_utc(source[TIMESTAMP], cfg, place, numbers)
+    return to_utc_by_row(source[TIMESTAMP], source[TIMEZONE], cfg, place, numbers)
 
 
 def _given(column: pl.Series) -> pl.Series:

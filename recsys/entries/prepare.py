@@ -1,18 +1,21 @@
 """``recsys prepare``: tables in; a prepared data set and a report about it out."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from recsys.config.schema import Config
+from recsys.config.schema import Config, PrepareConfig
 
 if TYPE_CHECKING:
     from recsys.data.prepared import Prepared
 
 
-def run(cfg: Config) -> "Prepared":
+def run(cfg: PrepareConfig) -> "Prepared | None":
     """Prepare the data (or reuse it), print the report and write ``data_report.html`` into the run folder.
 
     The report has a section with what :func:`~recsys.audit.prepared.audit_tables` finds; ``recsys audit`` finds more.
+    Of data that are prepared in partitions that section looks at the users of one. With ``partition`` one step of them
+    is done, and the last one reports.
 
     Raises:
         DataError: The tables cannot be used, or an output folder cannot be written.
@@ -23,16 +26,18 @@ def run(cfg: Config) -> "Prepared":
     from recsys.audit.findings import errors
     from recsys.audit.prepared import audit_tables
     from recsys.audit.sections import leak_section
-    from recsys.data.prepared import prepare
+    from recsys.data.prepared import prepare, prepare_step
     from recsys.data.report import data_report, print_summary
     from recsys.data.report_page import write_html
 
     console = Console()
-    prepared = prepare(cfg.data)
+    prepared = prepare(cfg.data) if cfg.partition is None else prepare_step(cfg.data, cfg.partition)
+    if prepared is None:
+        return None
     note_access(cfg, prepared, "prepare")
     report = data_report(prepared)
     print_summary(report, console)
-    findings = audit_tables(prepared)
+    findings = audit_tables(replace(prepared, event_parts=prepared.event_parts[:1]))
     for leak in errors(findings):
         console.print(f"[bold red]leak[/bold red] {escape(f'{leak.leak}: {leak.place}: {leak.evidence}')}")
     page = write_html(report, Path(cfg.run_dir, "data_report.html"), [leak_section(findings)])

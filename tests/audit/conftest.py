@@ -52,6 +52,7 @@ def plant(clean: Prepared) -> Callable[..., Prepared]:
                 changed[name] = table.join(more, on=more.columns[0], how="left", maintain_order="left")
             else:
                 changed[name] = table.with_columns(more)
-        return replace(clean, **changed)
+        events = changed.pop("events", clean.events)
+        return replace(clean.with_events(events), **changed)
 
     return make

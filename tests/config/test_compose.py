@@ -7,7 +7,7 @@ import pytest
 from omegaconf import DictConfig, ListConfig
 
 from recsys.config.compose import compose
-from recsys.config.schema import Config, EvaluateConfig, RecommendConfig
+from recsys.config.schema import Config, EvaluateConfig, PrepareConfig, RecommendConfig
 from recsys.errors import ConfigError
 
 TABLES = ["data=tables", "data.events=sales.parquet"]
@@ -25,7 +25,7 @@ def values_of(node: object) -> list[object]:
 @pytest.mark.parametrize(
     ("verb", "overrides", "schema"),
     [
-        ("prepare", [], Config),
+        ("prepare", [], PrepareConfig),
         ("train", [], Config),
         ("evaluate", ["bundle_uri=models:/shop/1"], EvaluateConfig),
         ("recommend", ["bundle=models:/shop/1"], RecommendConfig),

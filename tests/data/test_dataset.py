@@ -1,4 +1,3 @@
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -57,10 +56,10 @@ def prepared_of(rows, relevant=(), has_item_table=False, baskets=True):
     return Prepared(
         path=Path("nowhere"),
         fingerprint="0" * 32,
-        events=events if baskets else events.drop("basket_id"),
+        event_parts=((events if baskets else events.drop("basket_id")).lazy(),),
         items=pl.DataFrame({"item_id": ITEMS, "brand": ["x", "y", None, "z"], "price": [1.0, None, 3.0, 100.0]}),
         users=pl.DataFrame({"user_id": USERS}),
-        impressions=events.clear(),
+        impression_parts=(events.clear().lazy(),),
         windows=Windows(START, CUT, CUT + timedelta(hours=1), CUT + timedelta(hours=11)),
         spec=SPEC,
         has_item_table=has_item_table,
@@ -163,7 +162,7 @@ def test_fit_by_hand():
 
 def test_context_columns_may_have_any_name():
     prepared = prepared_of(rows_by_hand())
-    named = replace(prepared, events=prepared.events.with_columns(user=pl.lit("x"), item=pl.lit(0.5), time=pl.lit(9)))
+    named = prepared.with_events(prepared.events.with_columns(user=pl.lit("x"), item=pl.lit(0.5), time=pl.lit(9)))
     one, other = interaction_log(prepared), interaction_log(named)
     assert all(torch.equal(getattr(one, part), getattr(other, part)) for part in ("user", "item", "time", "basket"))
 

@@ -142,13 +142,13 @@ def test_rejects_name_nobody_who_left(shop, shop_events) -> None:
 
 
 def test_what_an_interrupted_run_left_goes_and_one_that_runs_stops(tmp_path) -> None:
-    from recsys.data.prepared import _NODE
+    from recsys.files import NODE
 
-    dead = tmp_path / f".shop-abc.{_NODE}.999999999.x.tmp"
+    dead = tmp_path / f".shop-abc.{NODE}.999999999.x.tmp"
     dead.mkdir()
     assert clear_cache(tmp_path, GONE) == []
     assert not dead.exists()
-    (tmp_path / f".shop-abc.{_NODE}.{os.getppid()}.x.tmp").mkdir()
+    (tmp_path / f".shop-abc.{NODE}.{os.getppid()}.x.tmp").mkdir()
     with pytest.raises(DataError, match="another process is preparing data"):
         clear_cache(tmp_path, GONE)
 
@@ -171,3 +171,19 @@ def test_tables_of_a_run(tmp_path) -> None:
     assert pl.read_parquet(tmp_path / "recs.parquet")["user_id"].to_list() == [4]
     assert len(pl.read_parquet(tmp_path / "bundle" / "users.parquet")) == 2
     assert erase_from_tables(tmp_path, GONE, skip=[tmp_path / "bundle"]) == []
+
+
+def test_people_leave_every_partition_and_the_slices(shop) -> None:
+    at_once = prepare(shop)
+    cfg = replace(shop, partitions=3, cache_dir=f"{shop.cache_dir} in parts")
+    before = prepare(cfg)
+    cache = Path(cfg.cache_dir)
+    assert list(cache.glob("*.parts/slices/*"))
+    listed = add_erased(cache, ["3"])
+    assert clear_cache(cache, GONE) == []
+    assert not list(cache.glob("*.parts"))
+    assert erase_from_prepared(before.path, GONE, listed.digest) == 14
+    after = load_prepared(before.path)
+    assert_frame_equal(after.events, at_once.events.filter(pl.col("user_id") != 3))
+    assert after.report["rows"]["kept"] == 86
+    assert prepare(cfg).report == after.report

@@ -1,12 +1,10 @@
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
 
 import polars as pl
 import pytest
 from omegaconf import OmegaConf
 
-from recsys.data.infer import declared_spec, infer_feature, infer_spec, write_features
-from recsys.data.split import Windows
+from recsys.data.infer import count_values, declared_spec, infer_feature, infer_spec, write_features
 from recsys.errors import ConfigError, DataError
 from recsys.features import Feature, FeatureSpec
 
@@ -15,7 +13,8 @@ TITLES = [f"The {noun}{i} of the w{i * 7 % 90}" for i in range(60) for noun in (
 
 
 def infer(values, name="x", dtype=None):
-    return infer_feature(pl.Series(name, values, dtype=dtype), name, "item")
+    column = pl.DataFrame({name: pl.Series(values, dtype=dtype)})
+    return infer_feature(count_values(column.lazy(), name), name, name, "item")
 
 
 def test_few_values_are_an_id_and_many_pool_the_rare():
@@ -56,28 +55,16 @@ def test_columns_that_say_nothing_are_left_out_with_the_reason(values, reason):
     assert reason in infer(values, dtype=pl.String)
 
 
-START = datetime(2024, 1, 1, tzinfo=UTC)
-WINDOWS = Windows(START, START + timedelta(hours=10), START + timedelta(hours=15), START + timedelta(hours=20))
-
-
-def tables(late="x"):
-    """Twenty events, one item each; what is at or after hour 10 has the store ``late``."""
-    times = pl.Series([START + timedelta(hours=i) for i in range(20)], dtype=pl.Datetime("us", "UTC"))
-    events = pl.DataFrame(
-        {
-            "user_id": [i % 2 for i in range(20)],
-            "item_id": list(range(20)),
-            "timestamp": times,
-            "store": ["n" if i % 2 else "s" if i < 10 else late for i in range(20)],
-        }
-    )
-    items = pl.DataFrame({"item_id": list(range(20)), "brand": ["a" if i < 10 else f"b{i}{late}" for i in range(20)]})
+def tables():
+    """Values of a context column, items and users."""
+    store = pl.DataFrame({"value": ["n", "s"], "rows": [10, 10]})
+    items = pl.DataFrame({"item_id": list(range(20)), "brand": ["a" if i < 10 else f"b{i}" for i in range(20)]})
     users = pl.DataFrame({"user_id": [0, 1], "age": [30, 40], "brand": ["p", "q"]})
-    return events, items, users
+    return {"store": store}, items, users
 
 
 def test_ids_come_first_and_equal_names_get_their_side():
-    spec, skipped = infer_spec(*tables(), ["store"], WINDOWS, has_item_table=True)
+    spec, skipped = infer_spec(*tables())
     assert [(f.name, f.side, f.column) for f in spec] == [
         ("user_id", "user", "user_id"),
         ("item_id", "item", "item_id"),
@@ -91,20 +78,12 @@ def test_ids_come_first_and_equal_names_get_their_side():
 
 
 def test_names_that_the_towers_use_are_not_taken():
-    events, items, users = tables()
-    spec, _ = infer_spec(events, items.rename({"brand": "popularity"}), users, [], WINDOWS, has_item_table=True)
+    _, items, users = tables()
+    spec, _ = infer_spec({}, items.rename({"brand": "popularity"}), users)
     assert [(f.name, f.column) for f in spec.side("item")] == [
         ("item_id", "item_id"),
         ("item_popularity", "popularity"),
     ]
-
-
-def test_only_the_training_window_is_looked_at():
-    first = infer_spec(*tables("x"), ["store"], WINDOWS, has_item_table=False)
-    assert first == infer_spec(*tables("1"), ["store"], WINDOWS, has_item_table=False)
-    spec, skipped = first
-    assert "item_brand" in skipped  # one brand in training
-    assert [f.name for f in spec.side("context")] == ["store", "time"]
 
 
 def test_declared_features_are_checked_against_the_tables():
@@ -112,18 +91,20 @@ def test_declared_features_are_checked_against_the_tables():
         {"name": "age", "side": "user", "kind": "numeric"},
         {"name": "shop", "side": "context", "kind": "id", "column": "store"},
     ]
-    spec = declared_spec(rows, *tables())
+    _, items, users = tables()
+    frames = pl.DataFrame(schema={"user_id": pl.Int64, "store": pl.String}), items, users
+    spec = declared_spec(rows, *frames)
     assert [f.name for f in spec] == ["user_id", "item_id", "age", "shop"]
     with pytest.raises(DataError, match=r"feature 'brnd' \(side item\): no column 'brnd'.*Did you mean 'brand'"):
-        declared_spec([{"name": "brnd", "side": "item", "kind": "id"}], *tables())
+        declared_spec([{"name": "brnd", "side": "item", "kind": "id"}], *frames)
     with pytest.raises(DataError, match="kind numeric needs numbers, found type String"):
-        declared_spec([{"name": "brand", "side": "item", "kind": "numeric"}], *tables())
+        declared_spec([{"name": "brand", "side": "item", "kind": "numeric"}], *frames)
     with pytest.raises(DataError, match="kind text needs text, found type Int64"):
-        declared_spec([{"name": "age", "side": "user", "kind": "text"}], *tables())
+        declared_spec([{"name": "age", "side": "user", "kind": "text"}], *frames)
     with pytest.raises(DataError, match="the name is taken; call it 'item_age'"):
-        declared_spec([{"name": "age", "side": "item", "kind": "id", "column": "brand"}], *tables())
+        declared_spec([{"name": "age", "side": "item", "kind": "id", "column": "brand"}], *frames)
     with pytest.raises(ConfigError, match=r"unknown key 'widht'.*Did you mean 'width'"):
-        declared_spec([{"name": "age", "side": "user", "kind": "id", "widht": 3}], *tables())
+        declared_spec([{"name": "age", "side": "user", "kind": "id", "widht": 3}], *frames)
 
 
 def test_written_features_can_be_used_as_config(tmp_path):

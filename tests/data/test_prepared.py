@@ -14,6 +14,7 @@ from recsys.config.schema import DataConfig, ImputationConfig, SessionsConfig, S
 from recsys.data import prepared as module
 from recsys.data.prepared import load_prepared, prepare
 from recsys.errors import DataError
+from recsys.files import NODE
 
 TABLES = ("events", "items", "users", "impressions", "rejects")
 FILES = {*(f"{name}.parquet" for name in TABLES), "features.yaml", "meta.json"}
@@ -39,7 +40,7 @@ def test_contract_of_the_prepared_tables(shop):
 
 def test_second_run_reuses_and_says_so(shop, caplog, monkeypatch):
     first = prepare(shop)
-    monkeypatch.setattr(module, "read_tables", lambda cfg: pytest.fail("the tables were read again"))
+    monkeypatch.setattr(module, "build_whole", lambda *_: pytest.fail("the tables were read again"))
     with caplog.at_level(logging.INFO):
         second = prepare(shop)
     assert f"reusing prepared data {first.path}" in caplog.text
@@ -127,8 +128,8 @@ def test_interrupted_prepare_leaves_nothing_and_the_next_run_starts_clean(shop, 
             prepare(shop)
     assert list(cache.iterdir()) == []
     name = f"shop-{module._fingerprint(shop)[:12]}"
-    killed = cache / f".{name}.{module._NODE}.{2**22 + 1}.abc.tmp"  # above the largest process number of Linux
-    running = cache / f".{name}.{module._NODE}.{os.getppid()}.abc.tmp"
+    killed = cache / f".{name}.{NODE}.{2**22 + 1}.abc.tmp"  # above the largest process number of Linux
+    running = cache / f".{name}.{NODE}.{os.getppid()}.abc.tmp"
     for left in (killed, running):
         left.mkdir()
         (left / "events.parquet").write_text("half")
@@ -153,7 +154,7 @@ def test_other_format_and_missing_folder_are_refused(shop, tmp_path):
     data = prepare(shop)
     meta = json.loads((data.path / "meta.json").read_text())
     (data.path / "meta.json").write_text(json.dumps(meta | {"format": 99}))
-    with pytest.raises(DataError, match="format 99, this version reads 2"):
+    with pytest.raises(DataError, match="format 99, this version reads 3"):
         load_prepared(data.path)
     with pytest.raises(DataError, match="not a complete prepared data set"):
         load_prepared(tmp_path / "nowhere")

@@ -5,8 +5,9 @@ import polars as pl
 import pytest
 
 from recsys.config.schema import DataConfig
+from recsys.data.content import content_digest
 from recsys.data.files import locate
-from recsys.data.sources import content_digest, read_tables, resolve
+from recsys.data.sources import read_tables, resolve
 from recsys.errors import ConfigError, DataError
 
 

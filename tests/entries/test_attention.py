@@ -40,7 +40,7 @@ def attentive(cfg: Config) -> Config:
 
 def take(stage: Any, cfg: Config, change: Callable[[pl.DataFrame], pl.DataFrame] = lambda events: events) -> Snapshot:
     """A snapshot of three days, as if other events had been prepared."""
-    prepared = replace(stage.prepared, events=change(stage.prepared.events))
+    prepared = stage.prepared.with_events(change(stage.prepared.events))
     log, cut = interaction_log(prepared), stage.data.cut
     return snapshot(cfg, prepared, log, stage.data, stage.towers, stage.plan, cut, cut + 3 * DAY)
 

@@ -62,7 +62,7 @@ def test_a_ranker_is_fitted_again_with_the_ids_of_other_vocabularies(first_stage
     cut = first_stage.data.cut
     taken = snapshot(*first_stage.parts, first_stage.plan, cut, cut + 2 * DAY)
     stage = SecondStage(first_stage.plan, (taken,), Fitted(None, 1, 0.0, ()), None)  # type: ignore[arg-type]
-    fewer = replace(prepared, events=prepared.events.filter(prepared.events["item_id"] % 6 != 1))
+    fewer = prepared.with_events(prepared.events.filter(prepared.events["item_id"] % 6 != 1))
     other = replace(fit_data(fewer, log, prepared.windows.test_start), cut=cut)
     for data in (first_stage.data, other):
         model = fit_again(first_stage.cfg, data, stage, Run(), tmp_path / str(data is other))
@@ -80,7 +80,7 @@ def test_embeddings_start_from_the_vectors_of_their_values(first_stage: Any, tmp
     """Towers and ranker of two windows: a code of the one is another value's code of the other."""
     cfg, prepared, log, data, towers = first_stage.parts
     half = prepared.events.filter(pl.col("item_id") % 2 == 1)
-    other = replace(fit_data(replace(prepared, events=half), log, prepared.windows.test_start), cut=data.cut)
+    other = replace(fit_data(prepared.with_events(half), log, prepared.windows.test_start), cut=data.cut)
     start = TowerTables(towers.id_tables(), data.encoder)
     assert set(start.tables) == {"item_id", "user_id", "kind", "segment"}
 

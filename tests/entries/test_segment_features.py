@@ -53,7 +53,7 @@ def test_what_happens_at_or_after_a_cut_is_not_known(first_stage: Any, prepared:
         user_id=pl.when(late).then(pl.col("user_id").reverse()).otherwise("user_id"),
         value=pl.when(late).then(1e6).otherwise("value"),
     )
-    other, _ = with_segments(replace(plain, events=changed), SETTINGS, 1)
+    other, _ = with_segments(plain.with_events(changed), SETTINGS, 1)
     cut = microseconds(plain.windows.test_start)
     for when in (cut, cut - 30 * DAY):
         assert_frame_equal(prepared.users_as_of(when), other.users_as_of(when))

@@ -62,7 +62,7 @@ def test_sessions_are_planned_where_asked_for_from_the_training_window(first_sta
     late = pl.col("timestamp") >= prepared.windows.val_start
     carts = prepared.events.with_columns(event_type=pl.when(late).then(pl.lit("cart")).otherwise("event_type"))
     for events in (prepared.events, carts):
-        plan = pair_plan(cfg, replace(prepared, events=events))
+        plan = pair_plan(cfg, prepared.with_events(events))
         assert plan.sessions is not None
         assert (plan.sessions.purchase, plan.sessions.cart, plan.sessions.zone) == (("buy",), (), "Asia/Tokyo")
         assert plan.sessions.by_basket
@@ -76,7 +76,7 @@ def bounds(first_stage: Any) -> tuple[int, int]:
 
 def take(stage: Any, bounds: tuple[int, int], events: pl.DataFrame | None = None, **changes: Any) -> Snapshot:
     """A snapshot, as if other events had been prepared."""
-    prepared = stage.prepared if events is None else replace(stage.prepared, events=events)
+    prepared = stage.prepared if events is None else stage.prepared.with_events(events)
     log = stage.log if events is None else interaction_log(prepared)
     cfg = changes.pop("cfg", stage.cfg)
     return snapshot(cfg, prepared, log, stage.data, stage.towers, stage.plan, *bounds)
@@ -190,7 +190,7 @@ def test_tasks_that_are_no_event_types_are_refused(first_stage: Any) -> None:
     refuse_unknown(changed(first_stage.cfg, tasks=["view"]), first_stage.prepared)
     with pytest.raises(ConfigError, match=r"ranker\.tasks: 'viw' is no event type; legal: buy, view\..*'view'"):
         refuse_unknown(changed(first_stage.cfg, tasks=["viw"]), first_stage.prepared)
-    bare = replace(first_stage.prepared, events=first_stage.prepared.events.drop("event_type"))
+    bare = first_stage.prepared.with_events(first_stage.prepared.events.drop("event_type"))
     with pytest.raises(ConfigError, match=r"'view' is no event type; the events have no column 'event_type'"):
         refuse_unknown(changed(first_stage.cfg, tasks=["view"]), bare)
 
@@ -219,7 +219,7 @@ def test_users_without_a_value_belong_to_no_group(first_stage: Any, bounds: tupl
     prepared, log = first_stage.prepared, first_stage.log
     users = prepared.users.with_columns(segment=pl.when(pl.int_range(pl.len()) % 4 > 0).then("segment"))
     some = pl.when(pl.col("user_id") != "u03", pl.int_range(pl.len()) % 3 > 0).then("store")  # for u03 never known
-    gappy = replace(prepared, users=users, events=prepared.events.with_columns(store=some))
+    gappy = replace(prepared.with_events(prepared.events.with_columns(store=some)), users=users)
     data = fit_data(gappy, log, prepared.windows.test_start)
     segments = group_codes("segment", gappy, data, data.log, data.cut)
     assert segments is not None

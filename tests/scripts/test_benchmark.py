@@ -1,4 +1,4 @@
-"""The benchmark of training: what it prints was measured, and the plain module is fed the same data."""
+"""The benchmarks: what they print was measured, and what is compared is fed the same data."""
 
 import json
 from collections.abc import Iterator
@@ -162,3 +162,19 @@ def test_cuda_is_not_claimed_without_a_device(script: Any, capsys: pytest.Captur
     with pytest.raises(SystemExit):
         script("benchmark").main(["train", "--device=cuda"])
     assert "no CUDA device" in capsys.readouterr().err
+
+
+def test_prepare_measures_both_on_one_shop_and_cleans_up(
+    script: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sizes = ["--events=3000", "--users=300", "--items=120", "--partitions=3"]
+    assert script("benchmark").main(["prepare", *sizes, f"--output={tmp_path}/out"]) == 0
+    (path,) = (tmp_path / "out").glob("prepare-*.json")
+    report = json.loads(path.read_text())
+    assert report["events"] > 2500
+    assert report["partitions"] == 3
+    assert report["ratio"] == report["prepare"]["seconds"] / report["sort"]["seconds"]
+    assert 0.05 < report["sort"]["peak_gib"] < 4
+    assert 0.05 < report["prepare"]["peak_gib"] < 4
+    assert "recsys prepare, 3 partitions" in capsys.readouterr().out
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [path.name, "shop-3000"]

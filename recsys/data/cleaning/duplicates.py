@@ -15,11 +15,16 @@ def drop_copies(events: pl.DataFrame) -> pl.DataFrame:
     """Keep one of the rows that are equal in every column, that with the smallest row number.
 
     Args:
-        events: Events with :data:`COPIES` and :data:`REPAIRED`, which become sums.
+        events: In the order of :func:`recsys.data.clean.in_order`, so that equal rows are neighbours; with
+            :data:`COPIES` and :data:`REPAIRED`, which become sums.
     """
     counted = (COPIES, REPAIRED)
     columns = [c for c in events.columns if c not in (ROW_NUMBER, *counted)]
-    return events.group_by(columns).agg(pl.col(ROW_NUMBER).min(), pl.col(counted).sum()).select(events.columns)
+    differs = (pl.col(name).ne_missing(pl.col(name).shift()) for name in columns)
+    starts = events.select((pl.int_range(pl.len()) == 0) | pl.any_horizontal(differs)).to_series()
+    ends = starts.shift(-1, fill_value=True)
+    until = events.select(pl.col(counted).cum_sum()).filter(ends)
+    return events.filter(starts).with_columns(until.select(pl.all() - pl.all().shift(fill_value=0)))
 
 
 def near_duplicates(events: pl.DataFrame, seconds: float, apart: pl.Expr) -> pl.Series:

@@ -1,5 +1,7 @@
 """What each type of event is to the models: relevant, history, an impression, a return, or nothing."""
 
+from collections.abc import Collection
+
 import polars as pl
 
 from recsys.columns import EVENT_TYPE, EVENT_WEIGHT
@@ -9,21 +11,15 @@ from recsys.data.sources import REJECT_REASON, ROW_NUMBER, named_types
 from recsys.errors import DataError, did_you_mean
 
 
-def leave_out(
-    source: pl.DataFrame, cfg: DataConfig, place: str
-) -> tuple[pl.DataFrame, pl.DataFrame, tuple[Finding, ...]]:
+def leave_out(source: pl.DataFrame, cfg: DataConfig) -> tuple[pl.DataFrame, pl.DataFrame, tuple[Finding, ...]]:
     """Set the events of the types in ``data.left_out`` aside, before anything is asked of them: searches have no item.
 
     Returns:
         The other rows; ``row_number, reject_reason`` of those set aside; how many of each type they are.
-
-    Raises:
-        DataError: A type that never occurs.
     """
     if not cfg.left_out:
         return source, _set_aside(source.clear()), ()
     kinds = source[EVENT_TYPE].cast(pl.String)
-    _check_present(kinds, "data.left_out", cfg.left_out, place)
     mask = kinds.is_in(list(cfg.left_out)).fill_null(False)
     counts = kinds.filter(mask).alias("kind").value_counts(name="rows").sort(["rows", "kind"], descending=[True, False])
     found = Finding(
@@ -36,20 +32,19 @@ def _set_aside(rows: pl.DataFrame) -> pl.DataFrame:
     return rows.select(pl.col(ROW_NUMBER), pl.lit("event_type_left_out").alias(REJECT_REASON))
 
 
-def check_types(kinds: pl.Series, cfg: DataConfig, place: str) -> None:
-    """Check that every event type occurs that the configuration names as something to use.
+def check_types(kinds: Collection[str], cfg: DataConfig, place: str) -> None:
+    """Check that every event type occurs that the configuration names.
+
+    Args:
+        kinds: Types of all events.
+        cfg: Names some.
+        place: For messages.
 
     Raises:
         DataError: One does not, with those that do.
     """
+    present = sorted(kinds)
     for key, names in named_types(cfg).items():
-        if key != "data.left_out":
-            _check_present(kinds, key, names, place)
-
-
-def _check_present(kinds: pl.Series, key: str, names: list[str], place: str) -> None:
-    if names:
-        present = kinds.drop_nulls().unique().sort().to_list()
         for kind in names:
             if kind not in present:
                 raise DataError(

@@ -28,8 +28,16 @@ class Finding:
         return tuple(f"{label}: {count:,}" for label, count in self.parts)
 
 
+_MOST_FIRST = ("left_out", "time_zones", "event_types", "accounts")
+_SHOWN = 1000
+
+
 def together(findings: Iterable[Finding]) -> tuple[Finding, ...]:
-    """Add up what rules found in parts of the events; the order is that in which rules and labels first come."""
+    """Add up what rules found in parts of the events.
+
+    The order is that in which rules and labels first come; what a rule counts by a value of the data is ordered by
+    count, then by label, and of those the first 1,000 are named.
+    """
     sums: dict[tuple[str, str], Finding] = {}
     for finding in findings:
         key = (finding.rule, finding.what)
@@ -38,4 +46,10 @@ def together(findings: Iterable[Finding]) -> tuple[Finding, ...]:
         for label, count in finding.parts:
             parts[label] = parts.get(label, 0) + count
         sums[key] = replace(before, found=before.found + finding.found, parts=tuple(parts.items()))
-    return tuple(sums.values())
+    return tuple(map(_ordered, sums.values()))
+
+
+def _ordered(finding: Finding) -> Finding:
+    if finding.rule not in _MOST_FIRST:
+        return finding
+    return replace(finding, parts=tuple(sorted(finding.parts, key=lambda part: (-part[1], part[0]))[:_SHOWN]))

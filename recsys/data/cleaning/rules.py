@@ -11,7 +11,7 @@ import polars as pl
 
 from recsys.columns import BASKET_ID, EVENT_TYPE, QUANTITY, USER_ID
 from recsys.config.schema import DataConfig
-from recsys.data.clean import Counts, in_order
+from recsys.data.clean import in_order
 from recsys.data.cleaning.accounts import LIMITS, events_of, lines_until, over_limits
 from recsys.data.cleaning.duplicates import COPIES, REPAIRED, drop_copies, near_duplicates
 from recsys.data.cleaning.event_types import is_type, types_found, weighted
@@ -37,8 +37,6 @@ ORDER = (
     "units",
 )
 """The rules in the order in which they are applied; a row with several faults goes by the first of them."""
-
-_SHOWN_ACCOUNTS = 1000
 
 
 @dataclass(frozen=True)
@@ -84,7 +82,8 @@ def clean_events(events: pl.DataFrame, items: pl.DataFrame | None, cfg: DataConf
     events = events.with_columns(
         pl.lit(1, pl.Int64).alias(COPIES), pl.col(ROW_NUMBER).is_in(repaired.implode()).cast(pl.Int64).alias(REPAIRED)
     )
-    events = in_order(drop_copies(events) if rules.duplicates else events)
+    events = in_order(events)
+    events = drop_copies(events) if rules.duplicates else events
     duplicates = n_read - len(events)
     if rules.duplicates:
         findings.append(Finding("duplicates", duplicates, "exact duplicates", "dropped; one of each stays"))
@@ -133,7 +132,7 @@ def settle(cleaned: Cleaned, windows: Windows, cfg: DataConfig, lines_of_all: Se
     """
     rules, events = cfg.cleaning, cleaned.events
     findings, dropped = list(cleaned.findings), [cleaned.rejects]
-    if any(getattr(rules.accounts, name) is not None for name in LIMITS):
+    if _limits_accounts(cfg):
         accounts = over_limits(events, rules.accounts, windows, lines_of_all or lines_until(events, windows))
         theirs = events_of(events, accounts, windows)
         is_drop = rules.accounts.action == "drop"
@@ -158,26 +157,23 @@ def settle(cleaned: Cleaned, windows: Windows, cfg: DataConfig, lines_of_all: Se
         )
         done = "the lines themselves leave the history; purchases of the same window are taken back"
         findings.append(Finding("returns", n_returns, "returns", done, parts))
-    return replace(cleaned, events=weighted(events, cfg), rejects=pl.concat(dropped), findings=tuple(findings))
+    return replace(cleaned, events=events, rejects=pl.concat(dropped), findings=tuple(findings))
 
 
-def finish(events: pl.DataFrame) -> pl.DataFrame:
-    """Return the events without what only cleaning reads."""
-    return events.drop(ROW_NUMBER, COPIES, REPAIRED)
+def waits_for_windows(cfg: DataConfig) -> bool:
+    """Tell whether :func:`settle` does anything."""
+    return _limits_accounts(cfg) or _takes_back(cfg)
 
 
-def all_rejects(checked: pl.DataFrame, *others: pl.DataFrame, source: pl.DataFrame) -> tuple[pl.DataFrame, Counts]:
-    """Return all rejected rows with the values of the source, by row number, and the reasons, most frequent first.
+def finish(events: pl.DataFrame, cfg: DataConfig) -> pl.DataFrame:
+    """Return the events without what only cleaning reads, with their weights."""
+    return weighted(events, cfg).drop(ROW_NUMBER, COPIES, REPAIRED)
 
-    Args:
-        checked: Rejects of the check, with their values.
-        others: ``row_number, reject_reason``.
-        source: The events as read.
-    """
-    joined = (rows.join(source, on=ROW_NUMBER, how="left", maintain_order="left") for rows in others)
-    rejects = pl.concat([checked, *joined]).sort(ROW_NUMBER)
-    counts = rejects[REJECT_REASON].value_counts().sort(["count", REJECT_REASON], descending=[True, False])
-    return rejects, dict(counts.iter_rows())
+
+def with_values(rejects: pl.DataFrame, source: pl.DataFrame) -> pl.DataFrame:
+    """Return ``row_number, reject_reason`` of rejected rows with the values of the source, whose numbers ascend."""
+    places = source[ROW_NUMBER].search_sorted(rejects[ROW_NUMBER])
+    return pl.concat([rejects, source.drop(ROW_NUMBER)[places]], how="horizontal")
 
 
 def _returns(events: pl.DataFrame, cfg: DataConfig) -> pl.Series:
@@ -191,6 +187,10 @@ def _returns(events: pl.DataFrame, cfg: DataConfig) -> pl.Series:
                 f"data.cleaning.returns.{key} needs a column '{column}'; map it with data.columns.{column}."
             )
     return events.with_columns(is_return(events.columns, rules).alias("_return"))["_return"]
+
+
+def _limits_accounts(cfg: DataConfig) -> bool:
+    return any(getattr(cfg.cleaning.accounts, name) is not None for name in LIMITS)
 
 
 def _takes_back(cfg: DataConfig) -> bool:
@@ -208,7 +208,7 @@ def _rejects(events: pl.DataFrame, reason: str) -> pl.DataFrame:
 
 def _shown(accounts: pl.DataFrame) -> tuple[tuple[str, int], ...]:
     parts = []
-    for row in accounts.head(_SHOWN_ACCOUNTS).iter_rows(named=True):
+    for row in accounts.iter_rows(named=True):
         own = (
             f"{row['lines'] - row['repaired']:,} as they stood, {row['repaired']:,} put back; "
             if row["repaired"]

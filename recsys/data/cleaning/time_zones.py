@@ -8,7 +8,7 @@ import polars as pl
 from recsys.config.schema import DataConfig
 from recsys.data.cleaning.finding import Finding
 from recsys.data.sources import TIMEZONE
-from recsys.data.timestamps import UTC, to_utc
+from recsys.data.timestamps import UTC, Numbers, to_utc
 
 
 def zone_known(zones: pl.Series) -> pl.Series:
@@ -16,7 +16,9 @@ def zone_known(zones: pl.Series) -> pl.Series:
     return _named(zones).is_in(sorted(available_timezones())).fill_null(True)
 
 
-def to_utc_by_row(column: pl.Series, zones: pl.Series, cfg: DataConfig, place: str) -> pl.Series:
+def to_utc_by_row(
+    column: pl.Series, zones: pl.Series, cfg: DataConfig, place: str, numbers: Numbers | None = None
+) -> pl.Series:
     """Return the times as :func:`recsys.data.timestamps.to_utc` does, each in its row's zone; null in unknown ones.
 
     Args:
@@ -24,12 +26,14 @@ def to_utc_by_row(column: pl.Series, zones: pl.Series, cfg: DataConfig, place: s
         zones: IANA names; ``data.timezone`` where missing.
         cfg: How times are written.
         place: For messages.
+        numbers: Of the whole column, where this is a part of it.
     """
+    numbers = numbers or Numbers.of(column)
     named = pl.select(pl.when(zone_known(zones)).then(_named(zones).fill_null(cfg.timezone))).to_series()
     times = pl.Series(column.name, [None], UTC).new_from_index(0, len(column))
     for zone in named.drop_nulls().unique().sort():
         rows = (named == zone).fill_null(False)
-        times = times.scatter(rows.arg_true(), to_utc(column.filter(rows), replace(cfg, timezone=zone), place))
+        times = times.scatter(rows.arg_true(), to_utc(column.filter(rows), replace(cfg, timezone=zone), place, numbers))
     return times
 
 

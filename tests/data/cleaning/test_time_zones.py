@@ -9,6 +9,7 @@ from recsys.config.schema import DataConfig
 from recsys.data.cleaning.time_zones import to_utc_by_row, zones_found
 from recsys.data.sources import TIMEZONE
 from recsys.data.validate import check_events
+from recsys.data.whole import Whole
 
 CFG = DataConfig(name="t", timezone="Asia/Tokyo")
 
@@ -48,7 +49,7 @@ def test_unknown_zones_are_rejected_and_all_counted():
             TIMEZONE: ["Europe/Berlin", "nowhere", "Europe/Berlin"],
         }
     )
-    checked = check_events(source, CFG)
+    checked = check_events(source, CFG, Whole.of(source, source, "here"))
     assert checked.reasons == {"timezone_unknown": 1}
     assert TIMEZONE not in checked.events.columns
     (finding,) = zones_found(source)

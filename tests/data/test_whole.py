@@ -1,0 +1,48 @@
+"""What is known of all rows is the sum of what is known of any parts of them."""
+
+import polars as pl
+from hypothesis import given
+from hypothesis import strategies as st
+
+from recsys.data.timestamps import Numbers
+from recsys.data.whole import Whole
+
+TIMES = st.lists(
+    st.none()
+    | st.sampled_from(["1700000000", "1700000000000", "20240101", "soon", " 17 ", ""])
+    | st.just("2024-01-01"),
+    max_size=12,
+)
+
+
+@given(times=TIMES, cut=st.integers(0, 12), numbers=st.booleans())
+def test_parts_add_up(times, cut, numbers) -> None:
+    column = pl.Series("timestamp", times, dtype=pl.String)
+    column = column.cast(pl.Int64, strict=False) if numbers else column
+    whole = Numbers.of(column)
+    assert Numbers.of(column[:cut]) + Numbers.of(column[cut:]) == whole
+    assert whole.given == len(column) - column.null_count()
+
+
+def test_the_unit_is_that_of_the_middle_value() -> None:
+    seconds, milliseconds = pl.Series([1_700_000_000] * 3), pl.Series([1_700_000_000_000] * 4)
+    assert Numbers.of(seconds).unit == "s"
+    assert (Numbers.of(seconds) + Numbers.of(milliseconds)).unit == "ms"
+    assert Numbers.of(milliseconds * 1000).unit == "us"
+    assert Numbers.of(milliseconds * 1_000_000).unit == "ns"
+
+
+def test_an_id_that_is_text_somewhere_is_text_everywhere() -> None:
+    def facts(users) -> Whole:
+        rows = pl.DataFrame({"user_id": users, "item_id": ["a"] * len(users), "timestamp": ["x"] * len(users)})
+        return Whole.of(rows, rows, "here")
+
+    small = pl.Series([1, 2], dtype=pl.UInt64)
+    large = pl.Series([2**63, 2**64 - 1], dtype=pl.UInt64)
+    both = facts(small) + facts(large)
+    assert facts(small).id_type("user_id") == pl.Int64
+    assert both.id_type("user_id") == pl.String
+    assert both.id_of(small.alias("user_id"), "here").to_list() == ["1", "2"]
+    assert Whole.from_dict({"numbers": vars(both.numbers), "types": [], "text_ids": ["user_id", "item_id"]}) == Whole(
+        both.numbers, (), ("user_id", "item_id")
+    )
