@@ -16,6 +16,7 @@ VERBS = {
     "audit": "what of the data would leak, and what other splits would have claimed",
     "segment": "users in segments (RFM, clusters, intent ...), as parquet and a report",
     "train": "the main job: prepare, fit the two-tower model, evaluate, bundle, register",
+    "tune": "trials over a search space, on the validation window; the best as a file for train",
     "evaluate": "a bundle beside the baselines on the test window, with intervals",
     "explain": "what moved the score of one item for one user",
     "erase": "people leave prepared data, runs, bundles and registered models; a receipt says what changed",

@@ -15,6 +15,7 @@ from polars.exceptions import ComputeError
 from recsys.cli import VERBS, main
 from recsys.config.privacy import EraseConfig
 from recsys.config.schema import AuditConfig, Config, EvaluateConfig, ExplainConfig, PrepareConfig, RecommendConfig
+from recsys.config.tune import TuneConfig
 from recsys.errors import DataError, RecsysError, TrackingError
 
 pytestmark = pytest.mark.usefixtures("outside")
@@ -59,7 +60,8 @@ def test_help_teaches_within_a_second(repo: Path) -> None:
 def test_help_imports_nothing_heavy(repo: Path) -> None:
     code = (
         "import sys; from recsys.cli import main; main(['--help']);"
-        "heavy = {'torch', 'polars', 'mlflow', 'hydra', 'omegaconf', 'rich'} & set(sys.modules); sys.exit(len(heavy))"
+        "heavy = {'torch', 'polars', 'mlflow', 'hydra', 'omegaconf', 'optuna', 'rich'} & set(sys.modules);"
+        "sys.exit(len(heavy))"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=repo, capture_output=True).returncode == 0
 
@@ -70,6 +72,7 @@ def test_help_imports_nothing_heavy(repo: Path) -> None:
         ("prepare", [], PrepareConfig),
         ("segment", [], Config),
         ("train", [], Config),
+        ("tune", ["search=ranker"], TuneConfig),
         ("evaluate", ["bundle_uri=b"], EvaluateConfig),
         ("recommend", ["bundle=b"], RecommendConfig),
         ("explain", ["bundle=b", "user=u", "item=i"], ExplainConfig),

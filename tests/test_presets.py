@@ -11,13 +11,14 @@ from recsys.config.compose import compose
 from recsys.config.schema import Config
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
-GROUPS = ("callbacks", "data", "debug", "evaluation", "experiment", "logger", "model", "ranker", "trainer")
+GROUPS = ("callbacks", "data", "debug", "evaluation", "experiment", "logger", "model", "ranker", "search", "trainer")
 PRESETS = [(group, path.stem) for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))]
 VERBS = {
     "prepare": [],
     "audit": [],
     "segment": [],
     "train": [],
+    "tune": [],
     "evaluate": ["bundle_uri=b"],
     "recommend": ["bundle=b"],
 }
@@ -33,7 +34,7 @@ def test_every_file_belongs_to_a_verb_or_a_group() -> None:
 @pytest.mark.parametrize(("group", "name"), PRESETS)
 def test_every_preset_composes_and_passes_the_check(group: str, name: str) -> None:
     own_table = ["data.events=events.parquet"] if (group, name) == ("data", "tables") else []
-    cfg = compose("train", [f"{group}={name}", *own_table])
+    cfg = compose("tune" if group == "search" else "train", [f"{group}={name}", *own_table])
     assert isinstance(cfg, Config)
     check(cfg)
 

@@ -1,5 +1,6 @@
 """Every command and every snippet of README.md runs: a reader who copies them gets what the page says."""
 
+import json
 import random
 import re
 import shlex
@@ -13,6 +14,7 @@ from types import SimpleNamespace
 
 import polars as pl
 import pytest
+import yaml
 
 from recsys.cli import main
 
@@ -31,9 +33,13 @@ COMPOSED = (
     "recsys train model=content_only",
     "recsys train ranker=none",
     "recsys train debug=does_it_run",
+    "recsys tune search=ranker study=rankers",
+    "recsys tune trainer=gpu study=gpus storage=postgresql://me@db/tuning",
 )
-"""Need CUDA, or a while, on the default data: composed and checked with ``--cfg job``. The like of them is trained
-elsewhere: ``debug=does_it_run`` in test_presets, ``trainer`` there too."""
+"""Need CUDA, a database server, or a while, on the default data: composed and checked with ``--cfg job``. The like of
+them is trained elsewhere: ``debug=does_it_run`` in test_presets, ``trainer`` there too, studies in tuning."""
+TRAIN_BEST = "recsys train --config-dir tuned experiment=best"
+"""Composed of what the study before it has left; that it is the main job like any other needs no minutes more."""
 SWEEP = "recsys train -m seed=1,2,3"
 """Goes as far as the entry, three times."""
 MAKES_AN_ENVIRONMENT = (
@@ -97,7 +103,9 @@ def typed(command: str, folder: Path, python: Callable[..., subprocess.Completed
     program, *words = shlex.split(command)
     assert program == "recsys", f"the page has a command that no test knows: {command}"
     if "--cfg" not in words:
-        words += FAST if words[0] in ("train", "evaluate") else ()
+        words += FAST if words[0] in ("train", "tune", "evaluate") else ()
+        words += ["trials=2"] if words[0] == "tune" else []
+        words += ["--cfg", "job"] if command == TRAIN_BEST else []
         words += ["logger=none"] if words[:2] == ["train", "data=tables"] else []  # what follows uses the other one
     done = python(folder, "-m", "recsys", *words)
     assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
@@ -145,11 +153,20 @@ def test_own_tables_end_with_a_table_and_a_bundle(visit: Visit) -> None:
 
 def test_own_configuration_file(visit: Visit) -> None:
     assert "myshop: 900 of 900 rows kept" in visit.outputs["recsys prepare --config-dir shops data=myshop"]
-    assert "models:/recsys-myshop/1" in output_of(visit, "recsys train --config-dir")
+    assert "models:/recsys-myshop/1" in output_of(visit, "recsys train --config-dir shops")
     assert "test window, whole catalogue" in output_of(visit, "recsys evaluate")
     recs = pl.read_parquet(visit.folder / "recs.parquet")
     assert recs.columns == ["user_id", "item_id", "rank", "score"]
     assert recs.group_by("user_id").len()["len"].unique().to_list() == [20]
+
+
+def test_the_best_trial_is_what_train_takes(visit: Visit) -> None:
+    assert "study myshop" in output_of(visit, "recsys tune --config-dir")
+    found = json.loads((visit.folder / "tuned" / "study" / "summary.json").read_text())["best"]["params"]
+    composed = yaml.safe_load(visit.outputs[TRAIN_BEST])
+    assert composed["data"]["name"] == "myshop"
+    assert composed["model"]["temperature"] == found["model.temperature"]
+    assert composed["training"]["learning_rate"] == found["training.learning_rate"]
 
 
 def test_snippets_answer(visit: Visit) -> None:

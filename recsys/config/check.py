@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 from recsys.columns import OPTIONAL_EVENT_COLUMNS, REQUIRED_EVENT_COLUMNS
 from recsys.config.check_cleaning import cleaning_problems
+from recsys.config.check_tune import tune_problems
 from recsys.config.privacy import EraseConfig, erase_problems, privacy_problems
 from recsys.config.schema import (
     BASELINES,
@@ -45,6 +46,7 @@ from recsys.config.schema import (
     SessionsConfig,
     SplitConfig,
 )
+from recsys.config.tune import TuneConfig
 from recsys.errors import ConfigError, did_you_mean
 
 Rule = tuple[Callable[[Any], bool], str]
@@ -157,19 +159,9 @@ def check(cfg: Config | EvaluateConfig | RecommendConfig | ExplainConfig | Erase
     elif isinstance(cfg, EraseConfig):
         problems = list(erase_problems(cfg))
     else:
-        problems = [
-            *_ranges(cfg, CONFIG_RULES),
-            *_choices(cfg),
-            *_data(cfg.data),
-            *cleaning_problems(cfg.data),
-            *_split(cfg.data.split),
-            *_sessions(cfg.data.sessions),
-            *privacy_problems(cfg.data.privacy),
-            *_model(cfg.model),
-            *_ranker(cfg.ranker),
-            *_cutoffs(cfg.evaluation.ks),
-            *_objective(cfg.objective, cfg.evaluation.ks),
-        ]
+        problems = list(config_problems(cfg))
+    if isinstance(cfg, TuneConfig):
+        problems += tune_problems(cfg, config_problems)
     if isinstance(cfg, AuditConfig):
         problems += _ranges(cfg, AUDIT_RULES)
     if isinstance(cfg, EvaluateConfig) and cfg.evaluation.variants:
@@ -179,6 +171,21 @@ def check(cfg: Config | EvaluateConfig | RecommendConfig | ExplainConfig | Erase
         )
     if problems:
         raise ConfigError("\n".join(problems))
+
+
+def config_problems(cfg: Config) -> Iterator[str]:
+    """Yield a message for every rule that is broken of those that all verbs share which read data."""
+    yield from _ranges(cfg, CONFIG_RULES)
+    yield from _choices(cfg)
+    yield from _data(cfg.data)
+    yield from cleaning_problems(cfg.data)
+    yield from _split(cfg.data.split)
+    yield from _sessions(cfg.data.sessions)
+    yield from privacy_problems(cfg.data.privacy)
+    yield from _model(cfg.model)
+    yield from _ranker(cfg.ranker)
+    yield from _cutoffs(cfg.evaluation.ks)
+    yield from _objective(cfg.objective, cfg.evaluation.ks)
 
 
 def _ranges(cfg: Any, rules: dict[str, Rule]) -> Iterator[str]:

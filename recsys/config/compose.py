@@ -1,6 +1,7 @@
 """From YAML files and overrides to typed, checked objects; below this door nobody sees a DictConfig."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from datetime import datetime
 from pathlib import Path
@@ -25,6 +26,7 @@ from recsys.config.schema import (
     RankerConfig,
     RecommendConfig,
 )
+from recsys.config.tune import TuneConfig
 from recsys.errors import ConfigError, did_you_mean
 
 VERSION_BASE = "1.3"
@@ -37,6 +39,7 @@ SCHEMAS = {
     "audit_schema": AuditConfig,
     "prepare_schema": PrepareConfig,
     "erase_schema": EraseConfig,
+    "tune_schema": TuneConfig,
     "data/schema": DataConfig,
     "model/schema": ModelConfig,
     "ranker/schema": RankerConfig,
@@ -46,7 +49,7 @@ SCHEMAS = {
 OPEN_KEYS = (
     *("candidates.sizes", "candidates.shares", "columns", "item_columns", "user_columns", "tracking.tags"),
     *("weights", "cleaning.unit_words", "imputation.items", "imputation.users", "sessions.weights"),
-    *("item_times", "user_times"),
+    *("item_times", "user_times", "search"),
     "privacy.consent_columns",
 )
 """Maps whose keys are the user's own: no ``+`` is needed to add one."""
@@ -89,13 +92,27 @@ def compose(verb: str, overrides: Sequence[str] = (), config_dir: str | Path | N
     register_schemas()
     search = [] if config_dir is None else [f"hydra.searchpath=['file://{Path(config_dir).resolve()}']"]
     try:
-        with hydra.initialize_config_dir(str(conf_dir()), version_base=VERSION_BASE):
+        with _aside(), hydra.initialize_config_dir(str(conf_dir()), version_base=VERSION_BASE):
             cfg = hydra.compose(verb, [*overrides, *search])
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(explain(error)) from error
     if "run_dir" in cfg and OmegaConf.is_interpolation(cfg, "run_dir"):
         cfg.run_dir = str(Path("runs", verb, f"{datetime.now():%Y-%m-%d_%H-%M-%S}").absolute())
     return to_typed(cfg)
+
+
+@contextmanager
+def _aside() -> Iterator[None]:
+    """Within it, a Hydra application that this process may be in the middle of is out of the way."""
+    from hydra.core.global_hydra import GlobalHydra
+
+    one = GlobalHydra.instance()
+    before = one.hydra
+    one.clear()
+    try:
+        yield
+    finally:
+        one.hydra = before
 
 
 def to_typed(cfg: DictConfig) -> Any:

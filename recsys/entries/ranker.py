@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from recsys.config.schema import Config, RankerConfig
-from recsys.entries.snapshots import cuts, horizon, pair_plan, snapshot
+from recsys.entries.lesson import Lesson, TowerTables, make_lesson, ranker_ids, with_ids
+from recsys.entries.retriever import Watch
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from recsys.data.dataset import FittedData
-    from recsys.data.encode import Encoder
     from recsys.data.log import InteractionLog
     from recsys.data.pair_plan import PairPlan
     from recsys.data.prepared import Prepared
@@ -32,19 +32,6 @@ if TYPE_CHECKING:
 
 MAIN = "wide_deep"
 """Name of the ranker in tables and folders."""
-
-
-@dataclass(frozen=True)
-class TowerTables:
-    """Embeddings of a retriever that those of a ranker start from.
-
-    Attributes:
-        tables: Feature name to embeddings ``[rows, W]``, a row an id.
-        encoder: Which value an id stands for.
-    """
-
-    tables: "dict[str, Tensor]"
-    encoder: "Encoder"
 
 
 @dataclass(frozen=True)
@@ -91,54 +78,52 @@ def choose_ranker(
     Raises:
         DataError: No snapshot has a positive pair.
     """
-    from recsys.data.dataset import data_before, microseconds
-    from recsys.data.snapshots import thin_out
-    from recsys.training.fit import start_factors
+    lesson = make_lesson(cfg, prepared, log, data, towers, early)
+    return learn(cfg, prepared, log, data, lesson, tracked, folder)
+
+
+def learn(
+    cfg: Config,
+    prepared: "Prepared",
+    log: "InteractionLog",
+    data: "FittedData",
+    lesson: Lesson,
+    tracked: "Run",
+    folder: Path,
+    watch: Watch | None = None,
+) -> SecondStage:
+    """Fit a ranker on the snapshots of a lesson; choose epochs and calibration on its validation window.
+
+    Args:
+        cfg: With ``ranker``.
+        prepared: The data set.
+        log: All its events.
+        data: Fitted on the training window.
+        lesson: From :func:`make_lesson`.
+        tracked: The open run.
+        folder: Where checkpoints go.
+        watch: Told what validation found after each epoch.
+
+    Raises:
+        DataError: No snapshot has a positive pair.
+    """
+    from recsys.data.dataset import microseconds
     from recsys.training.fit_ranker import calibrate, predict
 
-    settings = cfg.ranker
-    # Towers that are fitted on more have seen what the labels of the snapshots say, and a ranker would trust them.
-    start = TowerTables(early.id_tables(), data.encoder) if settings.start_from_towers else None
-    plan = pair_plan(cfg, prepared)
-    snapshots = []
-    for number, cut in enumerate(cuts(cfg, prepared)):
-        known = data_before(data, cut, prepared.has_item_table)
-        if number:  # its factors take seconds to fit again, its towers minutes
-            start_factors(early, known.log, known.tables, cfg.model, cfg.seed)
-        taken = snapshot(cfg, prepared, log, known, early, plan, cut, cut + horizon(cfg, prepared))
-        snapshots.append(thin_out(taken, settings.training.negatives, number))
     until = microseconds(prepared.windows.test_start)
-    window = snapshot(cfg, prepared, log, data, towers, plan, data.cut, until, add_shown=False)
-    validation = with_ids(data, [window])
-    thinned = thin_out(window, settings.training.negatives, len(snapshots))
-    window = replace(window, numbers=window.numbers[:0])  # its numbers are in `validation`
-    validate = validator(cfg, data, log, window, validation, until)
-    fitted = fit(cfg, data, snapshots, tracked, folder / "checkpoints" / "ranker", validate=validate, start=start)
-    logits = predict(fitted.model, validation.features)
-    calibration = calibrate(logits, validation.labels[:, 0], settings.calibration)
-    return SecondStage(plan, (*snapshots, thinned), fitted, calibration, start)
+    measure = validator(cfg, data, log, lesson.window, lesson.pairs, until)
 
+    def validate(model: "WideDeep") -> dict[str, float]:
+        found = measure(model)
+        if watch:
+            watch(found)
+        return found
 
-def with_ids(data: "FittedData", snapshots: "list[Snapshot]") -> "RankingSet":
-    """Add the ids of items and of users as of each snapshot, by the vocabularies that the ranker is fitted with."""
-    import torch
-
-    from recsys.data.snapshots import ranking_set
-
-    item_ids, user_ids = ranker_ids(data)
-    if data.user_at is not None:  # tables as of the snapshots lie one below the other
-        known = [data.user_at(taken.cut) for taken in snapshots]
-        user_ids = {name: torch.cat([table[name] for table in known]) for name in user_ids}
-        snapshots = [replace(s, users=s.users + place * data.log.n_users) for place, s in enumerate(snapshots)]
-    return ranking_set(snapshots, item_ids, user_ids)
-
-
-def ranker_ids(data: "FittedData") -> "tuple[dict[str, Tensor], dict[str, Tensor]]":
-    """Return the categorical features of items and users by name."""
-    encoder = data.encoder
-    items = {f.name: data.tables.item[f.name] for f in encoder.spec.side("item") if f.is_categorical}
-    users = {f.name: data.tables.user[f.name] for f in encoder.spec.side("user") if f.is_categorical}
-    return items, users
+    place = folder / "checkpoints" / "ranker"
+    fitted = fit(cfg, data, lesson.snapshots, tracked, place, validate=validate, start=lesson.start)
+    logits = predict(fitted.model, lesson.pairs.features)
+    calibration = calibrate(logits, lesson.pairs.labels[:, 0], cfg.ranker.calibration)
+    return SecondStage(lesson.plan, (*lesson.snapshots, lesson.thinned), fitted, calibration, lesson.start)
 
 
 def id_inputs(data: "FittedData") -> "tuple[IdInput, ...]":

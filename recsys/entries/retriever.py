@@ -15,9 +15,18 @@ if TYPE_CHECKING:
     from recsys.tracking.run import Run
     from recsys.training.epochs import Fitted, Validate
 
+Watch = Callable[[dict[str, float]], None]
+"""Told what validation found after each epoch; what it raises ends the fit."""
+
 
 def choose_epochs(
-    cfg: Config, prepared: "Prepared", log: "InteractionLog", model: ModelConfig, tracked: "Run", folder: Path
+    cfg: Config,
+    prepared: "Prepared",
+    log: "InteractionLog",
+    model: ModelConfig,
+    tracked: "Run",
+    folder: Path,
+    watch: Watch | None = None,
 ) -> tuple["FittedData", "Fitted[TwoTower]"]:
     """Fit on the training window and keep the epoch that is best on the validation window."""
     import torch.distributed as dist
@@ -36,7 +45,10 @@ def choose_epochs(
         scorer = TowerScorer(towers, data.log, data.tables, data.cut, model.history)
         shared = dist.is_available() and dist.is_initialized()  # the users among the processes of a DDP fit
         settings = cfg.evaluation
-        return evaluate(scorer, targets, settings.ks, slices, settings.chunk_users, distributed=shared).flat("val")
+        found = evaluate(scorer, targets, settings.ks, slices, settings.chunk_users, distributed=shared).flat("val")
+        if watch:
+            watch(found)
+        return found
 
     return data, fit(cfg, data, model, tracked, folder / "checkpoints", validate=validate)
 

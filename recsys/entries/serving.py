@@ -5,7 +5,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from recsys.config.schema import Config
-from recsys.entries.ranker import SecondStage, ranker_ids
+from recsys.entries.lesson import ranker_ids
+from recsys.entries.ranker import SecondStage
 from recsys.entries.snapshots import CHUNK_USERS, pairs_of, state_as_of
 
 if TYPE_CHECKING:

@@ -100,11 +100,15 @@ def is_first_process() -> bool:
 
 
 @contextmanager
-def start_run(tracking: TrackingConfig) -> Iterator[Run]:
+def start_run(tracking: TrackingConfig, run_id: str | None = None) -> Iterator[Run]:
     """Open an MLflow run, and close it as FINISHED, FAILED (any error) or KILLED (interrupt, exit).
 
     A null ``tracking.uri`` takes MLflow's default store. Only the process of rank 0 opens a run; the
     others, and a job with tracking off, get a silent :class:`Run`.
+
+    Args:
+        tracking: Where, and under which name.
+        run_id: Of a run to go on with, which other processes may have open as well; None: a new one.
 
     Raises:
         TrackingError: The server cannot be reached or refuses; known within seconds.
@@ -113,7 +117,7 @@ def start_run(tracking: TrackingConfig) -> Iterator[Run]:
         yield Run()
         return
     with bounded_http():
-        run = _open(tracking)
+        run = _open(tracking, run_id)
         status = "FAILED"
         try:
             yield run
@@ -125,19 +129,46 @@ def start_run(tracking: TrackingConfig) -> Iterator[Run]:
             _close(run, status)
 
 
-def _open(tracking: TrackingConfig) -> Run:
+def _open(tracking: TrackingConfig, run_id: str | None) -> Run:
     import mlflow
 
     connect(tracking.uri)
     uri = mlflow.get_tracking_uri()
     try:
         experiment = mlflow.set_experiment(tracking.experiment)
-        opened = mlflow.start_run(run_name=tracking.run_name, tags=dict(tracking.tags), log_system_metrics=False)
+        name = None if run_id else tracking.run_name
+        opened = mlflow.start_run(run_id, run_name=name, tags=dict(tracking.tags), log_system_metrics=False)
     except Exception as error:
         raise TrackingError(
             f"tracking.uri '{uri}': no run could be opened in experiment '{tracking.experiment}' ({first_line(error)})."
         ) from error
     return Run(opened.info.run_id, uri, experiment.experiment_id)
+
+
+@contextmanager
+def nested_run(parent: Run, name: str) -> Iterator[Run]:
+    """Open a run below another one and close it as :func:`start_run` does; a server that is away makes it silent.
+
+    Args:
+        parent: The open run.
+        name: That MLflow shows.
+    """
+    child = Run(None, parent.uri, parent.experiment_id)
+    status = "FAILED"
+
+    def create(client: Any) -> None:
+        tags = {"mlflow.parentRunId": parent.run_id}
+        child.run_id = client.create_run(parent.experiment_id, run_name=name, tags=tags).info.run_id
+
+    parent._send(create)
+    try:
+        yield child
+        status = "FINISHED"
+    except (KeyboardInterrupt, SystemExit, GeneratorExit):
+        status = "KILLED"
+        raise
+    finally:
+        child._send(lambda client: client.set_terminated(child.run_id, status))
 
 
 def _close(run: Run, status: str) -> None:

@@ -19,8 +19,9 @@ from recsys.data.dataset import as_time, data_before, interaction_log
 from recsys.data.log import DAY
 from recsys.data.snapshots import RankingSet, Snapshot
 from recsys.data.topk import NONE
+from recsys.entries.lesson import with_ids
 from recsys.entries.rank_window import importances
-from recsys.entries.ranker import SecondStage, fit, with_ids
+from recsys.entries.ranker import SecondStage, fit
 from recsys.entries.serving import check_base_rate, check_served, served
 from recsys.entries.snapshots import refuse_unknown, snapshot
 from recsys.entries.train import export

@@ -17,8 +17,9 @@ from recsys.config.schema import Config
 from recsys.data.dataset import microseconds
 from recsys.data.snapshots import Snapshot, of_users, thin_out
 from recsys.entries import serving
+from recsys.entries.lesson import with_ids
 from recsys.entries.rank_window import warn_if_off
-from recsys.entries.ranker import SecondStage, fit, with_ids
+from recsys.entries.ranker import SecondStage, fit
 from recsys.entries.serving import check_base_rate, check_served, is_off, served
 from recsys.entries.snapshots import snapshot
 from recsys.entries.train import export

@@ -9,14 +9,13 @@ import torch
 
 from recsys.data.dataset import data_before, fit_data
 from recsys.data.log import DAY
+from recsys.entries.lesson import TowerTables, ranker_ids
 from recsys.entries.ranker import (
     SecondStage,
-    TowerTables,
     choose_ranker,
     crosses,
     fit_again,
     id_inputs,
-    ranker_ids,
     tower_starts,
 )
 from recsys.entries.retriever import refit

@@ -116,7 +116,7 @@ def test_what_was_shown_and_not_taken_is_a_candidate_to_learn_from(first_stage: 
     shown = shown.with_columns(pl.Series("timestamp", [*times, times[0]])).cast(
         {"timestamp": prepared.events.schema["timestamp"]}
     )
-    stage = replace(first_stage, prepared=replace(prepared, impressions=shown))
+    stage = replace(first_stage, prepared=replace(prepared, impression_parts=(shown.lazy(),)))
     found = take(stage, bounds, cfg=few)
     assert found.shown is not None
     pairs = {(int(q), int(i)) for q, i in zip(found.query, found.item, strict=True)}

@@ -12,7 +12,7 @@ import pytest
 from recsys.config.schema import TrackingConfig
 from recsys.errors import TrackingError
 from recsys.tracking.environment import environment, git_state
-from recsys.tracking.run import Run, bounded_http, flatten, legal_name, start_run
+from recsys.tracking.run import Run, bounded_http, flatten, legal_name, nested_run, start_run
 
 
 def closed_port() -> int:
@@ -161,3 +161,43 @@ def test_environment_and_git(tmp_path: Path) -> None:
     assert (state["branch"], state["dirty"]) == ("main", False)
     (tmp_path / "new.txt").write_text("x")
     assert git_state(tmp_path)["dirty"] is True
+
+
+def test_runs_below_a_run(tracking: TrackingConfig) -> None:
+    import mlflow
+
+    def below(parent: Run, error: BaseException | None) -> str:
+        with nested_run(parent, "trial") as child:
+            child.log_metrics({"val/ndcg_at_20": 0.5}, step=1)
+            if error:
+                raise error
+        return str(child.run_id)
+
+    with start_run(tracking) as parent:
+        below(parent, None)
+        with pytest.raises(ValueError, match="too wide"):
+            below(parent, ValueError("too wide"))
+        with pytest.raises(SystemExit):
+            below(parent, SystemExit(143))
+    own = f"tags.mlflow.parentRunId = '{parent.run_id}'"
+    found = mlflow.search_runs([parent.experiment_id], own, output_format="list", order_by=["start_time"])
+    assert sorted(run.info.status for run in found) == ["FAILED", "FINISHED", "KILLED"]
+    assert [run.data.metrics for run in found] == [{"val/ndcg_at_20": 0.5}] * 3
+
+
+def test_a_run_goes_on(tracking: TrackingConfig) -> None:
+    import mlflow
+
+    with start_run(tracking) as first:
+        first.log_params({"seed": 1})
+    with start_run(tracking, first.run_id) as again:
+        assert mlflow.get_run(str(again.run_id)).info.status == "RUNNING"
+        again.log_metrics({"best": 0.5})
+    told = mlflow.get_run(str(first.run_id))
+    assert (told.info.status, told.info.run_name, told.data.metrics) == ("FINISHED", "night", {"best": 0.5})
+
+
+def test_below_a_silent_run_there_is_silence() -> None:
+    with nested_run(Run(), "trial") as child:
+        child.log_metrics({"loss": 1.0})
+    assert child.run_id is None
