@@ -14,7 +14,14 @@ from polars.exceptions import ComputeError
 
 from recsys.cli import VERBS, main
 from recsys.config.privacy import EraseConfig
-from recsys.config.schema import AuditConfig, Config, EvaluateConfig, ExplainConfig, PrepareConfig, RecommendConfig
+from recsys.config.schema import (
+    AuditConfig,
+    Config,
+    EvaluateConfig,
+    ExplainConfig,
+    PrepareConfig,
+    RecommendConfig,
+)
 from recsys.config.tune import TuneConfig
 from recsys.errors import DataError, RecsysError, TrackingError
 

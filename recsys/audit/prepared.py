@@ -12,7 +12,7 @@ from recsys.audit.future import AsOf, audit_future
 from recsys.audit.sides import audit_sides
 from recsys.audit.single import audit_snapshots
 from recsys.columns import EVENT_TYPE, ITEM_ID, TIMESTAMP, USER_ID
-from recsys.config.schema import DataConfig
+from recsys.config.data import DataConfig
 from recsys.data.dataset import as_time, fit_data, interaction_log, microseconds
 from recsys.data.log import DAY
 from recsys.data.pair_features import as_of, pair_features

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 
 from recsys.config.cleaning import ACCOUNT_ACTIONS, CONFLICT_RULES, CleaningConfig
-from recsys.config.schema import DataConfig
+from recsys.config.data import DataConfig
 from recsys.errors import did_you_mean
 
 

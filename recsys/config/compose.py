@@ -12,12 +12,12 @@ from omegaconf.errors import OmegaConfBaseException
 
 from recsys.config import conf_dir
 from recsys.config.check import check
+from recsys.config.data import DataConfig
 from recsys.config.explain import explain
 from recsys.config.privacy import EraseConfig
 from recsys.config.schema import (
     AuditConfig,
     Config,
-    DataConfig,
     EvaluateConfig,
     EvaluationConfig,
     ExplainConfig,

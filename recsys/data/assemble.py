@@ -7,7 +7,7 @@ from typing import Any
 import polars as pl
 
 from recsys.columns import ITEM_ID, TIMESTAMP, USER_ID
-from recsys.config.schema import DataConfig
+from recsys.config.data import DataConfig
 from recsys.data.clean import side_table
 from recsys.data.cleaning.items import clean_items, typed_items
 from recsys.data.guard import Guard, columns_read

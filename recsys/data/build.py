@@ -9,7 +9,7 @@ from pathlib import Path
 import polars as pl
 
 from recsys.columns import TIMESTAMP, USER_ID
-from recsys.config.schema import DataConfig
+from recsys.config.data import DataConfig
 from recsys.data.assemble import Assembled, assemble
 from recsys.data.cleaning.event_types import check_types
 from recsys.data.guard import Guard, hide

@@ -4,7 +4,7 @@ import hashlib
 from functools import lru_cache
 from pathlib import Path
 
-from recsys.config.schema import DataConfig
+from recsys.config.data import DataConfig
 from recsys.data.files import below, locate, reading, scan
 from recsys.data.sources import columns_of, paths_of
 

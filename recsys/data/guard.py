@@ -8,8 +8,8 @@ from typing import Any
 import polars as pl
 
 from recsys.columns import CONSENT_COLUMNS, GRANTED, PURPOSE, USER_ID, WITHDRAWN
+from recsys.config.data import DataConfig
 from recsys.config.privacy import PrivacyConfig
-from recsys.config.schema import DataConfig
 from recsys.data.dtypes import plain_id, same_type
 from recsys.data.sources import REJECT_REASON, ROW_NUMBER, Tables, read_consent
 from recsys.data.timestamps import to_utc

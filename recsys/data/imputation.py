@@ -13,7 +13,7 @@ from typing import Any
 import polars as pl
 
 from recsys.columns import ITEM_ID, USER_ID
-from recsys.config.schema import ImputationConfig
+from recsys.config.data import ImputationConfig
 from recsys.data.imputation_hidden import accuracy, hide
 from recsys.data.imputation_methods import Peers, finite, from_groups, group_values, is_category, usual_value
 from recsys.errors import DataError, did_you_mean

@@ -16,7 +16,7 @@ import numpy as np
 import polars as pl
 
 from recsys.columns import ITEM_ID, TIMESTAMP, USER_ID
-from recsys.config.schema import DataConfig
+from recsys.config.data import DataConfig
 from recsys.data.cleaning.event_types import leave_out
 from recsys.data.cleaning.finding import Finding, together
 from recsys.data.cleaning.items import typed_items

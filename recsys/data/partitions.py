@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from recsys.columns import TIMESTAMP, USER_ID
-from recsys.config.schema import DataConfig
+from recsys.config.data import DataConfig
 from recsys.data.assemble import assemble
 from recsys.data.build import Built, latest, refuse, writing
 from recsys.data.cleaning.accounts import lines_until

@@ -14,7 +14,7 @@ from typing import Any
 import polars as pl
 
 from recsys.columns import USER_ID
-from recsys.config.schema import DataConfig
+from recsys.config.data import DataConfig
 from recsys.data.build import Built, build_whole, writing
 from recsys.data.content import content_digest
 from recsys.data.guard import hide, meaning

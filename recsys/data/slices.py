@@ -12,7 +12,7 @@ from pathlib import Path
 import polars as pl
 
 from recsys.columns import USER_ID
-from recsys.config.schema import DataConfig
+from recsys.config.data import DataConfig
 from recsys.data.content import file_digest
 from recsys.data.dtypes import NARROW, cast_text, narrowest, plain_id
 from recsys.data.files import below, locate, place_of, reading, scan

@@ -20,7 +20,7 @@ from recsys.columns import (
     TIMESTAMP,
     USER_ID,
 )
-from recsys.config.schema import SOURCES, DataConfig
+from recsys.config.data import SOURCES, DataConfig
 from recsys.data.dtypes import narrow_text, plain_attributes
 from recsys.data.files import locate, place_of, reading, scan
 from recsys.errors import ConfigError, DataError, did_you_mean

@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 
 from recsys.columns import TIMESTAMP
-from recsys.config.schema import SplitConfig
+from recsys.config.data import SplitConfig
 from recsys.errors import ConfigError, DataError
 
 NAMES = ("train", "val", "test")

@@ -5,7 +5,7 @@ from zoneinfo import available_timezones
 
 import polars as pl
 
-from recsys.config.schema import DataConfig
+from recsys.config.data import DataConfig
 from recsys.errors import ConfigError, DataError, did_you_mean
 
 UTC = pl.Datetime("us", "UTC")

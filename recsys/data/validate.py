@@ -8,7 +8,7 @@ import dataframely as dy
 import polars as pl
 
 from recsys.columns import EVENT_TYPE, ITEM_ID, QUANTITY, TIMESTAMP, USER_ID, VALUE
-from recsys.config.schema import DataConfig
+from recsys.config.data import DataConfig
 from recsys.data.cleaning.time_zones import to_utc_by_row, zone_known
 from recsys.data.sources import REJECT_REASON, ROW_NUMBER, TIMEZONE
 from recsys.data.timestamps import Numbers, to_utc

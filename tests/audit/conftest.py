@@ -9,7 +9,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from recsys.config.schema import DataConfig
+from recsys.config.data import DataConfig
 from recsys.data.prepared import Prepared, prepare
 
 

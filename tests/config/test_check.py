@@ -9,16 +9,13 @@ from hypothesis import strategies as st
 from recsys.bundle.index import KINDS
 from recsys.config import conf_dir, schema
 from recsys.config.check import check
+from recsys.config.data import DataConfig, ImputationConfig, SessionsConfig, SplitConfig
 from recsys.config.schema import (
     CandidatesConfig,
     Config,
-    DataConfig,
     ExplainConfig,
-    ImputationConfig,
     RankerTrainingConfig,
     RecommendConfig,
-    SessionsConfig,
-    SplitConfig,
 )
 from recsys.data.ranking_state import SOURCES
 from recsys.errors import ConfigError

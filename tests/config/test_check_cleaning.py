@@ -7,7 +7,8 @@ import pytest
 from recsys.config.check import check
 from recsys.config.cleaning import AccountsConfig, CleaningConfig, JunkConfig, ReturnsConfig, ShiftedConfig
 from recsys.config.compose import compose
-from recsys.config.schema import Config, DataConfig
+from recsys.config.data import DataConfig
+from recsys.config.schema import Config
 from recsys.errors import ConfigError
 
 

@@ -7,7 +7,12 @@ import pytest
 from omegaconf import DictConfig, ListConfig
 
 from recsys.config.compose import compose
-from recsys.config.schema import Config, EvaluateConfig, PrepareConfig, RecommendConfig
+from recsys.config.schema import (
+    Config,
+    EvaluateConfig,
+    PrepareConfig,
+    RecommendConfig,
+)
 from recsys.errors import ConfigError
 
 TABLES = ["data=tables", "data.events=sales.parquet"]

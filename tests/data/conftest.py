@@ -7,7 +7,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from recsys.config.schema import DataConfig
+from recsys.config.data import DataConfig
 
 
 @pytest.fixture

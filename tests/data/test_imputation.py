@@ -13,7 +13,7 @@ from polars.testing import assert_frame_equal
 from rich.console import Console
 
 from recsys.config import schema
-from recsys.config.schema import ImputationConfig
+from recsys.config.data import ImputationConfig
 from recsys.data import imputation_methods as methods
 from recsys.data.imputation import METHODS, Imputer, fit_imputer, imputation_facts, impute
 from recsys.data.imputation_hidden import accuracy, hide

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
 from recsys.config.cleaning import AccountsConfig, CleaningConfig, JunkConfig, ReturnsConfig, ShiftedConfig
+from recsys.config.data import DataConfig, ImputationConfig, SplitConfig
 from recsys.config.privacy import PrivacyConfig
-from recsys.config.schema import DataConfig, ImputationConfig, SplitConfig
 from recsys.data import partitions, slices
 from recsys.data.partitions import number_of_parts
 from recsys.data.prepared import Prepared, prepare, prepare_step
@@ -251,7 +251,7 @@ KILLED = """
 import json, os, signal, sys
 import polars as pl
 from recsys.config.cleaning import AccountsConfig, CleaningConfig
-from recsys.config.schema import DataConfig
+from recsys.config.data import DataConfig
 from recsys.data import partitions, slices
 from recsys.data.prepared import prepare
 

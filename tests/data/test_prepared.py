@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from recsys.config.schema import DataConfig, ImputationConfig, SessionsConfig, SplitConfig
+from recsys.config.data import DataConfig, ImputationConfig, SessionsConfig, SplitConfig
 from recsys.data import prepared as module
 from recsys.data.prepared import load_prepared, prepare
 from recsys.errors import DataError

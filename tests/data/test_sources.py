@@ -4,7 +4,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from recsys.config.schema import DataConfig
+from recsys.config.data import DataConfig
 from recsys.data.content import content_digest
 from recsys.data.files import locate
 from recsys.data.sources import read_tables, resolve

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from recsys.config.schema import SplitConfig
+from recsys.config.data import SplitConfig
 from recsys.data.split import Times, before_end, count_by_window, find_windows, window_index
 from recsys.errors import ConfigError, DataError
 

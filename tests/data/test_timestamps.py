@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recsys.config.schema import DataConfig
+from recsys.config.data import DataConfig
 from recsys.data.timestamps import to_utc
 from recsys.errors import ConfigError, DataError
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recsys.config.schema import DataConfig
+from recsys.config.data import DataConfig
 from recsys.data.validate import check_events, refuse_rejects
 from recsys.data.whole import Whole
 from recsys.errors import DataError

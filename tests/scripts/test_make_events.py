@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from recsys.config.schema import DataConfig
+from recsys.config.data import DataConfig
 from recsys.data.prepared import prepare
 
 SIZES = ("--events=40000", "--users=3000", "--items=600")

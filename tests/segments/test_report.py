@@ -4,7 +4,8 @@ import polars as pl
 import pytest
 from rich.console import Console
 
-from recsys.config.schema import DataConfig, SegmentsConfig, SplitConfig
+from recsys.config.data import DataConfig, SplitConfig
+from recsys.config.schema import SegmentsConfig
 from recsys.data.dataset import microseconds
 from recsys.data.prepared import prepare
 from recsys.errors import DataError

@@ -5,7 +5,7 @@ from collections.abc import Collection
 import polars as pl
 
 from recsys.columns import EVENT_TYPE, EVENT_WEIGHT
-from recsys.config.schema import DataConfig
+from recsys.config.data import DataConfig
 from recsys.data.cleaning.finding import Finding
 from recsys.data.sources import REJECT_REASON, ROW_NUMBER, named_types
 from recsys.errors import DataError, did_you_mean

@@ -6,7 +6,7 @@ from dataclasses import replace
 import polars as pl
 
 from recsys.columns import ITEM_ID, TIMESTAMP
-from recsys.config.schema import DataConfig
+from recsys.config.data import DataConfig
 from recsys.data.clean import Counts, items_from_events, side_table
 from recsys.data.cleaning.conflicts import find_conflicts, one_row_each
 from recsys.data.cleaning.finding import Finding

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import polars as pl
 
 from recsys.columns import BASKET_ID, EVENT_TYPE, QUANTITY, USER_ID
-from recsys.config.schema import DataConfig
+from recsys.config.data import DataConfig
 from recsys.data.clean import in_order
 from recsys.data.cleaning.accounts import LIMITS, events_of, lines_until, over_limits
 from recsys.data.cleaning.duplicates import COPIES, REPAIRED, drop_copies, near_duplicates

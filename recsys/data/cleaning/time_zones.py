@@ -5,7 +5,7 @@ from zoneinfo import available_timezones
 
 import polars as pl
 
-from recsys.config.schema import DataConfig
+from recsys.config.data import DataConfig
 from recsys.data.cleaning.finding import Finding
 from recsys.data.sources import TIMEZONE
 from recsys.data.timestamps import UTC, Numbers, to_utc

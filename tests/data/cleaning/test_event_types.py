@@ -1,7 +1,7 @@
 import polars as pl
 import pytest
 
-from recsys.config.schema import DataConfig
+from recsys.config.data import DataConfig
 from recsys.data.cleaning.event_types import check_types, is_type, leave_out, role, types_found, weighted
 from recsys.errors import DataError
 

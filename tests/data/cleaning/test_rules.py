@@ -14,7 +14,7 @@ from polars.testing import assert_frame_equal
 from rich.console import Console
 
 from recsys.config.cleaning import AccountsConfig, CleaningConfig, JunkConfig, ReturnsConfig, ShiftedConfig
-from recsys.config.schema import DataConfig, SplitConfig
+from recsys.config.data import DataConfig, SplitConfig
 from recsys.data.cleaning.rules import ORDER
 from recsys.data.prepared import prepare
 from recsys.data.report import data_report, print_summary

@@ -5,7 +5,7 @@ import polars as pl
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recsys.config.schema import DataConfig
+from recsys.config.data import DataConfig
 from recsys.data.cleaning.time_zones import to_utc_by_row, zones_found
 from recsys.data.sources import TIMEZONE
 from recsys.data.validate import check_events
