@@ -91,7 +91,8 @@ def test_positives_are_what_was_bought(little, compared):
     batches = batches_of(little.log)
     for batch in batches:
         retrieval_loss(model, batch, little.tables, batches)
-        _, candidate, temperature, log_q, query_of, candidate_of = compared.pop()
+        _, candidate, temperature, log_q, query_of, candidate_of, weight = compared.pop()
+        assert weight is None
         assert temperature.item() == model.temperature.item()
         assert log_q.shape == (len(batch.user), len(candidate))
         assert (log_q <= 0).all()
