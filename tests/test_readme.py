@@ -33,6 +33,7 @@ COMPOSED = (
     "recsys train model=content_only",
     "recsys train ranker=none",
     "recsys train debug=does_it_run",
+    "recsys train validation=expanding folds=3",
     "recsys tune search=ranker study=rankers",
     "recsys tune trainer=gpu study=gpus storage=postgresql://me@db/tuning",
 )

@@ -30,6 +30,7 @@ from recsys.config.schema import (
     SEGMENTS,
     SEGMENTS_AS_OF,
     SLICES,
+    VALIDATIONS,
     VARIANTS,
     WIDE_OPTIMIZERS,
     AuditConfig,
@@ -69,6 +70,7 @@ CONFIG_RULES: dict[str, Rule] = {
     "model.id_dropout": LOSSY_SHARE,
     "training.batch_moments": AT_LEAST_1,
     "training.negatives": NOT_NEGATIVE,
+    "folds": (lambda v: v >= 2, "must be 2 or more"),
     "training.max_epochs": AT_LEAST_1,
     "training.patience": NOT_NEGATIVE,
     "training.learning_rate": POSITIVE,
@@ -122,6 +124,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "data.imputation.users": IMPUTATIONS,
     "data.sessions.by": SESSIONS_BY,
     "objective.mode": MODES,
+    "validation": VALIDATIONS,
     "segments.kinds": SEGMENTS,
     "segments.features": SEGMENTS,
     "segments.slices": SEGMENTS,
@@ -177,6 +180,11 @@ def config_problems(cfg: Config) -> Iterator[str]:
     yield from _ranker(cfg.ranker)
     yield from _cutoffs(cfg.evaluation.ks)
     yield from _objective(cfg.objective, cfg.evaluation.ks)
+    if cfg.validation == "kfold" and cfg.segments.features:
+        yield (
+            f"validation=kfold with segments.features={cfg.segments.features}: segments are fitted on all users, and "
+            "would know those who are asked; take a validation in time (expanding, rolling), or no segments."
+        )
 
 
 def _ranges(cfg: Any, rules: dict[str, Rule]) -> Iterator[str]:

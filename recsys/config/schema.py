@@ -23,6 +23,7 @@ RANKERS = ("wide_only", "deep_only", "lightgbm")
 INDEXES = ("ivf", "hnsw", "flat")
 REFIT_WINDOWS = ("train_val", "all")
 MODES = ("max", "min")
+VALIDATIONS = ("holdout", "expanding", "rolling", "kfold")
 CANDIDATE_SOURCES = ("history", "nearest", "near_history", "linked", "popular", "popular_in_group")
 RANKING_LOSSES = ("bce", "listwise", "lambda_rank")
 WIDE_OPTIMIZERS = ("ftrl", "adagrad")
@@ -209,6 +210,8 @@ class Config:
     ranker: RankerConfig = field(default_factory=RankerConfig)
     segments: SegmentsConfig = field(default_factory=SegmentsConfig)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    validation: str = "holdout"  # holdout | expanding | rolling | kfold: what choices are made on; data/folds.py
+    folds: int = 3  # of validation, but for holdout
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     bundle: BundleConfig = field(default_factory=BundleConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)

@@ -92,6 +92,19 @@ def fit_data(prepared: Prepared, log: InteractionLog, until: datetime) -> Fitted
     return FittedData(cut, past, encoder, tables, eligible, user_at)
 
 
+def with_log(data: FittedData, prepared: Prepared, log: InteractionLog) -> FittedData:
+    """Return what is known as of the same cut from the events of another data set, by the same vocabularies.
+
+    Args:
+        data: Fitted as of the cut.
+        prepared: With the same items and users.
+        log: All its events, from :func:`interaction_log`.
+    """
+    events = prepared.events.filter(pl.col(TIMESTAMP) < as_time(data.cut))
+    tables = replace(data.tables, context=data.encoder.encode(events, "context"))
+    return replace(data, log=log.between(None, data.cut), tables=tables)
+
+
 def data_before(data: FittedData, cut: int, has_item_table: bool) -> FittedData:
     """Return what was known at an earlier cut, with the same vocabularies: ids of later values meet no event.
 

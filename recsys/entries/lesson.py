@@ -1,6 +1,8 @@
 """What rankers learn from and are chosen by: snapshots inside the training window, and the validation window."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from recsys.config.schema import Config
@@ -11,11 +13,12 @@ if TYPE_CHECKING:
 
     from recsys.data.dataset import FittedData
     from recsys.data.encode import Encoder
-    from recsys.data.log import InteractionLog
     from recsys.data.pair_plan import PairPlan
-    from recsys.data.prepared import Prepared
     from recsys.data.snapshots import RankingSet, Snapshot
+    from recsys.entries.folds import FoldData
     from recsys.models.two_tower import TwoTower
+    from recsys.tracking.run import Run
+    from recsys.training.epochs import Fitted
 
 
 @dataclass(frozen=True)
@@ -52,23 +55,55 @@ class Lesson:
     start: TowerTables | None
 
 
-def make_lesson(
+def lessons(
     cfg: Config,
-    prepared: "Prepared",
-    log: "InteractionLog",
+    main: "FoldData",
+    folds: "Sequence[FoldData]",
     data: "FittedData",
-    towers: "TwoTower",
-    early: "TwoTower",
-) -> Lesson:
-    """Take snapshots inside the training window, and of the validation window; the arguments of ``choose_ranker``.
+    chosen: "Fitted[TwoTower]",
+    tracked: "Run",
+    folder: Path,
+) -> "Iterator[tuple[FoldData, FittedData, Lesson]]":
+    """Yield what rankers learn from in each fold, and what their ids are of.
 
-    The early retriever is changed: its factors become those of the last cut.
+    Args:
+        cfg: With ``ranker``.
+        main: The training window, with the validation window.
+        folds: ``main``, or others, for which retrievers are fitted again.
+        data: Fitted on the training window.
+        chosen: The retriever of the training window.
+        tracked: The open run.
+        folder: Where checkpoints go.
+    """
+    from recsys.data.dataset import data_before
+    from recsys.entries.retriever import refit
+
+    for number, fold in enumerate(folds):
+        its, towers, place = data, chosen.model, folder
+        if fold is not main:
+            its, place = fold.fit(), folder / f"fold{number}"
+            towers = refit(cfg, its, cfg.model, chosen.epochs, tracked, place / "towers")
+        first = data_before(its, cuts(cfg, fold.learned)[0], fold.learned.has_item_table)
+        early = refit(cfg, first, cfg.model, chosen.epochs, tracked, place / "early")
+        yield fold, its, make_lesson(cfg, fold, its, towers, early)
+
+
+def make_lesson(cfg: Config, fold: "FoldData", data: "FittedData", towers: "TwoTower", early: "TwoTower") -> Lesson:
+    """Take snapshots inside the window that is learned from, and of the one that is asked about.
+
+    Args:
+        cfg: With ``ranker``.
+        fold: What is learned from, and what is asked.
+        data: Fitted on what is learned from.
+        towers: The retriever of the whole window.
+        early: The retriever as of the first cut, with the same vocabularies. It is changed: its factors become those
+            of the last cut.
     """
     from recsys.data.dataset import data_before, microseconds
     from recsys.data.snapshots import thin_out
     from recsys.training.fit import start_factors
 
-    settings = cfg.ranker
+    settings, prepared, log = cfg.ranker, fold.learned, fold.learned_log
     # Towers that are fitted on more have seen what the labels of the snapshots say, and a ranker would trust them.
     start = TowerTables(early.id_tables(), data.encoder) if settings.start_from_towers else None
     plan = pair_plan(cfg, prepared)
@@ -80,7 +115,8 @@ def make_lesson(
         taken = snapshot(cfg, prepared, log, known, early, plan, cut, cut + horizon(cfg, prepared))
         snapshots.append(thin_out(taken, settings.training.negatives, number))
     until = microseconds(prepared.windows.test_start)
-    window = snapshot(cfg, prepared, log, data, towers, plan, data.cut, until, add_shown=False)
+    asked = fold.as_asked(data)
+    window = snapshot(cfg, fold.asked, fold.asked_log, asked, towers, plan, data.cut, until, add_shown=False)
     pairs = with_ids(data, [window])
     thinned = thin_out(window, settings.training.negatives, len(snapshots))
     return Lesson(plan, snapshots, replace(window, numbers=window.numbers[:0]), pairs, thinned, start)

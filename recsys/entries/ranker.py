@@ -7,13 +7,14 @@
                 └─► calibration ─► fitted again on the snapshots and the validation window
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from recsys.config.schema import Config, RankerConfig
-from recsys.entries.lesson import Lesson, TowerTables, make_lesson, ranker_ids, with_ids
+from recsys.entries.folds import average, best_epoch
+from recsys.entries.lesson import Lesson, TowerTables, lessons, ranker_ids, with_ids
 from recsys.entries.retriever import Watch
 
 if TYPE_CHECKING:
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
     from recsys.data.dataset import FittedData
     from recsys.data.log import InteractionLog
     from recsys.data.pair_plan import PairPlan
-    from recsys.data.prepared import Prepared
     from recsys.data.snapshots import RankingSet, Snapshot
+    from recsys.entries.folds import FoldData
     from recsys.models.two_tower import TwoTower
     from recsys.models.wide import Cross, IdInput
     from recsys.models.wide_deep import WideDeep
@@ -55,54 +56,64 @@ class SecondStage:
 
 def choose_ranker(
     cfg: Config,
-    prepared: "Prepared",
-    log: "InteractionLog",
+    main: "FoldData",
+    folds: "Sequence[FoldData]",
     data: "FittedData",
-    towers: "TwoTower",
-    early: "TwoTower",
+    chosen: "Fitted[TwoTower]",
     tracked: "Run",
     folder: Path,
 ) -> SecondStage:
-    """Fit on snapshots inside the training window; choose epochs and calibration on the validation window.
+    """Fit on snapshots inside the training window; choose epochs on the folds, calibration on the validation window.
 
     Args:
         cfg: With ``ranker``.
-        prepared: The data set.
-        log: All its events.
+        main: The training window, with the validation window.
+        folds: That epochs are chosen on; ``main`` alone, or others.
         data: Fitted on the training window.
-        towers: The retriever of the training window.
-        early: The retriever as of the first cut, with the vocabularies of the training window.
+        chosen: The retriever of the training window.
         tracked: The open run.
-        folder: Where checkpoints go.
+        folder: Where ``checkpoints`` go.
 
     Raises:
         DataError: No snapshot has a positive pair.
     """
-    lesson = make_lesson(cfg, prepared, log, data, towers, early)
-    return learn(cfg, prepared, log, data, lesson, tracked, folder)
+    place = folder / "checkpoints"
+    found, epochs = [], None
+    if folds[0] is not main:
+        for number, (fold, its, lesson) in enumerate(lessons(cfg, main, folds, data, chosen, tracked, place)):
+            stage = learn(cfg, fold, its, lesson, tracked, place / f"fold{number}_ranker")
+            found.append(stage.fitted.results)
+        means = average(found, cfg.objective)
+        epochs = best_epoch(means, cfg.objective)
+    ((_, _, lesson),) = lessons(cfg, main, [main], data, chosen, tracked, place)
+    stage = learn(cfg, main, data, lesson, tracked, place / "ranker", epochs=epochs)
+    if epochs is None:
+        return stage
+    fitted = replace(stage.fitted, best=means[epochs - 1][cfg.objective.metric], results=tuple(means))
+    return replace(stage, fitted=fitted)
 
 
 def learn(
     cfg: Config,
-    prepared: "Prepared",
-    log: "InteractionLog",
+    fold: "FoldData",
     data: "FittedData",
     lesson: Lesson,
     tracked: "Run",
     folder: Path,
     watch: Watch | None = None,
+    epochs: int | None = None,
 ) -> SecondStage:
-    """Fit a ranker on the snapshots of a lesson; choose epochs and calibration on its validation window.
+    """Fit a ranker on the snapshots of a lesson; choose epochs and calibration by what is asked.
 
     Args:
         cfg: With ``ranker``.
-        prepared: The data set.
-        log: All its events.
-        data: Fitted on the training window.
-        lesson: From :func:`make_lesson`.
+        fold: Of the lesson.
+        data: Fitted on what is learned from.
+        lesson: From :func:`~recsys.entries.lesson.lessons`.
         tracked: The open run.
         folder: Where checkpoints go.
         watch: Told what validation found after each epoch.
+        epochs: Number of epochs, when it has been chosen already.
 
     Raises:
         DataError: No snapshot has a positive pair.
@@ -110,8 +121,8 @@ def learn(
     from recsys.data.dataset import microseconds
     from recsys.training.fit_ranker import calibrate, predict
 
-    until = microseconds(prepared.windows.test_start)
-    measure = validator(cfg, data, log, lesson.window, lesson.pairs, until)
+    until = microseconds(fold.asked.windows.test_start)
+    measure = validator(cfg, fold.as_asked(data), fold.asked_log, lesson.window, lesson.pairs, until)
 
     def validate(model: "WideDeep") -> dict[str, float]:
         found = measure(model)
@@ -119,8 +130,8 @@ def learn(
             watch(found)
         return found
 
-    place = folder / "checkpoints" / "ranker"
-    fitted = fit(cfg, data, lesson.snapshots, tracked, place, validate=validate, start=lesson.start)
+    judge = None if epochs else validate
+    fitted = fit(cfg, data, lesson.snapshots, tracked, folder, validate=judge, epochs=epochs, start=lesson.start)
     logits = predict(fitted.model, lesson.pairs.features)
     calibration = calibrate(logits, lesson.pairs.labels[:, 0], cfg.ranker.calibration)
     return SecondStage(lesson.plan, (*lesson.snapshots, lesson.thinned), fitted, calibration, lesson.start)

@@ -1,6 +1,6 @@
 """Fits of the retriever: epochs chosen on validation, then again on everything before a time."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,8 +9,7 @@ from recsys.config.schema import Config, ModelConfig
 
 if TYPE_CHECKING:
     from recsys.data.dataset import FittedData
-    from recsys.data.log import InteractionLog
-    from recsys.data.prepared import Prepared
+    from recsys.entries.folds import FoldData
     from recsys.models.two_tower import TwoTower
     from recsys.tracking.run import Run
     from recsys.training.epochs import Fitted, Validate
@@ -21,28 +20,75 @@ Watch = Callable[[dict[str, float]], None]
 
 def choose_epochs(
     cfg: Config,
-    prepared: "Prepared",
-    log: "InteractionLog",
+    main: "FoldData",
+    folds: "Sequence[FoldData]",
     model: ModelConfig,
     tracked: "Run",
     folder: Path,
     watch: Watch | None = None,
 ) -> tuple["FittedData", "Fitted[TwoTower]"]:
-    """Fit on the training window and keep the epoch that is best on the validation window."""
+    """Fit on the training window, for the number of epochs that is best on what the folds are asked.
+
+    Args:
+        cfg: With the objective.
+        main: The training window, with the validation window.
+        folds: That the choice is made on; ``main`` alone, or others.
+        model: Sizes and switches.
+        tracked: The open run.
+        folder: Where checkpoints go.
+        watch: Told what validation found after each epoch; of several folds, after each of them the best mean so far.
+    """
+    from recsys.entries.folds import average, best_epoch
+    from recsys.training.epochs import Fitted
+
+    if folds[0] is main:
+        return fit_fold(cfg, main, model, tracked, folder, watch)
+    found: list[Sequence[dict[str, float]]] = []
+    for number, fold in enumerate(folds):
+        found.append(fit_fold(cfg, fold, model, tracked, folder, name=f"fold{number}")[1].results)
+        means = average(found, cfg.objective)
+        if watch:
+            watch(means[best_epoch(means, cfg.objective) - 1])
+    epochs, data = best_epoch(means, cfg.objective), main.fit()
+    towers = refit(cfg, data, model, epochs, tracked, folder / "checkpoints" / "chosen")
+    return data, Fitted(towers, epochs, means[epochs - 1][cfg.objective.metric], tuple(means))
+
+
+def fit_fold(
+    cfg: Config,
+    fold: "FoldData",
+    model: ModelConfig,
+    tracked: "Run",
+    folder: Path,
+    watch: Watch | None = None,
+    name: str = "",
+) -> tuple["FittedData", "Fitted[TwoTower]"]:
+    """Fit on what a fold learns from, and keep the epoch that is best on what it is asked.
+
+    Args:
+        cfg: With the objective.
+        fold: From :mod:`recsys.entries.folds`.
+        model: Sizes and switches.
+        tracked: The open run.
+        folder: Where ``checkpoints`` go.
+        watch: Told what validation found after each epoch.
+        name: Of the fold in folders and metrics, where there are several.
+    """
     import torch.distributed as dist
 
-    from recsys.data.dataset import fit_data, microseconds
+    from recsys.data.dataset import microseconds
     from recsys.evaluation.evaluate import evaluate
     from recsys.evaluation.slices import make_targets
     from recsys.evaluation.towers import TowerScorer
 
-    data = fit_data(prepared, log, prepared.windows.val_start)
-    truth = log.between(data.cut, microseconds(prepared.windows.test_start))
-    targets = make_targets(data.log, truth, data.eligible)
+    data = fold.fit()
+    asked = fold.as_asked(data)
+    truth = fold.asked_log.between(data.cut, microseconds(fold.asked.windows.test_start))
+    targets = make_targets(asked.log, truth, asked.eligible)
     slices = tuple({"all", *cfg.objective.metric.split("/")[1:-1]})
 
     def validate(towers: "TwoTower") -> dict[str, float]:
-        scorer = TowerScorer(towers, data.log, data.tables, data.cut, model.history)
+        scorer = TowerScorer(towers, asked.log, asked.tables, data.cut, model.history)
         shared = dist.is_available() and dist.is_initialized()  # the users among the processes of a DDP fit
         settings = cfg.evaluation
         found = evaluate(scorer, targets, settings.ks, slices, settings.chunk_users, distributed=shared).flat("val")
@@ -50,7 +96,7 @@ def choose_epochs(
             watch(found)
         return found
 
-    return data, fit(cfg, data, model, tracked, folder / "checkpoints", validate=validate)
+    return data, fit(cfg, data, model, tracked, folder / "checkpoints" / name, validate=validate, name=name)
 
 
 def refit(cfg: Config, data: "FittedData", model: ModelConfig, epochs: int, tracked: "Run", folder: Path) -> "TwoTower":
@@ -67,6 +113,7 @@ def fit(
     *,
     validate: "Validate | None" = None,
     epochs: int | None = None,
+    name: str = "",
 ) -> "Fitted[TwoTower]":
     """Fit on the events before the cut of the data: with ``validate`` for the best number of epochs, else ``epochs``.
 
@@ -74,10 +121,11 @@ def fit(
         cfg: Trainer, objective and seed; where ``validate`` is given, the checkpoint to go on from, too.
         data: What it learns from.
         model: Sizes and switches.
-        tracked: The open run; what is logged of a fit without ``validate`` has the name of the folder before it.
+        tracked: The open run.
         folder: Where checkpoints go.
         validate: Measures the towers after every epoch.
         epochs: Number of epochs, when it has been chosen already.
+        name: Before what is logged of this fit; without ``validate`` that of the folder.
     """
     from recsys.tracking.lightning import RunLogger
     from recsys.training.fit import fit_retriever
@@ -95,13 +143,13 @@ def fit(
         objective=cfg.objective if validate else None,
         validate=validate,
         epochs=epochs,
-        logger=RunLogger(tracked) if validate else RunLogger(tracked, f"{folder.name}/"),
+        logger=RunLogger(tracked, f"{name}/" if name else "" if validate else f"{folder.name}/"),
         ckpt_path=cfg.ckpt_path if validate else None,
     )
 
 
 def variants(
-    cfg: Config, prepared: "Prepared", log: "InteractionLog", tracked: "Run", folder: Path
+    cfg: Config, main: "FoldData", folds: "Sequence[FoldData]", tracked: "Run", folder: Path
 ) -> Iterator[tuple[str, "FittedData", "TwoTower"]]:
     """Fit the variants of ``evaluation.variants``, one after the other, each as the main model was."""
     from recsys.data.dataset import fit_data
@@ -110,8 +158,8 @@ def variants(
     cfg = replace(cfg, ckpt_path=None)  # it is of the main model
     for name in cfg.evaluation.variants:
         model = replace(cfg.model, **switches[name])
-        _, chosen = choose_epochs(cfg, prepared, log, model, tracked, folder / name)
-        data = fit_data(prepared, log, prepared.windows.test_start)
+        _, chosen = choose_epochs(cfg, main, folds, model, tracked, folder / name)
+        data = fit_data(main.learned, main.learned_log, main.learned.windows.test_start)
         towers = refit(cfg, data, model, chosen.epochs, tracked, folder / name / "checkpoints" / "refit")
         yield f"two_tower_{name}", data, towers
 

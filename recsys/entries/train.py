@@ -51,17 +51,18 @@ def run(cfg: Config) -> TrainResult | None:
 
     from recsys.bundle.export import write_metrics
     from recsys.bundle.reader import Bundle
-    from recsys.data.dataset import data_before, fit_data, interaction_log
+    from recsys.data.dataset import fit_data, interaction_log
     from recsys.data.prepared import prepare
     from recsys.data.report import data_report, print_summary
     from recsys.data.report_page import write_html
     from recsys.data.sources import check_paths
     from recsys.entries.evaluate import evaluate_bundle
+    from recsys.entries.folds import HOLDOUT, holdout, make_folds, said
     from recsys.entries.prepare import note_access
     from recsys.entries.ranker import MAIN, choose_ranker, fit_again, fit_rankers
     from recsys.entries.retriever import choose_epochs, refit, variants
     from recsys.entries.serving import check_base_rate, check_served, served
-    from recsys.entries.snapshots import cuts, refuse_unknown
+    from recsys.entries.snapshots import refuse_unknown
     from recsys.segments.features import with_segments
     from recsys.tracking.environment import describe
     from recsys.tracking.registry import register_bundle
@@ -72,22 +73,25 @@ def run(cfg: Config) -> TrainResult | None:
     check_paths(cfg.data)  # a mistyped path shall not leave a run, or even a store, behind
     with start_run(cfg.tracking) as tracked:
         console.rule("data")
-        prepared, segments = with_segments(prepare(cfg.data), cfg.segments, cfg.seed)
+        plain = prepare(cfg.data)
+        prepared, segments = with_segments(plain, cfg.segments, cfg.seed)
         if first:
             note_access(cfg, prepared, "train")
         looked_at = data_report(prepared)
         print_summary(looked_at, console)
         write_html(looked_at, folder / "data_report.html")
-        if cfg.ranker.enabled:
-            refuse_unknown(cfg, prepared)
         log = interaction_log(prepared)
+        folds = make_folds(cfg, plain, prepared, log)
+        main = folds[0] if cfg.validation == HOLDOUT else holdout(prepared, log)
+        if cfg.ranker.enabled:
+            for fold in (main, *folds):
+                refuse_unknown(cfg, fold.learned)
         describe(tracked, cfg, prepared, folder)
 
-        console.rule("two-tower: epochs chosen on the validation window")
-        train, chosen = choose_epochs(cfg, prepared, log, cfg.model, tracked, folder)
-        console.print(
-            f"best of {len(chosen.history)} epochs: {chosen.epochs}, {cfg.objective.metric} {chosen.best:.4f}"
-        )
+        asked = "the validation window" if cfg.validation == HOLDOUT else f"{len(folds)} folds ({cfg.validation})"
+        console.rule(f"two-tower: epochs chosen on {asked}")
+        train, chosen = choose_epochs(cfg, main, folds, cfg.model, tracked, folder)
+        console.print(said(chosen, cfg.objective))
 
         def again(until: "datetime", name: str) -> "tuple[FittedData, TwoTower]":
             data = fit_data(prepared, log, until)
@@ -95,20 +99,15 @@ def run(cfg: Config) -> TrainResult | None:
 
         stage, best = None, chosen.best
         if cfg.ranker.enabled:
-            console.rule("ranker: snapshots, epochs chosen on the validation window")
-            early = data_before(train, cuts(cfg, prepared)[0], prepared.has_item_table)
-            towers = refit(cfg, early, cfg.model, chosen.epochs, tracked, folder / "checkpoints" / "early")
-            stage = choose_ranker(cfg, prepared, log, train, chosen.model, towers, tracked, folder)
+            console.rule(f"ranker: snapshots, epochs chosen on {asked}")
+            stage = choose_ranker(cfg, main, folds, train, chosen, tracked, folder)
             best = stage.fitted.best
-            console.print(
-                f"{len(stage.snapshots) - 1} snapshots; best of {len(stage.fitted.history)} epochs: "
-                f"{stage.fitted.epochs}, {cfg.objective.metric} {best:.4f}"
-            )
+            console.print(f"{len(stage.snapshots) - 1} snapshots; {said(stage.fitted, cfg.objective)}")
 
         console.rule("refit on train + validation")
         data, model = again(prepared.windows.test_start, "refit")
         rankers = fit_rankers(cfg, data, stage, tracked, folder) if stage else {}
-        others = variants(cfg, prepared, log, tracked, folder)
+        others = variants(cfg, main, folds, tracked, folder)
         if not first:
             for _ in others:
                 pass

@@ -1,7 +1,7 @@
 """What a trial of a study does: fit on the training window, measured on the validation window, and on nothing later."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from recsys.data.dataset import FittedData
     from recsys.data.log import InteractionLog
     from recsys.data.prepared import Prepared
+    from recsys.entries.folds import FoldData
     from recsys.entries.lesson import Lesson
     from recsys.models.two_tower import TwoTower
     from recsys.tracking.run import Run
@@ -95,48 +96,56 @@ def run_trial(bench: Bench, cfg: Config, tracked: "Run", folder: Path, watch: Wa
     Returns:
         Flat keys, ``val/...``, and ``milliseconds_a_user``.
     """
+    from recsys.entries.folds import average, best_epoch
     from recsys.entries.ranker import learn
     from recsys.entries.retriever import choose_epochs
+
+    main, folds = asked_of(bench, cfg)
+    if not cfg.ranker.enabled:
+        data, fitted = choose_epochs(cfg, main, folds, cfg.model, tracked, folder, watch)
+        return fitted.metrics | {LATENCY: answer_time(cfg, data, fitted.model)}
+    found: list[Sequence[dict[str, float]]] = []
+    for fold, data, lesson in taught(bench, cfg, main, folds, folder):
+        place = folder / "checkpoints" / f"ranker{len(found)}"
+        stage = learn(cfg, fold, data, lesson, tracked, place, watch if fold is main else None)
+        found.append(stage.fitted.results)
+        means = average(found, cfg.objective)
+        best = means[best_epoch(means, cfg.objective) - 1]
+        if fold is not main:
+            watch(best)
+    return best | {LATENCY: ranking_time(stage.fitted.model, lesson)}
+
+
+def asked_of(bench: Bench, cfg: Config) -> "tuple[FoldData, list[FoldData]]":
+    """Return the training window with the validation window, and the folds that a trial is judged by."""
+    from recsys.entries.folds import HOLDOUT, holdout, make_folds
     from recsys.segments.features import with_segments
 
-    epochs: list[dict[str, float]] = []
+    def make() -> "tuple[FoldData, list[FoldData]]":
+        prepared, _ = with_segments(bench.prepared, cfg.segments, cfg.seed)
+        folds = make_folds(cfg, bench.prepared, prepared, bench.log)
+        return folds[0] if cfg.validation == HOLDOUT else holdout(prepared, bench.log), folds
 
-    def note(metrics: dict[str, float]) -> None:
-        epochs.append(metrics)
-        watch(metrics)
-
-    known = [asdict(cfg.segments), cfg.seed]
-    prepared = bench.once("segments", known, lambda: with_segments(bench.prepared, cfg.segments, cfg.seed)[0])
-    if not cfg.ranker.enabled:
-        data, fitted = choose_epochs(cfg, prepared, bench.log, cfg.model, tracked, folder, note)
-        took = answer_time(cfg, data, fitted.model)
-        return epochs[fitted.epochs - 1] | {cfg.objective.metric: fitted.best, LATENCY: took}
-    data, lesson = taught(bench, cfg, prepared, folder)
-    stage = learn(cfg, prepared, bench.log, data, lesson, tracked, folder, note)
-    took = ranking_time(stage.fitted.model, lesson)
-    return epochs[stage.fitted.epochs - 1] | {cfg.objective.metric: stage.fitted.best, LATENCY: took}
+    return bench.once("folds", [asdict(cfg.segments), cfg.seed, cfg.validation, cfg.folds], make)
 
 
-def taught(bench: Bench, cfg: Config, prepared: "Prepared", folder: Path) -> "tuple[FittedData, Lesson]":
-    """Return the training window, and what rankers learn from: both made again only for other settings."""
-    from recsys.data.dataset import data_before
-    from recsys.entries.lesson import make_lesson
-    from recsys.entries.retriever import choose_epochs, refit
-    from recsys.entries.snapshots import cuts
+def taught(
+    bench: Bench, cfg: Config, main: "FoldData", folds: "Sequence[FoldData]", folder: Path
+) -> "list[tuple[FoldData, FittedData, Lesson]]":
+    """Return what rankers learn from in each fold; retrievers and pairs are made again only for other settings."""
+    from recsys.entries.lesson import lessons
+    from recsys.entries.retriever import choose_epochs
     from recsys.tracking.run import Run
 
     of_towers: list[Any] = [cfg.model, cfg.training, cfg.segments, cfg.objective, cfg.data.sessions]
-    towers = [*(asdict(part) for part in of_towers), cfg.trainer, cfg.seed]
-    data, chosen = bench.once(
-        "towers", towers, lambda: choose_epochs(cfg, prepared, bench.log, cfg.model, Run(), folder / "towers")
-    )
+    towers = [*(asdict(part) for part in of_towers), cfg.trainer, cfg.seed, cfg.validation, cfg.folds]
+    place = folder / "towers"
+    data, chosen = bench.once("towers", towers, lambda: choose_epochs(cfg, main, folds, cfg.model, Run(), place))
 
-    def make() -> "Lesson":
-        first = data_before(data, cuts(cfg, prepared)[0], prepared.has_item_table)
-        early = refit(cfg, first, cfg.model, chosen.epochs, Run(), folder / "towers" / "early")
-        return make_lesson(cfg, prepared, bench.log, data, chosen.model, early)
+    def make() -> "list[tuple[FoldData, FittedData, Lesson]]":
+        return list(lessons(cfg, main, folds, data, chosen, Run(), place))
 
-    return data, bench.once("lesson", [towers, lesson_settings(cfg)], make)
+    return bench.once("lessons", [towers, lesson_settings(cfg)], make)
 
 
 def lesson_settings(cfg: Config) -> list[Any]:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 MACHINE = ("default_root_dir", "accelerator", "devices", "num_nodes", "profiler", "log_every_n_steps")
 """Arguments of the Trainer that workers of one study may have of their own, beside those of what is shown."""
-IN_BEST = ("data", "model", "training", "ranker", "segments", "objective", "seed")
+IN_BEST = ("data", "model", "training", "ranker", "segments", "objective", "validation", "folds", "seed")
 """Groups whose differences from the defaults of ``recsys train`` belong into the file of the best."""
 
 
@@ -105,6 +105,7 @@ def settings(cfg: TuneConfig, fingerprint: str) -> dict[str, Any]:
     groups = ("model", "training", "ranker", "segments", "objective")
     common: dict[str, Any] = {name: asdict(getattr(cfg, name)) for name in groups}
     common |= {"data": {"fingerprint": fingerprint, "sessions": asdict(cfg.data.sessions)}, "seed": cfg.seed}
+    common |= {"validation": cfg.validation, "folds": cfg.folds}
     common |= {"trainer": {k: v for k, v in cfg.trainer.items() if k not in MACHINE and not k.startswith("enable_")}}
     flat = flatten(common) | {"also": cfg.also}
     flat |= {f"search.{key}": asdict(spread) for key, spread in cfg.search.items()}

@@ -34,13 +34,18 @@ class Fitted(Generic[Model]):
         model: With the parameters of the best epoch.
         epochs: Number of epochs that gave them.
         best: The objective there; NaN without validation.
-        history: Objective after each epoch.
+        results: What validation found after each epoch.
     """
 
     model: Model
     epochs: int
     best: float
-    history: tuple[float, ...]
+    results: tuple[dict[str, float], ...] = ()
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """What validation found after the best epoch."""
+        return self.results[self.epochs - 1]
 
 
 class Validation(Callback):
@@ -119,16 +124,14 @@ class Course:
             self.trainer.fit(task, train_dataloaders=batches, ckpt_path=ckpt_path)
         if self.trainer.interrupted:
             raise KeyboardInterrupt
-        history: tuple[float, ...] = ()
-        if self._objective and self._validation:
-            history = tuple(metrics[self._objective.metric] for metrics in self._validation.results)
+        results = tuple(self._validation.results) if self._validation else ()
         epochs, best = self.trainer.current_epoch, float("nan")
         if self._best and self._best.best_model_score is not None:
             saved = torch.load(self._best.best_model_path, weights_only=True, map_location="cpu")
             task.load_state_dict(saved["state_dict"])
             epochs, best = saved["epoch"] + 1, float(self._best.best_model_score)
         model: Any = task.model
-        return Fitted(model.cpu().eval(), epochs, best, history)
+        return Fitted(model.cpu().eval(), epochs, best, results)
 
 
 def _checkpoint(folder: Path, name: str, **settings: Any) -> ModelCheckpoint:

@@ -16,6 +16,7 @@ from recsys.config.schema import (
     ExplainConfig,
     RankerTrainingConfig,
     RecommendConfig,
+    SegmentsConfig,
 )
 from recsys.data.ranking_state import SOURCES
 from recsys.errors import ConfigError
@@ -207,6 +208,18 @@ def test_explain_ranges() -> None:
     check(ExplainConfig(bundle="b", user=1, item=2))
     with pytest.raises(ConfigError, match="top=0: must be 1 or more"):
         check(ExplainConfig(bundle="b", user=1, item=2, top=0))
+
+
+def test_rules_of_the_folds() -> None:
+    for changed, expected in (
+        ({"validation": "expandin"}, "Did you mean 'expanding'?"),
+        ({"folds": 1}, "folds=1: must be 2 or more"),
+        ({"validation": "kfold", "segments": SegmentsConfig(features=["rfm"])}, "validation=kfold with segments.feat"),
+    ):
+        with pytest.raises(ConfigError) as error:
+            check(replace(make_config(), **changed))  # type: ignore[arg-type]
+        assert expected in str(error.value)
+    check(replace(make_config(), validation="kfold"))
 
 
 def test_all_problems_at_once() -> None:

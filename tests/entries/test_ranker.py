@@ -5,10 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+import pytest
 import torch
 
 from recsys.data.dataset import data_before, fit_data
 from recsys.data.log import DAY
+from recsys.entries import ranker
+from recsys.entries.folds import SPREAD, holdout, make_folds, said
 from recsys.entries.lesson import TowerTables, ranker_ids
 from recsys.entries.ranker import (
     SecondStage,
@@ -18,7 +21,7 @@ from recsys.entries.ranker import (
     id_inputs,
     tower_starts,
 )
-from recsys.entries.retriever import refit
+from recsys.entries.retriever import choose_epochs, refit
 from recsys.entries.snapshots import cuts, snapshot
 from recsys.models.embeddings import brought_to
 from recsys.models.wide import Cross
@@ -60,7 +63,7 @@ def test_a_ranker_is_fitted_again_with_the_ids_of_other_vocabularies(first_stage
     prepared, log = first_stage.prepared, first_stage.log
     cut = first_stage.data.cut
     taken = snapshot(*first_stage.parts, first_stage.plan, cut, cut + 2 * DAY)
-    stage = SecondStage(first_stage.plan, (taken,), Fitted(None, 1, 0.0, ()), None)  # type: ignore[arg-type]
+    stage = SecondStage(first_stage.plan, (taken,), Fitted(None, 1, 0.0), None)  # type: ignore[arg-type]
     fewer = prepared.with_events(prepared.events.filter(prepared.events["item_id"] % 6 != 1))
     other = replace(fit_data(fewer, log, prepared.windows.test_start), cut=cut)
     for data in (first_stage.data, other):
@@ -89,7 +92,7 @@ def test_embeddings_start_from_the_vectors_of_their_values(first_stage: Any, tmp
     cfg = replace(cfg, ranker=replace(cfg.ranker, training=slow))
     taken = snapshot(cfg, *first_stage.parts[1:], first_stage.plan, data.cut, data.cut + 2 * DAY)
     for fitted_with in (data, other):
-        stage = SecondStage(first_stage.plan, (taken,), Fitted(None, 1, 0.0, ()), None, start)  # type: ignore[arg-type]
+        stage = SecondStage(first_stage.plan, (taken,), Fitted(None, 1, 0.0), None, start)  # type: ignore[arg-type]
         model = fit_again(cfg, fitted_with, stage, Run(), tmp_path / str(fitted_with is data))
         for name in ("kind", "item_id"):
             mine, theirs = (one.encoder.vocabularies[name].values.to_list() for one in (fitted_with, data))
@@ -106,9 +109,11 @@ def test_what_embeddings_start_from_has_not_seen_a_label(first_stage: Any, tmp_p
     cfg = replace(cfg, ranker=replace(cfg.ranker, start_from_towers=True, training=replace(cfg.ranker.training)))
     data = fit_data(prepared, log, prepared.windows.val_start)
     first = data_before(data, cuts(cfg, prepared)[0], prepared.has_item_table)
+    # The same fits that the choice makes: the seed and the data decide.
     early, towers = (refit(cfg, one, cfg.model, 1, Run(), tmp_path / str(one.cut)) for one in (first, data))
+    main, chosen = holdout(prepared, log), Fitted(towers, 1, 0.0)
     tables = early.id_tables()
-    stage = choose_ranker(cfg, prepared, log, data, towers, early, Run(), tmp_path)
+    stage = choose_ranker(cfg, main, [main], data, chosen, Run(), tmp_path)
     assert stage.start is not None
     assert stage.start.encoder is data.encoder
     for name, table in stage.start.tables.items():
@@ -117,5 +122,26 @@ def test_what_embeddings_start_from_has_not_seen_a_label(first_stage: Any, tmp_p
     starts = tower_starts(stage.start, data)
     assert list(starts) == ["item_id", "kind", "user_id", "segment"]
     assert all(torch.equal(ids, torch.arange(len(ids))) for ids, _ in starts.values())
-    default = choose_ranker(first_stage.cfg, prepared, log, data, towers, early, Run(), tmp_path / "default")
+    default = choose_ranker(first_stage.cfg, main, [main], data, chosen, Run(), tmp_path / "default")
     assert default.start is None
+
+
+def test_epochs_are_chosen_on_all_folds(first_stage: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first fold is for three epochs and the last for two, the mean for two; the ranker is that of two epochs."""
+    cfg, prepared, log, _, _ = first_stage.parts
+    settings = replace(cfg.ranker, training=replace(cfg.ranker.training, max_epochs=3, patience=5))
+    cfg = replace(cfg, validation="expanding", folds=2, ranker=settings)
+    main, folds = holdout(prepared, log), make_folds(cfg, prepared, prepared, log)
+    values = iter([0.1, 0.2, 0.3, 0.1, 0.8, 0.2])
+    monkeypatch.setattr(ranker, "validator", lambda *_: lambda model: {cfg.objective.metric: next(values)})
+    data, chosen = choose_epochs(cfg, main, [main], cfg.model, Run(), tmp_path)
+    stage = choose_ranker(cfg, main, folds, data, chosen, Run(), tmp_path)
+    assert list(values) == []  # the last fit is of all that was learned, and is not validated
+    assert (stage.fitted.epochs, stage.fitted.best) == (2, pytest.approx(0.5))
+    assert stage.fitted.metrics[cfg.objective.metric + SPREAD] == pytest.approx(0.6 / 2**0.5)
+    assert stage.fitted.model.training is False
+    assert [s.cut for s in stage.snapshots][-1] == data.cut
+    assert (tmp_path / "checkpoints" / "fold1_ranker" / "best.ckpt").exists()
+    saved = torch.load(tmp_path / "checkpoints" / "ranker" / "last.ckpt", weights_only=True)
+    assert saved["epoch"] == 1
+    assert said(stage.fitted, cfg.objective).startswith("best of 3 epochs: 2, val/ndcg_at_20 0.5000 ± 0.4243")

@@ -17,8 +17,9 @@ from recsys.data import batches
 from recsys.data.dataset import interaction_log, microseconds
 from recsys.data.prepared import Prepared
 from recsys.entries import lesson, retriever
-from recsys.entries.retriever import choose_epochs
-from recsys.entries.trial import Bench, make_bench, run_trial, taught, without_test
+from recsys.entries.folds import SPREAD, holdout, make_folds
+from recsys.entries.retriever import choose_epochs, fit_fold
+from recsys.entries.trial import Bench, asked_of, make_bench, run_trial, taught, without_test
 from recsys.tracking.run import Run
 
 KEY = "val/ndcg_at_20"
@@ -62,8 +63,9 @@ def test_the_first_trial_is_worth_what_the_main_job_finds(
 ) -> None:
     """The main job has all data; up to the validation window it does the same with them."""
     prepared, log = first_stage.prepared, first_stage.log
-    _, fitted = choose_epochs(towers_alone, prepared, log, towers_alone.model, Run(), tmp_path / "main")
-    assert trial(make_bench(prepared), towers_alone)[KEY] == fitted.best
+    main = holdout(prepared, log)
+    _, fitted = choose_epochs(towers_alone, main, [main], towers_alone.model, Run(), tmp_path / "main")
+    assert trial(make_bench(prepared), towers_alone)[KEY] == fitted.metrics[KEY]
 
 
 def test_no_batches_of_the_test_window_are_made(
@@ -125,7 +127,7 @@ def test_they_are_made_again_for_other_settings_of_theirs(
         ("ranker.training.loss", "bce"),
         ("ranker.history", 9),  # of attention, and there is none
     ):
-        taught(bench, with_values(first_stage.cfg, {key: value}), bench.prepared, tmp_path)
+        taught(bench, with_values(first_stage.cfg, {key: value}), *asked_of(bench, first_stage.cfg), tmp_path)
     assert made == ["towers", "early", "lesson"]
     for key, value in (
         ("ranker.candidates.limit", 20),
@@ -135,11 +137,11 @@ def test_they_are_made_again_for_other_settings_of_theirs(
         ("ranker.start_from_towers", True),
     ):
         made.clear()
-        taught(bench, with_values(first_stage.cfg, {key: value}), bench.prepared, tmp_path)
+        taught(bench, with_values(first_stage.cfg, {key: value}), *asked_of(bench, first_stage.cfg), tmp_path)
         assert made == ["early", "lesson"], key
     for key, value in (("model.width", 16), ("training.learning_rate", 0.1), ("trainer.precision", "bf16-mixed")):
         made.clear()
-        taught(bench, with_values(first_stage.cfg, {key: value}), bench.prepared, tmp_path)
+        taught(bench, with_values(first_stage.cfg, {key: value}), *asked_of(bench, first_stage.cfg), tmp_path)
         assert made == ["towers", "early", "lesson"], key
 
 
@@ -152,3 +154,33 @@ def test_what_is_shared_is_made_once() -> None:
         return made[-1]
 
     assert [bench.once("part", settings, make) for settings in ([1], [1], [2], [1])] == [0, 0, 1, 2]
+
+
+@pytest.mark.parametrize("validation", ["expanding", "rolling", "kfold"])
+def test_folds_are_those_of_the_main_job(
+    first_stage: Any, towers_alone: Config, trial: Trial, tmp_path: Path, validation: str
+) -> None:
+    cfg = replace(towers_alone, validation=validation, folds=2)
+    prepared, log = replace(first_stage.prepared, has_item_table=False), first_stage.log
+    folds = make_folds(cfg, prepared, prepared, log)
+    data, fitted = choose_epochs(cfg, holdout(prepared, log), folds, cfg.model, Run(), tmp_path / "main")
+    assert data.cut == microseconds(prepared.windows.val_start)
+    told: list[dict[str, float]] = []
+    found = run_trial(make_bench(poisoned(prepared)), cfg, Run(), tmp_path / "trial", told.append)
+    assert found[KEY] == fitted.best == fitted.metrics[KEY]
+    assert found[KEY + SPREAD] == fitted.metrics[KEY + SPREAD] > 0
+    assert len(told) == 2  # once a fold
+    assert told[-1][KEY] == found[KEY]
+    alone = [fit_fold(cfg, fold, cfg.model, Run(), tmp_path / str(n))[1].best for n, fold in enumerate(folds)]
+    assert fitted.best == pytest.approx(sum(alone) / 2)  # there is one epoch
+
+
+def test_rankers_are_judged_by_all_folds(first_stage: Any, trial: Trial) -> None:
+    cfg = replace(first_stage.cfg, validation="expanding", folds=2)
+    bench = make_bench(first_stage.prepared)
+    found = trial(bench, cfg)
+    main, folds = asked_of(bench, cfg)
+    (_, data, lesson), (_, _, last) = taught(bench, cfg, main, folds, Path("nowhere"))  # as the trial has made them
+    assert data.cut == microseconds(folds[0].learned.windows.val_start)
+    assert lesson.window.cut == data.cut < last.window.cut == microseconds(first_stage.prepared.windows.val_start)
+    assert found[KEY + SPREAD] > 0

@@ -59,7 +59,8 @@ def run(folder, values=(), objective=OBJECTIVE, max_epochs=4, patience=1):
 
 def test_the_task_gets_the_best_epoch(tmp_path):
     fitted, steps, trainer = run(tmp_path, (0.5, 0.25, 0.75))
-    assert (fitted.epochs, fitted.best, fitted.history) == (2, 0.25, (0.5, 0.25, 0.75))
+    assert (fitted.epochs, fitted.best, fitted.metrics) == (2, 0.25, {"val/loss": 0.25})
+    assert [found["val/loss"] for found in fitted.results] == [0.5, 0.25, 0.75]
     assert steps == 6  # three an epoch
     assert trainer.current_epoch == 3
     assert trainer.callback_metrics["val/loss"] == 0.75
@@ -74,7 +75,7 @@ def test_patience_is_how_many_epochs_may_be_worse(tmp_path):
 @pytest.mark.parametrize("values", [(), (0.5, 0.25, 0.75)])
 def test_without_an_objective_all_epochs_are_run(tmp_path, values):
     fitted, steps, trainer = run(tmp_path, values, objective=None, max_epochs=3)
-    assert (trainer.current_epoch, fitted.epochs, fitted.history, steps) == (3, 3, (), 9)
+    assert (trainer.current_epoch, fitted.epochs, len(fitted.results), steps) == (3, 3, len(values), 9)
     assert fitted.best != fitted.best  # NaN
     assert ("val/loss" in trainer.callback_metrics) == bool(values)
     assert [path.name for path in tmp_path.iterdir()] == ["last.ckpt"]

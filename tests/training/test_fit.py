@@ -53,7 +53,7 @@ def recall(little, model, k=8):
 def test_fit_learns_what_the_shop_is_about(little, tmp_path):
     fitted = fit(little, tmp_path, epochs=6, training=TrainingConfig(batch_moments=48, negatives=16, max_epochs=6))
     assert recall(little, fitted.model) > 0.5  # four brands of eight items: a guess finds a quarter
-    assert (fitted.epochs, fitted.history) == (6, ())
+    assert (fitted.epochs, fitted.results) == (6, ())
     assert fitted.best != fitted.best  # NaN: nothing was validated
     assert not fitted.model.training
 
@@ -64,7 +64,7 @@ def test_best_epoch_is_kept_and_fitting_stops(little, tmp_path):
     fitted = fit(
         little, tmp_path, training=training, objective=OBJECTIVE, validate=scripted([0.1, 0.3, 0.2, 0.9], seen)
     )
-    assert fitted.history == (0.1, 0.3, 0.2)
+    assert [found[OBJECTIVE.metric] for found in fitted.results] == [0.1, 0.3, 0.2]
     assert fitted.epochs == 2
     assert fitted.best == pytest.approx(0.3)
     state = fitted.model.state_dict()
@@ -81,7 +81,7 @@ def test_the_objective_may_be_minimised(little, tmp_path):
 
 def test_the_last_epoch_may_be_the_best(little, tmp_path):
     fitted = fit(little, tmp_path, objective=OBJECTIVE, validate=scripted([0.1, 0.2, 0.3]))
-    assert (fitted.epochs, fitted.history) == (3, (0.1, 0.2, 0.3))
+    assert (fitted.epochs, [found[OBJECTIVE.metric] for found in fitted.results]) == (3, [0.1, 0.2, 0.3])
 
 
 def test_same_seed_same_numbers(little, tmp_path):
@@ -133,7 +133,7 @@ def test_a_fit_goes_on_from_its_checkpoint(little, tmp_path):
         ckpt_path=str(tmp_path / "parts/last.ckpt"),
         **arguments,
     )
-    assert resumed.history == (0.2,)
+    assert [found[OBJECTIVE.metric] for found in resumed.results] == [0.2]
     assert (resumed.epochs, resumed.best) == (whole.epochs, whole.best) == (2, pytest.approx(0.4))
     assert equal(resumed.model, whole.model)
     last = [torch.load(tmp_path / part / "last.ckpt", weights_only=True)["state_dict"] for part in ("whole", "parts")]

@@ -78,7 +78,7 @@ def test_every_part_learns_a_line_by_every_loss(tmp_path, parts, loss):
     config = replace(CONFIG, **parts, training=replace(TRAINING, loss=loss))
     fitted = fit(tmp_path, config=config, epochs=4)
     assert auc(fitted.model, shop(seed=1)) > 0.95
-    assert (fitted.epochs, fitted.history) == (4, ())
+    assert (fitted.epochs, fitted.results) == (4, ())
     assert fitted.best != fitted.best  # NaN: nothing was validated
     assert not fitted.model.training
 
@@ -110,7 +110,7 @@ def test_probabilities_are_those_among_all_candidates(tmp_path):
 def test_best_epoch_is_kept_and_fitting_stops(tmp_path):
     seen = []
     fitted = fit(tmp_path, objective=OBJECTIVE, validate=scripted([0.1, 0.3, 0.2, 0.9], seen))
-    assert fitted.history == (0.1, 0.3, 0.2)
+    assert [found[OBJECTIVE.metric] for found in fitted.results] == [0.1, 0.3, 0.2]
     assert (fitted.epochs, fitted.best) == (2, pytest.approx(0.3))
     state = fitted.model.state_dict()
     assert all(torch.equal(state[name], seen[1][name]) for name in state)
