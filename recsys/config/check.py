@@ -76,6 +76,7 @@ CONFIG_RULES: dict[str, Rule] = {
     "training.learning_rate": POSITIVE,
     "training.embedding_learning_rate": POSITIVE,
     "training.weight_decay": NOT_NEGATIVE,
+    "training.warm_rate": (lambda v: 0 < v <= 1, "must be a share above 0, at most 1"),
     "ranker.candidates.limit": AT_LEAST_1,
     "ranker.training.snapshots": AT_LEAST_1,
     "ranker.training.stride_days": POSITIVE_OR_NULL,

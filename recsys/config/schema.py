@@ -72,6 +72,7 @@ class TrainingConfig:
     learning_rate: float = 1e-3  # of the dense parameters (AdamW)
     embedding_learning_rate: float = 0.05  # of the embedding tables (row-wise Adagrad)
     weight_decay: float = 1e-4
+    warm_rate: float = 0.5  # of both learning rates, in a fit that starts from init_from
 
 
 @dataclass
@@ -220,6 +221,7 @@ class Config:
     tags: list[str] = field(default_factory=list)  # words to find the run by; each becomes an MLflow tag
     seed: int = 42
     ckpt_path: str | None = None
+    init_from: str | None = None  # bundle that the retriever starts from: FOLDER, models:/NAME/VERSION, runs:/ID/bundle
     run_dir: str = "${hydra:runtime.output_dir}"  # everything a run writes
 
 

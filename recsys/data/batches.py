@@ -24,7 +24,7 @@ from torch import Tensor
 
 from recsys.data.asof import ItemClock
 from recsys.data.log import DAY, InteractionLog
-from recsys.data.moments import moments_of
+from recsys.data.moments import moments_of, moments_since
 from recsys.errors import DataError
 
 PERIOD_DAYS = 28
@@ -129,6 +129,7 @@ class MomentBatches:
         negatives: int,
         moments_per_block: int = 8,
         catalogue: Tensor | None = None,
+        since: int | None = None,
         seed: int = 0,
         rank: int = 0,
         world_size: int = 1,
@@ -144,6 +145,7 @@ class MomentBatches:
                 would be more than a batch.
             catalogue: Item rows that uniform negatives are drawn from, those nobody bought yet among them, so that the
                 model learns what that is worth; by default the items of the log.
+            since: Microseconds since 1970; moments before are histories alone. None: all are trained on.
             seed: Of the order and of the negatives.
             rank: Of this process.
             world_size: Number of processes.
@@ -153,7 +155,7 @@ class MomentBatches:
         """
         self.log = log
         self.clock = ItemClock(log)
-        self.moments = moments_of(log)
+        self.moments = moments_of(log) if since is None else moments_since(moments_of(log), since)
         self.history = history
         self.batch_moments = batch_moments
         self.negatives = negatives

@@ -38,6 +38,24 @@ class Moments:
         return len(self.user)
 
 
+def moments_since(moments: Moments, start: int) -> Moments:
+    """Return the moments at or after ``start`` (microseconds); their histories go back as far as before."""
+    keep = moments.time >= start
+    count = moments.offsets.diff()
+    of_kept = torch.repeat_interleave(keep, count)
+    offsets = torch.zeros(int(keep.sum()) + 1, dtype=torch.int64, device=keep.device)
+    offsets[1:] = count[keep].cumsum(0)
+    return Moments(
+        user=moments.user[keep],
+        time=moments.time[keep],
+        event=moments.event[keep],
+        history_end=moments.history_end[keep],
+        items=moments.items[of_kept],
+        offsets=offsets,
+        weight=None if moments.weight is None else moments.weight[of_kept],
+    )
+
+
 def moments_of(log: InteractionLog) -> Moments:
     """Group the relevant events of a log by basket; a basket's history ends before its first event."""
     n_baskets = int(log.basket.max()) + 1 if len(log) else 0

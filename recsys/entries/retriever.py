@@ -127,6 +127,7 @@ def fit(
         epochs: Number of epochs, when it has been chosen already.
         name: Before what is logged of this fit; without ``validate`` that of the folder.
     """
+    from recsys.entries.warm import warm_start
     from recsys.tracking.lightning import RunLogger
     from recsys.training.fit import fit_retriever
 
@@ -145,6 +146,7 @@ def fit(
         epochs=epochs,
         logger=RunLogger(tracked, f"{name}/" if name else "" if validate else f"{folder.name}/"),
         ckpt_path=cfg.ckpt_path if validate else None,
+        warm=warm_start(cfg, data),
     )
 
 
@@ -155,7 +157,7 @@ def variants(
     from recsys.data.dataset import fit_data
 
     switches: dict[str, dict[str, Any]] = {"content_only": {"use_ids": False}, "id_only": {"use_content": False}}
-    cfg = replace(cfg, ckpt_path=None)  # it is of the main model
+    cfg = replace(cfg, ckpt_path=None, init_from=None)  # they are of the main model
     for name in cfg.evaluation.variants:
         model = replace(cfg.model, **switches[name])
         _, chosen = choose_epochs(cfg, main, folds, model, tracked, folder / name)

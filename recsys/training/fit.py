@@ -17,6 +17,7 @@ from recsys.models.two_tower import TwoTower
 from recsys.training.epochs import Course, Fitted, Validate
 from recsys.training.factors import fit_item_factors
 from recsys.training.task import LearningRates, RetrieverTask
+from recsys.training.warm import WarmStart, start_warm
 
 
 def make_model(inputs: TowerInputs, context: Sequence[str], config: ModelConfig, sparse: bool) -> TwoTower:
@@ -65,6 +66,7 @@ def fit_retriever(
     epochs: int | None = None,
     logger: Any = False,
     ckpt_path: str | None = None,
+    warm: WarmStart | None = None,
 ) -> Fitted[TwoTower]:
     """Fit a two-tower retriever on a window.
 
@@ -86,6 +88,7 @@ def fit_retriever(
         epochs: Number of epochs, when it has been chosen already.
         logger: Lightning logger, or False.
         ckpt_path: Checkpoint to go on from, or ``last``.
+        warm: An earlier retriever to start from; then only the moments from its cut on are trained on.
     """
     lightning.seed_everything(seed, verbose=False)
     course = Course(
@@ -109,15 +112,19 @@ def fit_retriever(
         moments_per_block=training.moments_per_block,
         negatives=training.negatives,
         catalogue=eligible.nonzero().squeeze(1),
+        since=warm.cut if warm else None,
         seed=seed,
         rank=trainer.global_rank,
         world_size=trainer.world_size,
     )
     if model_config.use_ids:  # a content-only model has neither prior nor factors of its own for an item
         start_from_log(model, log, tables, model_config, seed)
+    if warm:
+        start_warm(model, warm)
+    speed = training.warm_rate if warm else 1.0
     rates = LearningRates(
-        training.learning_rate,
-        training.embedding_learning_rate,
+        speed * training.learning_rate,
+        speed * training.embedding_learning_rate,
         training.weight_decay,
         total_steps=training.max_epochs * len(batches),
     )

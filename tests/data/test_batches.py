@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from recsys.data.batches import PERIOD_DAYS, MomentBatches
 from recsys.data.log import DAY
-from recsys.data.moments import moments_of
+from recsys.data.moments import moments_of, moments_since
 from recsys.errors import DataError
 
 HOUR = DAY // 24
@@ -93,6 +93,21 @@ def test_baskets_of_one_time_do_not_see_each_other(log_of):
     moments = moments_of(log)
     assert moments.time.tolist() == [1, 4, 4, 4]
     assert moments.history_end.tolist() == [0, 1, 1, 3]
+
+
+@given(rows=ROWS, hours=st.integers(0, 1100))
+def test_moments_since_a_time_are_the_later_ones_with_all_their_history(rows, hours, log_of):
+    moments = moments_of(log_of(rows, USERS, ITEMS))
+    start = START + hours * HOUR
+    late = moments_since(moments, start)
+    kept = (moments.time >= start).nonzero().flatten().tolist()
+    assert len(late) == len(kept)
+    for name in ("user", "time", "event", "history_end"):
+        assert torch.equal(getattr(late, name), getattr(moments, name)[kept])
+    for new, old in enumerate(kept):
+        mine, theirs = (m.items[int(m.offsets[n]) : int(m.offsets[n + 1])] for m, n in ((late, new), (moments, old)))
+        assert torch.equal(mine, theirs)
+    assert int(late.offsets[-1]) == len(late.items)
 
 
 def test_events_that_do_not_count_are_history_but_no_positives(log_of):

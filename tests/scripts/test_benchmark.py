@@ -63,6 +63,21 @@ def test_train_measures_both_and_saves_what_it_prints(
     assert step["matmul_share"] == pytest.approx(step["matmul_milliseconds"] / step["step_milliseconds"]["median"])
 
 
+def test_warm_starts_from_the_earlier_fit(
+    script: Any, shop: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = ["model.width=8", "model.code_width=8", "model.hidden=16", "model.factor_width=4", "training.max_epochs=1"]
+    assert script("benchmark").main(["warm", "--days=1", f"--output={tmp_path}/out", *shop, *small]) == 0
+    (path,) = (tmp_path / "out").iterdir()
+    report = json.loads(path.read_text())
+    shown = " ".join(capsys.readouterr().out.split())
+    steps, ndcg = report["steps"], report["ndcg_at_20"]
+    assert 0 < steps["warm"] < steps["cold"]
+    assert f"│ {steps['warm'] / steps['cold']:.2f} │" in shown
+    assert report["difference"]["mean"] == pytest.approx(ndcg["warm"] - ndcg["cold"], abs=1e-6)
+    assert ndcg["unmoved"] != ndcg["warm"]
+
+
 def test_both_read_the_same_history(script: Any, shop: list[str]) -> None:
     bench = script("benchmark_train").open_bench([*shop, "model.history=5"], torch.device("cpu"))
     log, events, tables = bench.data.log, bench.events, bench.tables
