@@ -12,11 +12,13 @@ from typing import Any
 from recsys.errors import RecsysError, did_you_mean
 
 VERBS = {
+    "plan": "what train (or: plan tune) would do and need, and all that would stop it, in seconds",
     "prepare": "tables -> prepared data set (cached by content) and a data report",
     "audit": "what of the data would leak, and what other splits would have claimed",
     "segment": "users in segments (RFM, clusters, intent ...), as parquet and a report",
     "train": "the main job: prepare, fit the two-tower model, evaluate, bundle, register",
     "tune": "trials over a search space, on the validation window; the best as a file for train",
+    "sync": "what runs could not send while the tracking server was away goes there now",
     "evaluate": "a bundle beside the baselines on the test window, with intervals",
     "explain": "what moved the score of one item for one user",
     "erase": "people leave prepared data, runs, bundles and registered models; a receipt says what changed",
@@ -39,18 +41,21 @@ where things are written:
 
 to find your way:
   recsys VERB --help            groups, options and every key with its value
+  recsys plan data=...          what recsys train would do with the same overrides, and what would stop it
   recsys VERB --cfg job         the configuration as composed, without running
   recsys train -m seed=1,2,3    several runs, one after the other
   recsys train debug=does_it_run   every stage once, on a few batches
 """
 NO_WRITE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR}
 """The disk is full, read-only or not ours: for the user to put right, so no traceback."""
+SIGNAL_CODES: dict[Any, str] = {130: "interrupted", 143: "terminated"}
+"""Exit codes of Ctrl-C and SIGTERM, and what is said about them."""
 FLAGS_THAT_EXCLUDE = ("Only one of --run, --multirun", "The --resolve flag")
 """How Hydra's plain ValueErrors about flags begin."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one verb and return the exit code: 0, 2 for what the user can put right, 130 when interrupted.
+    """Run one verb and return the exit code: 0, 2 for what the user can put right, 128 + signal when interrupted.
 
     Args:
         arguments: Verb, overrides and flags; by default those of the command line.
@@ -63,11 +68,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if verb not in VERBS:
         return _fail(f"unknown verb '{verb}'.{did_you_mean(verb, VERBS)} Legal: {', '.join(VERBS)}.")
     try:
-        _hydra_app(verb, rest)
+        if verb == "plan":
+            _plan(rest)
+        else:
+            _hydra_app(verb, rest)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
     except SystemExit as stop:  # of the job, or of Hydra's own --help
+        if stop.code in SIGNAL_CODES:
+            print(SIGNAL_CODES[stop.code], file=sys.stderr)
         return stop.code if isinstance(stop.code, int) else 0
     except Exception as error:
         message = _message(error)
@@ -77,7 +87,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _hydra_app(verb: str, arguments: list[str]) -> None:
+def _plan(arguments: list[str]) -> None:
+    """Plan ``recsys train``, or the verb that comes first: the configuration is that of the verb."""
+    from recsys.entries.plan import PLANNED
+    from recsys.memory import keep_freed_memory
+
+    keep_freed_memory()
+    word = arguments[0] if arguments else ""
+    is_verb = word != "" and "=" not in word and not word.startswith(("-", "+", "~"))
+    if is_verb and word not in PLANNED:
+        raise RecsysError(
+            f"plan: '{word}' cannot be planned.{did_you_mean(word, PLANNED)} Legal: {', '.join(PLANNED)}."
+        )
+    verb, rest = (word, arguments[1:]) if is_verb else (PLANNED[0], arguments)
+    config_dir, overrides = _own_arguments(rest)
+    if any(override.startswith("-") for override in overrides):  # Hydra's flags are for Hydra
+        _hydra_app(verb, rest, entry="plan")
+        return
+
+    from recsys.config.compose import compose_with_problems
+    from recsys.entries.plan import run
+    from recsys.errors import ConfigError
+
+    cfg, problems = compose_with_problems(verb, overrides, config_dir)
+    if cfg is None:
+        raise ConfigError("\n".join(problems))
+    run(cfg, problems)
+
+
+def _hydra_app(verb: str, arguments: list[str], entry: str | None = None) -> None:
     """Hand ``arguments`` to Hydra, which composes the configuration and calls the entry, once or many times."""
     import hydra
     from hydra.core.hydra_config import HydraConfig
@@ -95,7 +133,7 @@ def _hydra_app(verb: str, arguments: list[str]) -> None:
     def task(cfg: DictConfig) -> None:
         sys.argv = command_line  # Lightning starts its other processes with it
         try:
-            _run_entry(verb, cfg)
+            _run_entry(entry or verb, cfg)
         except Exception as error:
             message = _message(error)
             if message is None or HydraConfig.get().mode == RunMode.MULTIRUN:
@@ -115,18 +153,26 @@ def _check_first(verb: str, arguments: list[str]) -> None:
     """Compose and check a plain run before Hydra makes its folder, so that a typo leaves nothing behind."""
     from recsys.config.compose import compose
 
+    config_dir, overrides = _own_arguments(arguments)
+    if not any(override.startswith("-") for override in overrides):
+        compose(verb, overrides, config_dir)
+
+
+def _own_arguments(arguments: list[str]) -> tuple[str | None, list[str]]:
+    """Return the folder of the user's own configuration, and the other arguments."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--config-dir", "-cd")
-    known, overrides = parser.parse_known_args(arguments)
-    if not any(override.startswith("-") for override in overrides):
-        compose(verb, overrides, known.config_dir)
+    known, others = parser.parse_known_args(arguments)
+    return known.config_dir, others
 
 
 def _run_entry(verb: str, cfg: Any) -> None:
     from recsys.config.compose import to_typed
+    from recsys.stop import Stop
 
-    typed = to_typed(cfg)
-    importlib.import_module(f"recsys.entries.{verb}").run(typed)
+    typed, stop = to_typed(cfg), Stop()
+    with stop.listening(), stop.armed():
+        importlib.import_module(f"recsys.entries.{verb}").run(typed)
 
 
 def _message(error: Exception) -> str | None:

@@ -12,8 +12,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import polars as pl
-
 from recsys.errors import DataError
 
 NODE = platform.node()
@@ -51,10 +49,12 @@ def replacing(path: Path, what: str = "file") -> Iterator[Path]:
     Raises:
         DataError: The place cannot be written to.
     """
+    from polars.exceptions import PolarsError  # a bare training node lacks Polars
+
     try:
         with beside(path) as temporary:
             yield temporary
-    except (OSError, pl.exceptions.PolarsError) as error:
+    except (OSError, PolarsError) as error:
         raise DataError(
             f"{path}: the {what} cannot be written: {error}. Free some space there, or choose another place."
         ) from error

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -21,9 +22,12 @@ from recsys.config.schema import (
     ExplainConfig,
     PrepareConfig,
     RecommendConfig,
+    SyncConfig,
+    TrackingConfig,
 )
 from recsys.config.tune import TuneConfig
 from recsys.errors import DataError, RecsysError, TrackingError
+from recsys.tracking.run import start_run
 
 pytestmark = pytest.mark.usefixtures("outside")
 
@@ -85,6 +89,7 @@ def test_help_imports_nothing_heavy(repo: Path) -> None:
         ("explain", ["bundle=b", "user=u", "item=i"], ExplainConfig),
         ("audit", ["item_times.price=updated"], AuditConfig),
         ("erase", ["users=people.csv"], EraseConfig),
+        ("sync", ["runs=[a,b]"], SyncConfig),
     ],
 )
 def test_verb_calls_its_entry_with_a_typed_object(
@@ -104,6 +109,21 @@ def test_erase_leaves_no_copy_of_the_command_line(entry: Callable[..., list[obje
     assert main(["erase", "users='customer-17,customer-18'"]) == 0
     assert calls[0].users == "customer-17,customer-18"
     assert not [path for path in tmp_path.rglob("*") if path.is_file() and b"customer-17" in path.read_bytes()]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "schema"),
+    [(["plan", "seed=7"], Config), (["plan", "train", "seed=7"], Config), (["plan", "tune", "seed=7"], TuneConfig)],
+)
+def test_plan_gets_the_configuration_of_the_verb_and_makes_no_folder(
+    arguments: list[str], schema: type, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    seen: list[tuple[object, list[str]]] = []
+    monkeypatch.setattr("recsys.entries.plan.run", lambda cfg, problems=(): seen.append((cfg, list(problems))))
+    assert main(arguments) == 0
+    ((cfg, problems),) = seen
+    assert (type(cfg), cfg.seed, problems) == (schema, 7, [])
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_overrides_and_config_dir(entry: Callable[..., list[Config]], tmp_path: Path) -> None:
@@ -175,12 +195,16 @@ def test_command_line_is_whole_inside_the_job(
         (["train", "seed=abc"], "expected int"),
         (["train", "+sed=1"], "Did you mean 'seed'?"),
         (["train", "seed"], "write KEY=VALUE"),
+        (["plan", "tain"], "plan: 'tain' cannot be planned. Did you mean 'train'?"),
+        (["plan", "seed=abc"], "expected int"),
+        (["plan", "model=two_towr"], "Did you mean 'two_tower'?"),
         (["train", "objective.metric=test/ndcg_at_20"], "choices made on the test window"),
         (["train", "data=tables"], "data.events=PATH"),
         (["train", "experiment=none"], "experiment"),
         (["train", "--config-dir", "nowhere"], "'nowhere' does not exist"),
         (["train", "--cfg", "job", "data.evnts=x"], "Did you mean 'data.events'?"),
         (["recommend"], "bundle has no value"),
+        (["sync", "runs=[]"], "runs=[]: name run folders"),
         (["recommend", "bundle=b", "k=0"], "k=0: must be 1 or more"),
     ],
 )
@@ -301,6 +325,24 @@ def test_prepare_from_a_csv(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert main(arguments) == 0
     assert list((tmp_path / "prepared").iterdir()) == [prepared]
     assert prepared.stat().st_mtime_ns == written
+
+
+def test_sync_says_what_still_waits_and_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    tracking = TrackingConfig(uri=f"http://127.0.0.1:{port}", allow_offline=True)
+    with start_run(tracking, tmp_path / "runs" / "night") as run:
+        run.log_metrics({"val/ndcg_at_20": 0.25})
+    assert main(["sync", "hydra.run.dir=out"]) == 2
+    shown = capsys.readouterr()
+    assert "error: 3 entries of 1 runs still wait" in shown.err
+    assert "Connection refused" in shown.err
+    assert "runs/night" in shown.out
+    assert main(["sync", f"tracking_uri=sqlite:///{tmp_path}/m.db", "hydra.run.dir=out"]) == 0
+    assert "FINISHED" in capsys.readouterr().out
+    assert main(["sync", "hydra.run.dir=out"]) == 0
+    assert capsys.readouterr().out == "nothing waits below runs\n"
 
 
 def test_prepare_of_a_missing_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,7 +16,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOMS = (
-    ("columns", "errors", "memory"),
+    ("columns", "errors", "memory", "stop"),
     ("files",),
     ("config",),
     ("privacy",),
@@ -30,6 +30,7 @@ ROOMS = (
     ("bundle",),
     ("tracking",),
     ("tuning",),
+    ("planning",),
     ("entries",),
     ("cli",),
     ("__main__",),

@@ -22,7 +22,7 @@ VERBS = {
     "evaluate": ["bundle_uri=b"],
     "recommend": ["bundle=b"],
 }
-VERBS |= {"explain": ["bundle=b", "user=u", "item=i"], "erase": ["users=people.csv"]}
+VERBS |= {"explain": ["bundle=b", "user=u", "item=i"], "erase": ["users=people.csv"], "sync": []}
 
 
 def test_every_file_belongs_to_a_verb_or_a_group() -> None:
@@ -87,7 +87,7 @@ def test_does_it_run(trained: Any) -> None:
     from mlflow import MlflowClient
 
     from recsys.bundle.reader import Bundle
-    from recsys.tracking.run import quiet
+    from recsys.tracking.server import quiet
 
     assert trained.seconds < 60
     run = trained.folder / "run"

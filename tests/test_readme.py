@@ -29,16 +29,20 @@ FAST = (
 COMPOSED = (
     "recsys train trainer=gpu",
     "recsys train trainer=ddp",
+    "recsys train hydra.run.dir=runs/may",
+    "recsys train hydra.run.dir=runs/may ckpt_path=last",
     "recsys train model.width=128 training.max_epochs=20 evaluation=quick",
     "recsys train model=content_only",
     "recsys train ranker=none",
     "recsys train debug=does_it_run",
     "recsys train validation=expanding folds=3",
+    "recsys train init_from=models:/recsys-completejourney/1",
     "recsys tune search=ranker study=rankers",
     "recsys tune trainer=gpu study=gpus storage=postgresql://me@db/tuning",
 )
 """Need CUDA, a database server, or a while, on the default data: composed and checked with ``--cfg job``. The like of
-them is trained elsewhere: ``debug=does_it_run`` in test_presets, ``trainer`` there too, studies in tuning."""
+them is trained elsewhere: ``debug=does_it_run`` in test_presets, ``trainer`` there too, studies in tuning, runs that
+go on in entries/test_resume."""
 TRAIN_BEST = "recsys train --config-dir tuned experiment=best"
 """Composed of what the study before it has left; that it is the main job like any other needs no minutes more."""
 SWEEP = "recsys train -m seed=1,2,3"
@@ -161,6 +165,14 @@ def test_own_configuration_file(visit: Visit) -> None:
     assert recs.group_by("user_id").len()["len"].unique().to_list() == [20]
 
 
+def test_the_plan_of_the_own_configuration_file_is_ready(visit: Visit) -> None:
+    output = visit.outputs["recsys plan --config-dir shops data=myshop"]
+    assert "900 rows; user_id (customer), item_id (sku), timestamp (bought_at)" in " ".join(
+        output.replace("│", " ").split()
+    )
+    assert "ready: recsys train with the same settings" in output
+
+
 def test_the_best_trial_is_what_train_takes(visit: Visit) -> None:
     assert "study myshop" in output_of(visit, "recsys tune --config-dir")
     found = json.loads((visit.folder / "tuned" / "study" / "summary.json").read_text())["best"]["params"]
@@ -168,6 +180,11 @@ def test_the_best_trial_is_what_train_takes(visit: Visit) -> None:
     assert composed["data"]["name"] == "myshop"
     assert composed["model"]["temperature"] == found["model.temperature"]
     assert composed["training"]["learning_rate"] == found["training.learning_rate"]
+
+
+def test_nothing_waits_where_the_store_was_there(visit: Visit) -> None:
+    assert visit.outputs["recsys sync"] == "nothing waits below runs\n"
+    assert list(visit.folder.rglob("journal.jsonl")) == []
 
 
 def test_snippets_answer(visit: Visit) -> None:

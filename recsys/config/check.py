@@ -41,6 +41,8 @@ from recsys.config.schema import (
     ObjectiveConfig,
     RankerConfig,
     RecommendConfig,
+    SyncConfig,
+    TrackingConfig,
 )
 from recsys.config.tune import TuneConfig
 from recsys.errors import ConfigError, did_you_mean
@@ -77,6 +79,7 @@ CONFIG_RULES: dict[str, Rule] = {
     "training.embedding_learning_rate": POSITIVE,
     "training.weight_decay": NOT_NEGATIVE,
     "training.warm_rate": (lambda v: 0 < v <= 1, "must be a share above 0, at most 1"),
+    "training.checkpoint_minutes": NOT_NEGATIVE,
     "ranker.candidates.limit": AT_LEAST_1,
     "ranker.training.snapshots": AT_LEAST_1,
     "ranker.training.stride_days": POSITIVE_OR_NULL,
@@ -145,18 +148,26 @@ CHOICES: dict[str, tuple[str, ...]] = {
 """Legal values of a key, or of each element of a list or value of a map."""
 
 
-def check(cfg: Config | EvaluateConfig | RecommendConfig | ExplainConfig | EraseConfig) -> None:
+def check(cfg: Config | EvaluateConfig | RecommendConfig | ExplainConfig | EraseConfig | SyncConfig) -> None:
     """Check everything that can be checked before data is read.
 
     Raises:
         ConfigError: One or more rules are broken; each line names the key, its value and what is legal.
     """
+    if problems := problems_of(cfg):
+        raise ConfigError("\n".join(problems))
+
+
+def problems_of(cfg: Config | EvaluateConfig | RecommendConfig | ExplainConfig | EraseConfig | SyncConfig) -> list[str]:
+    """Return a message for every rule that is broken; each names the key, its value and what is legal."""
     if isinstance(cfg, RecommendConfig):
         problems = list(_ranges(cfg, RECOMMEND_RULES))
     elif isinstance(cfg, ExplainConfig):
         problems = list(_ranges(cfg, EXPLAIN_RULES))
     elif isinstance(cfg, EraseConfig):
         problems = list(erase_problems(cfg))
+    elif isinstance(cfg, SyncConfig):
+        problems = [] if cfg.runs else ["runs=[]: name run folders, or folders of them, such as runs=[runs]."]
     else:
         problems = list(config_problems(cfg))
     if isinstance(cfg, TuneConfig):
@@ -168,8 +179,7 @@ def check(cfg: Config | EvaluateConfig | RecommendConfig | ExplainConfig | Erase
             f"evaluation.variants={cfg.evaluation.variants}: variants are fitted by recsys train; "
             "for recsys evaluate leave evaluation.variants=[]."
         )
-    if problems:
-        raise ConfigError("\n".join(problems))
+    return problems
 
 
 def config_problems(cfg: Config) -> Iterator[str]:
@@ -186,6 +196,7 @@ def config_problems(cfg: Config) -> Iterator[str]:
             f"validation=kfold with segments.features={cfg.segments.features}: segments are fitted on all users, and "
             "would know those who are asked; take a validation in time (expanding, rolling), or no segments."
         )
+    yield from _tracking(cfg.tracking)
 
 
 def _ranges(cfg: Any, rules: dict[str, Rule]) -> Iterator[str]:
@@ -262,3 +273,12 @@ def _objective(objective: ObjectiveConfig, ks: Sequence[int]) -> Iterator[str]:
         )
     elif ks and int(found[1]) not in ks:
         yield f"objective.metric={metric}: its cut-off must be one of evaluation.ks={list(ks)}."
+
+
+def _tracking(tracking: TrackingConfig) -> Iterator[str]:
+    """What MLflow would refuse when the model is registered, after everything has been fitted."""
+    name = tracking.model_name
+    if not name.strip() or any(letter in name for letter in "/:"):
+        yield f"tracking.model_name='{name}': must be a name without '/' and ':'; MLflow takes no other."
+    if not tracking.experiment.strip():
+        yield f"tracking.experiment='{tracking.experiment}': must be a name."

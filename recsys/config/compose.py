@@ -1,17 +1,17 @@
 """From YAML files and overrides to typed, checked objects; below this door nobody sees a DictConfig."""
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from recsys.config import conf_dir
-from recsys.config.check import check
+from recsys.config.check import check, problems_of
 from recsys.config.data import DataConfig
 from recsys.config.explain import explain
 from recsys.config.privacy import EraseConfig
@@ -25,6 +25,7 @@ from recsys.config.schema import (
     PrepareConfig,
     RankerConfig,
     RecommendConfig,
+    SyncConfig,
 )
 from recsys.config.tune import TuneConfig
 from recsys.errors import ConfigError, did_you_mean
@@ -39,6 +40,7 @@ SCHEMAS = {
     "audit_schema": AuditConfig,
     "prepare_schema": PrepareConfig,
     "erase_schema": EraseConfig,
+    "sync_schema": SyncConfig,
     "tune_schema": TuneConfig,
     "data/schema": DataConfig,
     "model/schema": ModelConfig,
@@ -84,6 +86,68 @@ def compose(verb: str, overrides: Sequence[str] = (), config_dir: str | Path | N
     Raises:
         ConfigError: An unknown key or option, a wrong type or an illegal value.
     """
+    typed = _composed(verb, overrides, config_dir)
+    check(typed)
+    return typed
+
+
+def compose_with_problems(
+    verb: str, overrides: Sequence[str] = (), config_dir: str | Path | None = None
+) -> tuple[Any | None, list[str]]:
+    """Do as :func:`compose`, and return all that is wrong in place of raising the first of it.
+
+    Returns:
+        The configuration, None where an override cannot be composed; and a message for every such override, or for
+        every rule that is broken.
+    """
+    good, problems, is_same = list(overrides), list[str](), True
+    while True:
+        try:
+            typed = _composed(verb, good, config_dir)
+            break
+        except ConfigError as error:
+            message = str(error)
+        culprit = _suspect(message, good) if message not in problems else None
+        culprit = _first_bad(verb, good, config_dir) if culprit is None else culprit
+        if culprit is None:  # the configuration is at fault before any override
+            return None, [*problems, message]
+        problems += [message] * (message not in problems)
+        # Without the file that it chose, other values would be checked.
+        is_same &= not (conf_dir() / good.pop(culprit).lstrip("+~").partition("=")[0]).is_dir()
+    if not problems:
+        return typed, problems_of(typed)
+    return None, problems + (problems_of(typed) if is_same else [])
+
+
+def _suspect(message: str, overrides: Sequence[str]) -> int | None:
+    """Return the place of the override whose key a message begins with, or that it quotes."""
+    named = re.match(r"[\w.]*", message)
+    for place, override in enumerate(overrides):
+        key = override.lstrip("+~").partition("=")[0]
+        if (named and (named[0] == key or f"{key}.".startswith(f"{named[0]}."))) or f"'{override}'" in message:
+            return place
+    return None
+
+
+def _first_bad(verb: str, overrides: Sequence[str], config_dir: str | Path | None) -> int | None:
+    """Return the place of the override that the first failure comes with; None where it comes without any."""
+    low, high = 0, len(overrides)  # the first `low` of them compose, the first `high` do not
+    try:
+        _composed(verb, (), config_dir)
+    except ConfigError:
+        return None
+    while high - low > 1:
+        middle = (low + high) // 2
+        try:
+            _composed(verb, overrides[:middle], config_dir)
+            low = middle
+        except ConfigError:
+            high = middle
+    return low
+
+
+def _composed(verb: str, overrides: Sequence[str], config_dir: str | Path | None) -> Any:
+    """Return the typed configuration; the rules across its groups are not checked yet."""
     import hydra
     from hydra.errors import HydraException
 
@@ -93,12 +157,15 @@ def compose(verb: str, overrides: Sequence[str] = (), config_dir: str | Path | N
     search = [] if config_dir is None else [f"hydra.searchpath=['file://{Path(config_dir).resolve()}']"]
     try:
         with _aside(), hydra.initialize_config_dir(str(conf_dir()), version_base=VERSION_BASE):
-            cfg = hydra.compose(verb, [*overrides, *search])
+            cfg = hydra.compose(verb, [*overrides, *search], return_hydra_config=True)
+            folder = Path(cfg.hydra.run.dir).absolute()
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(explain(error)) from error
+    with open_dict(cfg):
+        del cfg["hydra"]
     if "run_dir" in cfg and OmegaConf.is_interpolation(cfg, "run_dir"):
-        cfg.run_dir = str(Path("runs", verb, f"{datetime.now():%Y-%m-%d_%H-%M-%S}").absolute())
-    return to_typed(cfg)
+        cfg.run_dir = str(folder)
+    return _typed(cfg)
 
 
 @contextmanager
@@ -121,6 +188,12 @@ def to_typed(cfg: DictConfig) -> Any:
     Raises:
         ConfigError: A key was added that the schema does not have, a value is missing or illegal.
     """
+    typed = _typed(cfg)
+    check(typed)
+    return typed
+
+
+def _typed(cfg: DictConfig) -> Any:
     for key, legal in _added_keys(cfg):
         raise ConfigError(f"{key}: no such key.{did_you_mean(key, legal)} Legal: {', '.join(legal)}.")
     try:
@@ -129,7 +202,6 @@ def to_typed(cfg: DictConfig) -> Any:
         raise ConfigError(explain(error)) from error
     if isinstance(typed, Config):
         typed.tracking.tags = {**dict.fromkeys(typed.tags, "true"), **typed.tracking.tags}
-    check(typed)
     return typed
 
 

@@ -97,6 +97,9 @@ def _expected(cause: OmegaConfBaseException, key: str) -> str:
     """Return the annotation of the key at fault, such as ``int`` or ``list[str]``."""
     schema: Any = getattr(cause, "object_type", None)
     leaf = key.rpartition(".")[2].partition("[")[0]
+    if "[" in key:  # an element, whose owner is the list
+        schema = getattr(getattr(getattr(cause, "parent_node", None), "_parent", None), "_metadata", None)
+        schema = getattr(schema, "object_type", None)
     if not is_dataclass(schema):
         return "the type that the schema gives"
     hint = get_type_hints(schema).get(leaf)

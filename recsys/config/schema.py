@@ -73,6 +73,8 @@ class TrainingConfig:
     embedding_learning_rate: float = 0.05  # of the embedding tables (row-wise Adagrad)
     weight_decay: float = 1e-4
     warm_rate: float = 0.5  # of both learning rates, in a fit that starts from init_from
+    checkpoint_minutes: float = 5.0  # between checkpoints inside an epoch, of the ranker too; 0: after every batch
+    ledger: bool = False  # true: checkpoints/.../ledger.RANK.csv says which samples each step took
 
 
 @dataclass
@@ -195,6 +197,7 @@ class TrackingConfig:
 
     enabled: bool = True
     uri: str | None = None
+    allow_offline: bool = False  # true: a run begins though the server is away; `recsys sync` sends it later
     experiment: str = "recsys"
     run_name: str | None = None
     model_name: str = "recsys-${data.name}"
@@ -220,7 +223,7 @@ class Config:
     callbacks: dict[str, Any] = field(default_factory=dict)  # extra Lightning callbacks, by _target_
     tags: list[str] = field(default_factory=list)  # words to find the run by; each becomes an MLflow tag
     seed: int = 42
-    ckpt_path: str | None = None
+    ckpt_path: str | None = None  # last: go on where the run in hydra.run.dir stopped; FILE: of the first fit alone
     init_from: str | None = None  # bundle that the retriever starts from: FOLDER, models:/NAME/VERSION, runs:/ID/bundle
     run_dir: str = "${hydra:runtime.output_dir}"  # everything a run writes
 
@@ -260,6 +263,14 @@ class RecommendConfig:
     exclude_seen: bool = False
     batch_size: int = 256
     tracking_uri: str | None = None
+
+
+@dataclass
+class SyncConfig:
+    """``sync``: what runs could not send goes to the tracking server."""
+
+    runs: list[str] = field(default_factory=lambda: ["runs"])  # run folders, or folders of them
+    tracking_uri: str | None = None  # null: the server that each run began with
 
 
 @dataclass

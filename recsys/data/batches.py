@@ -16,15 +16,19 @@ A batch's moments are near each other in time, so that one cut, before all of th
 state (popularity, age), and what was sold then is what its negatives are drawn from.
 """
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from recsys.data.asof import ItemClock
+from recsys.data.blocks import Block, Stream
 from recsys.data.log import DAY, InteractionLog
 from recsys.data.moments import moments_of, moments_since
+from recsys.data.place import Place, batches_for, comes_out_even
 from recsys.errors import DataError
 
 PERIOD_DAYS = 28
@@ -68,56 +72,23 @@ class Batch:
     as_of: Tensor
     positive_weight: Tensor | None = None
 
+    @property
+    def samples(self) -> Tensor:
+        """What tells the moments of a log apart, int64 ``[B]``."""
+        return self.event
+
     def to(self, device: torch.device | str) -> "Batch":
         """Return the batch on another device."""
         columns = {f.name: getattr(self, f.name) for f in fields(self)}
         return replace(self, **{name: c.to(device) for name, c in columns.items() if c is not None})
 
 
-@dataclass(frozen=True)
-class Block:
-    """Consecutive moments of one user: ``start <= moment < start + size``; both int64 ``[G]``.
-
-    ``period`` numbers the stretch of time in which the first moment lies, int64 ``[G]``.
-    """
-
-    start: Tensor
-    size: Tensor
-    period: Tensor
-
-    def take(self, which: Tensor | slice) -> "Block":
-        """Return some of the blocks."""
-        return Block(self.start[which], self.size[which], self.period[which])
-
-
-@dataclass(frozen=True)
-class Stream:
-    """In how many blocks of a period each item is a positive: what in-batch negatives are drawn from.
-
-    Attributes:
-        key: ``period * n_items + item``, ascending, int64.
-        count: Blocks, int64, aligned with ``key``.
-        blocks: Blocks of each period, int64.
-        n_items: N.
-    """
-
-    key: Tensor
-    count: Tensor
-    blocks: Tensor
-    n_items: int
-
-    def share(self, period: int, items: Tensor) -> Tensor:
-        """Return the share of the period's blocks that each item is in, float32 ``[n]``."""
-        wanted = period * self.n_items + items
-        place = torch.searchsorted(self.key, wanted).clamp(max=len(self.key) - 1)
-        return torch.where(self.key[place] == wanted, self.count[place], 0) / self.blocks[period]
-
-
 class MomentBatches:
     """Iterates over all moments once an epoch, in shuffled blocks; batches have about ``batch_moments``.
 
     The order depends on ``seed`` and the epoch alone. Under several processes each takes every
-    ``world_size``-th batch, and all take the same number.
+    ``world_size``-th batch, and all take the same number. What is left of an epoch can be taken by another number of
+    processes than what was taken of it: :class:`~recsys.data.place.Place`.
     """
 
     def __init__(
@@ -167,30 +138,59 @@ class MomentBatches:
                 f"the window to train on has {len(self.moments)} moments with a relevant event, for {world_size} "
                 "process(es) to train on; give it more events or other relevant types."
             )
-        # No batch may stay empty, so a block is at most as large as the smallest batch.
-        self.moments_per_block = min(moments_per_block, batch_moments, len(self.moments) // world_size)
+        self.moments_per_block = min(moments_per_block, batch_moments)
+        self.place = Place(len(self.moments))
         self._row_of_item = torch.zeros(log.n_items, dtype=torch.int64, device=log.item.device)
 
     def __len__(self) -> int:
         """Return the batches of an epoch, for each process."""
-        return max(len(self.moments) // (self.batch_moments * self.world_size), 1)
+        return batches_for(len(self.moments), self.batch_moments, self.world_size) // self.world_size
 
     def __iter__(self) -> Iterator[Batch]:
-        generator = generator_of(self.seed, self.epoch)
-        blocks = self._blocks(generator)
+        self.place.begin(self.epoch)
+        epoch = self.place.epoch
+        self.epoch = epoch + 1
+        left, stream = self._rest()
+        cut = self.place.cuts[-1]
+        for step in range(len(left) // self.world_size):
+            i, blocks = left[step * self.world_size + self.rank]
+            again = len(self.place.cuts) - 1
+            draw = generator_of(self.seed, epoch + 1, i, *[again] * bool(again))
+            cut[1] += self.world_size
+            yield self._batch(blocks, stream, draw)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what of the epoch has been taken."""
+        return self.place.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Let the next pass go on where the state was returned."""
+        self.place.load_state_dict(state)
+
+    def steps_left(self) -> int:
+        """Return the batches that are left to each process of the epoch of a restored state."""
+        return len(self._rest()[0]) // self.world_size
+
+    def _rest(self) -> tuple[list[tuple[int, Block]], Stream]:
+        """Cut the epoch's blocks as the place says; return what is left, in turn and by number, and its stream."""
+        generator = generator_of(self.seed, self.place.epoch)
+        cuts, size, world = self.place.cuts, self.batch_moments, self.world_size
+        cuts = self.place.cuts = cuts or [[batches_for(len(self.moments), size, world), 0]]
+        blocks = self._blocks(generator).into(cuts[0][0])
         stream = self._stream(blocks)
         noise = torch.rand(len(blocks.start), generator=generator, dtype=torch.float64)
         blocks = blocks.take(torch.argsort(blocks.period + noise))
-        total = blocks.size.cumsum(0)
-        n_batches = len(self) * self.world_size
-        edges = [0, *(torch.searchsorted(total, torch.arange(1, n_batches + 1) * total[-1] // n_batches) + 1).tolist()]
-        turns = torch.randperm(n_batches, generator=generator).tolist()
-        epoch = self.epoch
-        self.epoch += 1
-        for step in range(len(self)):
-            i = turns[step * self.world_size + self.rank]
-            draw = generator_of(self.seed, epoch + 1, i)
-            yield self._batch(blocks.take(slice(edges[i], edges[i + 1])), stream, draw)
+        for number in itertools.count():
+            batches, taken = cuts[number]
+            blocks = blocks.into(batches)
+            edges = blocks.edges(batches)
+            turns = torch.randperm(batches, generator=generator).tolist()[taken:]
+            if number + 1 == len(cuts) and comes_out_even(cuts[number], world):
+                return [(i, blocks.take(slice(edges[i], edges[i + 1]))) for i in turns], stream
+            blocks = blocks.take(torch.cat([torch.arange(edges[i], edges[i + 1]) for i in sorted(turns)]))
+            if number + 1 == len(cuts):
+                cuts.append([batches_for(int(blocks.size.sum()), size, world), 0])
+        raise AssertionError("a cut comes out even")
 
     def _blocks(self, generator: torch.Generator) -> Block:
         """Cut each user's moments into runs; a random phase a user moves the cuts from epoch to epoch."""

@@ -7,13 +7,16 @@
     its group numbers                  0 0         1 1
 """
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from recsys.data.batches import generator_of
+from recsys.data.place import Place, batches_for, comes_out_even
 from recsys.data.recent import take_pairs
 from recsys.errors import DataError
 
@@ -28,6 +31,7 @@ class PairBatch:
         weights: How many pairs each one stands for, float32 ``[p]``.
         group: int64 ``[p]`` in [0, n_groups), ascending.
         n_groups: Number of groups.
+        samples: What tells the groups of a set apart, int64 ``[n_groups]``, ascending.
     """
 
     encoded: dict[str, Tensor]
@@ -35,6 +39,7 @@ class PairBatch:
     weights: Tensor
     group: Tensor
     n_groups: int
+    samples: Tensor
 
     def to(self, device: torch.device | str) -> "PairBatch":
         """Return the batch on another device."""
@@ -44,6 +49,7 @@ class PairBatch:
             labels=self.labels.to(device),
             weights=self.weights.to(device),
             group=self.group.to(device),
+            samples=self.samples.to(device),
         )
 
 
@@ -51,7 +57,8 @@ class PairBatches:
     """Iterates over all groups once an epoch, shuffled; batches have ``batch_groups`` or, to come out even, some more.
 
     The order depends on ``seed`` and the epoch alone. Under several processes each takes every ``world_size``-th
-    batch, and all take the same number. Batches lie where the set lies.
+    batch, and all take the same number. What is left of an epoch can be taken by another number of processes than
+    what was taken of it: :class:`~recsys.data.place.Place`. Batches lie where the set lies.
     """
 
     def __init__(
@@ -87,6 +94,7 @@ class PairBatches:
         self.epoch = 0
         self._size = torch.bincount(group)
         self._start = self._size.cumsum(0) - self._size
+        self.place = Place(len(self._size))
         if len(self._size) < world_size:
             raise DataError(
                 f"the ranker's training set has {len(self._size)} groups (users at a cut) for {world_size} "
@@ -95,16 +103,40 @@ class PairBatches:
 
     def __len__(self) -> int:
         """Return the batches of an epoch, for each process."""
-        return max(len(self._size) // (self.batch_groups * self.world_size), 1)
+        return batches_for(len(self._size), self.batch_groups, self.world_size) // self.world_size
 
     def __iter__(self) -> Iterator[PairBatch]:
-        order = torch.randperm(len(self._size), generator=generator_of(self.seed, self.epoch))
-        order = order.to(self._size.device)
-        self.epoch += 1
-        n_batches = len(self) * self.world_size
-        edges = [i * len(order) // n_batches for i in range(n_batches + 1)]
-        for i in range(self.rank, n_batches, self.world_size):
-            yield self._batch(order[edges[i] : edges[i + 1]].sort().values)
+        self.place.begin(self.epoch)
+        self.epoch = self.place.epoch + 1
+        left = self._rest()
+        cut = self.place.cuts[-1]
+        for groups in left[self.rank :: self.world_size]:
+            cut[1] += self.world_size
+            yield self._batch(groups.sort().values)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what of the epoch has been taken."""
+        return self.place.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Let the next pass go on where the state was returned."""
+        self.place.load_state_dict(state)
+
+    def steps_left(self) -> int:
+        """Return the batches that are left to each process of the epoch of a restored state."""
+        return len(self._rest()) // self.world_size
+
+    def _rest(self) -> list[Tensor]:
+        """Cut the epoch's groups as the place says, and return the batches that are left."""
+        rest = torch.randperm(len(self._size), generator=generator_of(self.seed, self.place.epoch))
+        cuts = self.place.cuts = self.place.cuts or [[batches_for(len(rest), self.batch_groups, self.world_size), 0]]
+        for batches, taken in cuts:
+            edges = [i * len(rest) // batches for i in range(taken, batches + 1)]
+            whole, rest = rest, rest[edges[0] :]
+        if not comes_out_even(cuts[-1], self.world_size):
+            cuts.append([batches_for(len(rest), self.batch_groups, self.world_size), 0])
+            return self._rest()
+        return [whole[begin:end].to(self._size.device) for begin, end in itertools.pairwise(edges)]
 
     def _batch(self, groups: Tensor) -> PairBatch:
         size = self._size[groups]
@@ -112,5 +144,10 @@ class PairBatches:
         first = size.cumsum(0) - size
         rows = torch.arange(len(local), device=local.device) + (self._start[groups] - first)[local]
         return PairBatch(
-            take_pairs(self.encoded, rows), self.labels[rows], self.weights[rows], local, n_groups=len(groups)
+            take_pairs(self.encoded, rows),
+            self.labels[rows],
+            self.weights[rows],
+            local,
+            n_groups=len(groups),
+            samples=groups,
         )

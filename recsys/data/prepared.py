@@ -105,7 +105,7 @@ def prepare(cfg: DataConfig) -> Prepared:
         ConfigError: A value of the config that is not legal.
         DataError: Input that cannot be used, or an output folder that cannot be written.
     """
-    resolved, fingerprint, folder = _place(cfg)
+    resolved, fingerprint, folder = place_for(cfg)
     done = _reused(resolved, fingerprint, folder)
     if done is not None:
         return done
@@ -133,7 +133,7 @@ def prepare_step(cfg: DataConfig, step: str) -> Prepared | None:
         ConfigError: A value of the config that is not legal, or no such step.
         DataError: As :func:`prepare`, or the steps before this one are not done.
     """
-    resolved, fingerprint, folder = _place(cfg)
+    resolved, fingerprint, folder = place_for(cfg)
     partitions = Partitions(resolved, fingerprint, number_of_parts(resolved))
     partitions.require(step)
     done = _reused(resolved, fingerprint, folder)
@@ -155,8 +155,8 @@ def rejects_file(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}.rejects.parquet")
 
 
-def load_prepared(path: str | Path) -> Prepared:
-    """Load a prepared folder.
+def load_prepared(path: str | Path, lazy: bool = False) -> Prepared:
+    """Load a prepared folder; with ``lazy`` events stay on the disk until they are asked for.
 
     Raises:
         DataError: The folder is missing, incomplete or of another format version.
@@ -170,7 +170,7 @@ def load_prepared(path: str | Path) -> Prepared:
                 " run `recsys prepare` again."
             )
         tables = {name: pl.read_parquet(folder / f"{name}.parquet") for name in _WHOLE}
-        parts = {name: _open_parts(part_files(folder, name, meta["parts"])) for name in IN_PARTS}
+        parts = {name: _open_parts(part_files(folder, name, meta["parts"]), lazy) for name in IN_PARTS}
         imputers = {name: load_imputer(folder / "imputation" / name) for name in meta["imputed"]}
         heights = {name: len(frame) for name, frame in tables.items()}
         heights |= {name: sum(map(_height, frames)) for name, frames in parts.items()}
@@ -204,15 +204,16 @@ def part_files(folder: Path, name: str, parts: int) -> list[Path]:
     return [folder / name / f"part-{number:04}.parquet" for number in range(parts)]
 
 
-def _place(cfg: DataConfig) -> tuple[DataConfig, str, Path]:
+def place_for(cfg: DataConfig) -> tuple[DataConfig, str, Path]:
+    """Return the resolved config, the hash of content and meaning, and the folder of what is made of both."""
     resolved = resolve(cfg)
     fingerprint = _fingerprint(resolved)
     return resolved, fingerprint, Path(cfg.cache_dir).expanduser() / f"{cfg.name}-{fingerprint[:12]}"
 
 
-def _open_parts(files: Sequence[Path]) -> tuple[pl.LazyFrame, ...]:
+def _open_parts(files: Sequence[Path], lazy: bool) -> tuple[pl.LazyFrame, ...]:
     """Open a table: what is one file fitted into memory when it was made, and is read."""
-    if len(files) == 1:
+    if len(files) == 1 and not lazy:
         return (pl.read_parquet(files[0]).lazy(),)
     return tuple(map(pl.scan_parquet, files))
 

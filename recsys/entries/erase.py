@@ -183,7 +183,7 @@ def _from_registry(cfg: EraseConfig, users: set[str]) -> "Iterator[Change]":
     from recsys.tracking.run import start_run
 
     tracking = TrackingConfig(uri=cfg.tracking_uri, experiment=cfg.tracking_experiment, run_name="erase", model_name="")
-    with start_run(tracking):
+    with start_run(tracking, cfg.run_dir):
         for name in cfg.models:
             yield from erase_from_model(name, users, _scratch(cfg), delete=cfg.old_versions == "delete")
         yield from erase_from_runs(cfg.tracking_experiment, users, _scratch(cfg))

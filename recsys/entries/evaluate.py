@@ -50,7 +50,7 @@ def run(cfg: EvaluateConfig) -> "Comparison":
     check_paths(cfg.data)  # a mistyped path shall not leave a run, or even a store, behind
     bundle = load(cfg.bundle_uri, cfg.tracking.uri)
     refuse_seen(bundle, cfg.bundle_uri)
-    with start_run(cfg.tracking) as tracked:
+    with start_run(cfg.tracking, folder) as tracked:
         prepared = prepare(cfg.data)
         note_access(cfg, prepared, "evaluate")
         refuse_other_data(bundle, cfg.bundle_uri, prepared)

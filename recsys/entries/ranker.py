@@ -89,7 +89,8 @@ def choose_ranker(
     stage = learn(cfg, main, data, lesson, tracked, place / "ranker", epochs=epochs)
     if epochs is None:
         return stage
-    fitted = replace(stage.fitted, best=means[epochs - 1][cfg.objective.metric], results=tuple(means))
+    history = tuple(mean[cfg.objective.metric] for mean in means)
+    fitted = replace(stage.fitted, best=history[epochs - 1], history=history, results=tuple(means))
     return replace(stage, fitted=fitted)
 
 
@@ -189,7 +190,7 @@ def fit(
     """
     import gc
 
-    from recsys.entries.retriever import trainer_factory
+    from recsys.entries.retriever import last_only, trainer_factory
     from recsys.tracking.lightning import RunLogger
     from recsys.training.fit_ranker import fit_ranker
 
@@ -207,6 +208,9 @@ def fit(
         epochs=epochs,
         logger=RunLogger(tracked, f"{folder.name}/"),
         starts=tower_starts(start, data) if start else None,
+        ckpt_path=last_only(cfg),
+        checkpoint_minutes=cfg.training.checkpoint_minutes,
+        ledger=cfg.training.ledger,
     )
     gc.collect()  # a Trainer and its task refer to each other, and keep gigabytes of encoded pairs until then
     return fitted

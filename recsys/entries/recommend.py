@@ -67,7 +67,7 @@ def run(cfg: RecommendConfig) -> Path:
 def load(uri: str, tracking_uri: str | None) -> Bundle:
     """Load a bundle from a folder or, asking the tracking server first whether it is there, from the registry."""
     if uri.startswith(("models:/", "runs:/")):
-        from recsys.tracking.run import bounded_http, connect
+        from recsys.tracking.server import bounded_http, connect
 
         connect(tracking_uri)
         with bounded_http(timeout=120):

@@ -51,7 +51,8 @@ def choose_epochs(
             watch(means[best_epoch(means, cfg.objective) - 1])
     epochs, data = best_epoch(means, cfg.objective), main.fit()
     towers = refit(cfg, data, model, epochs, tracked, folder / "checkpoints" / "chosen")
-    return data, Fitted(towers, epochs, means[epochs - 1][cfg.objective.metric], tuple(means))
+    history = tuple(mean[cfg.objective.metric] for mean in means)
+    return data, Fitted(towers, epochs, history[epochs - 1], history, tuple(means))
 
 
 def fit_fold(
@@ -118,7 +119,7 @@ def fit(
     """Fit on the events before the cut of the data: with ``validate`` for the best number of epochs, else ``epochs``.
 
     Args:
-        cfg: Trainer, objective and seed; where ``validate`` is given, the checkpoint to go on from, too.
+        cfg: Trainer, objective, seed, and the checkpoint to go on from: a file is of the fit with ``validate``.
         data: What it learns from.
         model: Sizes and switches.
         tracked: The open run.
@@ -145,9 +146,16 @@ def fit(
         validate=validate,
         epochs=epochs,
         logger=RunLogger(tracked, f"{name}/" if name else "" if validate else f"{folder.name}/"),
-        ckpt_path=cfg.ckpt_path if validate else None,
+        ckpt_path=cfg.ckpt_path if validate else last_only(cfg),
         warm=warm_start(cfg, data),
     )
+
+
+def last_only(cfg: Config) -> str | None:
+    """Return ``last`` if the run goes on where it stopped, which all of its fits do; None otherwise."""
+    from recsys.training.checkpoint import LAST
+
+    return LAST if cfg.ckpt_path == LAST else None
 
 
 def variants(
@@ -157,7 +165,7 @@ def variants(
     from recsys.data.dataset import fit_data
 
     switches: dict[str, dict[str, Any]] = {"content_only": {"use_ids": False}, "id_only": {"use_content": False}}
-    cfg = replace(cfg, ckpt_path=None, init_from=None)  # they are of the main model
+    cfg = replace(cfg, ckpt_path=last_only(cfg), init_from=None)  # a file is of the main model, and so is a bundle
     for name in cfg.evaluation.variants:
         model = replace(cfg.model, **switches[name])
         _, chosen = choose_epochs(cfg, main, folds, model, tracked, folder / name)

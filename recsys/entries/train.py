@@ -32,7 +32,7 @@ class TrainResult:
         metrics: Flat keys, ``val/...`` and ``test/...``.
         comparison: The table of the test window.
         bundle: Folder of the bundle.
-        model_uri: ``models:/NAME/VERSION``; None when tracking is off.
+        model_uri: ``models:/NAME/VERSION``; None when tracking is off, or the server away.
     """
 
     metrics: dict[str, float]
@@ -60,18 +60,18 @@ def run(cfg: Config) -> TrainResult | None:
     from recsys.entries.folds import HOLDOUT, holdout, make_folds, said
     from recsys.entries.prepare import note_access
     from recsys.entries.ranker import MAIN, choose_ranker, fit_again, fit_rankers
-    from recsys.entries.retriever import choose_epochs, refit, variants
+    from recsys.entries.retriever import choose_epochs, last_only, refit, variants
     from recsys.entries.serving import check_base_rate, check_served, served
     from recsys.entries.snapshots import refuse_unknown
     from recsys.segments.features import with_segments
-    from recsys.tracking.environment import describe
-    from recsys.tracking.registry import register_bundle
+    from recsys.tracking.environment import describe, note_run, noted_run
     from recsys.tracking.run import is_first_process, start_run
 
     first = is_first_process()
     console, folder = Console(quiet=not first), Path(cfg.run_dir)
     check_paths(cfg.data)  # a mistyped path shall not leave a run, or even a store, behind
-    with start_run(cfg.tracking) as tracked:
+    with start_run(cfg.tracking, folder, noted_run(folder) if last_only(cfg) else None) as tracked:
+        note_run(folder, tracked)
         console.rule("data")
         plain = prepare(cfg.data)
         prepared, segments = with_segments(plain, cfg.segments, cfg.seed)
@@ -147,7 +147,7 @@ def run(cfg: Config) -> TrainResult | None:
         tracked.log_metrics(metrics)
         tracked.log_file(folder / "evaluation", "evaluation")
         tracked.log_file(folder / "data_report.html")
-        uri = register_bundle(bundle, cfg.tracking.model_name)[1] if tracked.run_id else None
+        uri = tracked.register(bundle, cfg.tracking.model_name)
     summary(console, cfg, folder, metrics, tracked, uri)
     return TrainResult(metrics, report.comparison, bundle, uri)
 
@@ -208,7 +208,7 @@ def summary(
         "bundle": str(folder / "bundle"),
         "table and plot": str(folder / "evaluation"),
         "data report": str(folder / "data_report.html"),
-        "MLflow run": f"{tracked.run_id} at {tracked.uri}" if tracked.run_id else "tracking is off",
+        "MLflow run": tracked.place,
         "model version": uri or "not registered",
         "next": f"recsys recommend bundle={uri or folder / 'bundle'} k=20",
     }

@@ -47,7 +47,8 @@ def run(cfg: TuneConfig) -> "Study":
     from recsys.entries.snapshots import refuse_unknown
     from recsys.entries.train import run as train
     from recsys.entries.trial import make_bench
-    from recsys.tracking.run import connect, start_run
+    from recsys.tracking.run import start_run
+    from recsys.tracking.server import connect
     from recsys.tuning.report import best_of
     from recsys.tuning.space import distributions, values_of
     from recsys.tuning.study import make_pruner, make_sampler, open_study, storage_at
@@ -56,7 +57,8 @@ def run(cfg: TuneConfig) -> "Study":
     console, folder = Console(), Path(cfg.run_dir)
     check_paths(cfg.data)  # a mistyped path shall not leave a run, or even a store, behind
     if cfg.tracking.enabled:
-        connect(cfg.tracking.uri)  # nor shall a server that is away leave a study without trials
+        # nor shall a server that is away leave a study without trials
+        connect(cfg.tracking.uri, may_be_away=cfg.tracking.allow_offline)
     trial_cfg = for_trials(cfg)
     objectives = [cfg.objective.metric, *cfg.also]
     prepared = prepare(cfg.data)
@@ -70,7 +72,7 @@ def run(cfg: TuneConfig) -> "Study":
         study, is_first = open_study(storage, cfg.study, directions(cfg), settings(trial_cfg, prepared.fingerprint))
         study.sampler = make_sampler(cfg.sampler, cfg.seed if is_first else None)
         study.pruner = make_pruner(cfg.pruner, most_epochs(trial_cfg))
-        with start_run(cfg.tracking, shared_run(study, cfg)) as tracked, on_device(trial_cfg) as placed:
+        with start_run(cfg.tracking, folder, shared_run(study, cfg)) as tracked, on_device(trial_cfg) as placed:
             join(study, placed, tracked, prepared, points if is_first else [])
             console.rule(f"study {cfg.study}: {cfg.objective.metric} on the validation window")
             objective = objective_of(placed, bench, tracked, folder / "trials")
@@ -100,7 +102,7 @@ def directions(cfg: TuneConfig) -> "list[Direction]":
 
 def settings(cfg: TuneConfig, fingerprint: str) -> dict[str, Any]:
     """Return what all trials of a study have in common, as flat JSON data: other settings, other study."""
-    from recsys.tracking.run import flatten
+    from recsys.tracking.names import flatten
 
     groups = ("model", "training", "ranker", "segments", "objective")
     common: dict[str, Any] = {name: asdict(getattr(cfg, name)) for name in groups}
@@ -132,12 +134,15 @@ def shared_run(study: "Study", cfg: TuneConfig) -> str | None:
     """Return the MLflow run that the first worker opened in the same store; None where there is none, or no more."""
     import mlflow
 
+    from recsys.tracking.server import bounded_http
+
     run_id: str | None = study.user_attrs.get("runs", {}).get(mlflow.get_tracking_uri())
     if run_id is None or not cfg.tracking.enabled:
         return None
     try:
-        return str(mlflow.get_run(run_id).info.run_id)
-    except mlflow.MlflowException:  # the store has been deleted since
+        with bounded_http():
+            return str(mlflow.get_run(run_id).info.run_id)
+    except mlflow.MlflowException:  # the store has been deleted since, or is away
         return None
 
 
@@ -162,7 +167,7 @@ def join(study: "Study", cfg: TuneConfig, tracked: "Run", prepared: Any, points:
     from recsys.tuning.study import begin
 
     runs = study.user_attrs.get("runs", {})
-    is_new = runs.get(tracked.uri) != tracked.run_id
+    is_new = tracked.run_id is None or runs.get(tracked.uri) != tracked.run_id
     describe(tracked if is_new else Run(), cfg, prepared, Path(cfg.run_dir))
     if tracked.run_id and is_new:
         study.set_user_attr("runs", {**runs, tracked.uri: tracked.run_id})
@@ -197,7 +202,8 @@ def objective_of(cfg: TuneConfig, bench: "Bench", tracked: "Run", folder: Path) 
             child.log_params(values)
             try:
                 found = run_trial(bench, own, child, place, watch)
-                child.log_metrics(found)
+                # beside the course of the epochs, whose last value is not that of the best epoch
+                child.log_metrics({f"best/{name}": value for name, value in found.items()})
             except optuna.TrialPruned:
                 pruned = True
                 child.log_tags({"pruned": True})
@@ -269,7 +275,7 @@ def best_yaml(best: TuneConfig, found: dict[str, Any]) -> str:
     import yaml
 
     from recsys.config.compose import compose
-    from recsys.tracking.run import flatten
+    from recsys.tracking.names import flatten
 
     default = flatten({name: value for name, value in asdict(compose("train")).items() if name in IN_BEST})
     own = flatten({name: value for name, value in asdict(best).items() if name in IN_BEST})

@@ -12,6 +12,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from recsys.config.schema import Config
+from recsys.files import write_whole
+
+RUN_FILE = "mlflow_run"
+"""In the folder of a job: the id of its run."""
 
 if TYPE_CHECKING:
     from recsys.data.prepared import Prepared
@@ -28,11 +32,24 @@ def describe(tracked: "Run", cfg: Config, prepared: "Prepared", folder: Path) ->
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(asdict(cfg), indent=1, default=str))
     (folder / "environment.json").write_text(json.dumps(environment() | {"git": git}, indent=1, default=str))
-    tracked.log_params(asdict(cfg))
+    if not tracked.goes_on:
+        tracked.log_params(asdict(cfg))
     tracked.log_tags({"data_fingerprint": prepared.fingerprint, **{f"git.{key}": value for key, value in git.items()}})
     tracked.log_file(folder / "config.json")
     tracked.log_file(folder / "environment.json")
     tracked.log_file(prepared.path / "features.yaml")
+
+
+def note_run(folder: Path, tracked: "Run") -> None:
+    """Write down which MLflow run the folder of a job belongs to, for :func:`noted_run`."""
+    if tracked.run_id:
+        write_whole(folder / RUN_FILE, f"{tracked.run_id}\n".encode())
+
+
+def noted_run(folder: Path) -> str | None:
+    """Return the id of the MLflow run that a folder belongs to; None where no job has begun in it, or none tracked."""
+    path = folder / RUN_FILE
+    return path.read_text().strip() if path.is_file() else None
 
 
 def environment() -> dict[str, Any]:

@@ -13,7 +13,7 @@ from recsys.files import hashes
 from recsys.privacy.receipt import Change
 from recsys.privacy.traces import traces
 from recsys.tracking.registry import register_bundle
-from recsys.tracking.run import bounded_http, first_line, quiet
+from recsys.tracking.server import bounded_http, first_line, quiet
 
 REPLACES = "erased_from"
 """Tag of a version: the number of the one that it replaces, so that a second call does not replace it again."""

@@ -27,8 +27,8 @@ class RunLogger(Logger):
 
     @property
     def name(self) -> str:
-        """Return the id of the experiment."""
-        return self._run.experiment_id
+        """Return the name of the experiment."""
+        return self._run.experiment
 
     @property
     def version(self) -> str:

@@ -13,14 +13,16 @@ from typing import Any
 from recsys.bundle.format import SAMPLE, Manifest, read_manifest
 from recsys.bundle.package import write_reader_package
 from recsys.errors import TrackingError
-from recsys.tracking.run import bounded_http, first_line, quiet
+from recsys.tracking.server import bounded_http, first_line, quiet
 
 REQUIREMENTS = ("torch", "numpy", "polars", "faiss-cpu", "mlflow")
 """All that the registered model needs beside the code it carries."""
 
 
-def register_bundle(folder: str | Path, model_name: str, tags: Mapping[str, str] | None = None) -> tuple[int, str]:
-    """Log the bundle to the open run and register it.
+def register_bundle(
+    folder: str | Path, model_name: str, tags: Mapping[str, str] | None = None, run_id: str | None = None
+) -> tuple[int, str]:
+    """Log the bundle to a run and register it.
 
     The model carries the bundle, the code of its reader and a signature, and is loaded by
     ``mlflow.pyfunc.load_model(uri)`` or ``Bundle.load(uri)``. Nothing in it is pickled.
@@ -29,6 +31,7 @@ def register_bundle(folder: str | Path, model_name: str, tags: Mapping[str, str]
         folder: Of the bundle.
         model_name: To register it under.
         tags: Of the new version.
+        run_id: Of the run that it comes from; None: the one that is open.
 
     Returns:
         Version and URI, ``models:/NAME/VERSION``.
@@ -38,6 +41,7 @@ def register_bundle(folder: str | Path, model_name: str, tags: Mapping[str, str]
         TrackingError: The registry refused or could not be reached.
     """
     import mlflow
+    from mlflow.models import Model
 
     manifest = read_manifest(Path(folder))
     manifest.verify(Path(folder))
@@ -45,8 +49,13 @@ def register_bundle(folder: str | Path, model_name: str, tags: Mapping[str, str]
     with TemporaryDirectory() as scratch, _own_path(), quiet(), bounded_http(retries=3, timeout=120):
         code = write_reader_package(Path(scratch))
         try:
-            info = mlflow.pyfunc.log_model(
+            if run_id is not None:
+                mlflow.set_experiment(experiment_id=mlflow.get_run(run_id).info.experiment_id)
+            info = Model.log(
+                artifact_path=None,
                 name="bundle",
+                flavor=mlflow.pyfunc,
+                run_id=run_id,
                 loader_module="recsys.bundle.pyfunc",
                 data_path=str(folder),
                 code_paths=[str(code)],

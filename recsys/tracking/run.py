@@ -1,94 +1,142 @@
 """One MLflow run around one job: opened within seconds or refused, closed with the status that is true.
 
-What is logged in between is a courtesy to the reader of the run, so an outage there never ends the job:
-the first failure is reported, and the server is left alone for a while before it is asked again.
+What is logged in between goes to a journal on this disk, and from there to the server, in a thread of its own. So a
+server that is slow, away, or refuses, costs the job nothing: what waits when the job ends is for ``recsys sync``.
 """
 
 import logging
 import re
-import time
-import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from functools import partial
+import signal
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, cast
+from types import FrameType
+from typing import Any
+from uuid import uuid4
 
 from recsys.config.schema import TrackingConfig
 from recsys.errors import TrackingError
+from recsys.tracking.journal import FOLDER, Journal
+from recsys.tracking.names import Names, flatten, in_batches, legal_value
+from recsys.tracking.sender import Sender
+from recsys.tracking.server import bounded_http, connect, first_line
 
 log = logging.getLogger(__name__)
 
-HTTP_RETRIES = 1
-"""How often a request that failed is repeated; MLflow's own 7 take minutes."""
-HTTP_TIMEOUT = 10
-"""Seconds that one request may take."""
-QUIET_SECONDS = 60.0
-"""After a failed call nothing is sent for so long, so that an outage does not slow the job down."""
-MAX_KEY, MAX_VALUE, MAX_BATCH = 250, 6000, 100
-"""MLflow's limits: characters of a name, characters of a parameter's value, entries of one request."""
+CLOSE_SECONDS = 30.0
+"""That the end of a job waits for what has not been sent yet."""
+REGISTER_SECONDS = 900.0
+"""That it waits for a bundle to be registered: many gigabytes may travel. A server that is away is known earlier."""
 
 
 class Run:
-    """What a job may say about itself; without an id (tracking off, or not rank 0) it says nothing.
+    """What a job may say about itself; without a sender (tracking off, or not rank 0) it says nothing.
 
-    No method raises when the server fails.
+    No method waits for the server but :meth:`flush` and :meth:`register`, and none raises when it fails.
+
+    Attributes:
+        key: Its name in the journal.
+        experiment: That it is in.
+        goes_on: Whether an earlier process has opened it, and has logged its parameters, which MLflow never changes.
     """
 
-    def __init__(self, run_id: str | None = None, uri: str = "", experiment_id: str = "") -> None:
-        self.run_id = run_id
-        self.uri = uri
-        self.experiment_id = experiment_id
-        self._quiet_until = 0.0
+    def __init__(self, sender: Sender | None = None, experiment: str = "", goes_on: bool = False) -> None:
+        self.key = uuid4().hex
+        self.experiment = experiment
+        self.goes_on = goes_on
+        self._sender = sender
+        self._names = {kind: Names() for kind in ("params", "metrics", "tags")}
+
+    @property
+    def run_id(self) -> str | None:
+        """The id that the server has given; None where it has not yet, or tracking is off."""
+        return self._sender.journal.runs.get(self.key) if self._sender else None
+
+    @property
+    def uri(self) -> str:
+        """The tracking server; empty where tracking is off."""
+        return self._sender.uri if self._sender else ""
+
+    @property
+    def place(self) -> str:
+        """Where the run is to be found, for people."""
+        if self._sender is None:
+            return "tracking is off"
+        return (
+            f"{self.run_id} at {self.uri}"
+            if self.run_id
+            else f"waits for `recsys sync` in {self._sender.journal.folder.parent}"
+        )
 
     def log_params(self, params: Mapping[str, Any]) -> None:
         """Log a (nested) configuration as flat ``a.b.c`` parameters; long values are cut at 6,000 characters."""
-        from mlflow.entities import Param
-
-        rows = [Param(legal_name(k), str(v)[:MAX_VALUE]) for k, v in flatten(params).items()]
-        self._in_batches("params", rows)
+        self._rows("params", {k: legal_value(v) for k, v in flatten(params).items()})
 
     def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
         """Log numbers at ``step``; characters that MLflow refuses in a name become ``_``."""
-        from mlflow.entities import Metric
-
-        now = int(time.time() * 1000)
-        self._in_batches("metrics", [Metric(legal_name(k), float(v), now, step) for k, v in metrics.items()])
+        self._rows("metrics", {k: float(v) for k, v in metrics.items()}, step=int(step))
 
     def log_tags(self, tags: Mapping[str, Any]) -> None:
         """Set tags, such as the git commit or the fingerprint of the data."""
-        from mlflow.entities import RunTag
-
-        self._in_batches("tags", [RunTag(legal_name(k), str(v)[:MAX_VALUE]) for k, v in tags.items()])
+        self._rows("tags", {k: legal_value(v) for k, v in tags.items()})
 
     def log_file(self, path: str | Path, folder: str | None = None) -> None:
-        """Upload one file, or a folder with everything in it."""
-        send = "log_artifacts" if Path(path).is_dir() else "log_artifact"
-        self._send(lambda client: getattr(client, send)(self.run_id, str(path), folder))
-
-    def _in_batches(self, kind: str, rows: list[Any]) -> None:
-        for start in range(0, len(rows), MAX_BATCH):
-            batch = {kind: rows[start : start + MAX_BATCH]}
-            self._send(partial(_log_batch, self.run_id, batch))
-
-    def _send(self, call: Callable[[Any], Any]) -> None:
-        """Call MLflow; on failure warn and stay quiet for a while."""
-        if self.run_id is None or time.monotonic() < self._quiet_until:
+        """Upload one file, or a folder with everything in it, as it is now."""
+        if self._sender is None:
             return
-        from mlflow import MlflowClient
-
         try:
-            call(MlflowClient(self.uri))
-        except Exception as error:  # whatever the server, the network or the disk does, the job goes on
-            self._quiet_until = time.monotonic() + QUIET_SECONDS
-            log.warning(
-                "tracking server %s failed (%s); the run goes on, nothing is logged for %d s.",
-                self.uri, first_line(error), int(QUIET_SECONDS),
-            )  # fmt: skip
+            copied = self._sender.journal.copy(Path(path))
+        except OSError as error:
+            log.warning("%s: cannot be kept for the tracking server (%s); the job goes on without.", path, error)
+            return
+        self._say("file", path=copied, folder=folder)
 
+    def register(self, bundle: Path, model_name: str) -> str | None:
+        """Register a bundle as a version; return ``models:/NAME/VERSION``, or None where that waits, or is off.
 
-def _log_batch(run_id: str | None, batch: dict[str, list[Any]], client: Any) -> None:
-    client.log_batch(run_id, **batch)
+        Args:
+            bundle: Its folder, which stays where it is: it is not copied.
+            model_name: To register it under.
+        """
+        if self._sender is None:
+            return None
+        journal = self._sender.journal
+        place = bundle.absolute()
+        if place.is_relative_to(journal.folder.parents[1].absolute()):  # so that a run folder can be moved as a whole
+            place = Path("..", "..", place.relative_to(journal.folder.parents[1].absolute()))
+        key = self._say("model", path=str(place), name=model_name)
+        reason = self.flush(REGISTER_SECONDS)
+        if key not in journal.models:
+            why = f"{reason}; `recsys sync` does it later" if reason else "refused for good, see above"
+            log.warning("model '%s' is not registered (%s); the bundle is whole: %s.", model_name, why, bundle)
+        return journal.models.get(key)
+
+    def flush(self, seconds: float = CLOSE_SECONDS) -> str | None:
+        """Wait until the server has everything, or for so long; return why something still waits, or None."""
+        return self._sender.flush(seconds) if self._sender else None
+
+    def close(self, status: str) -> None:
+        """Say how the run ended: FINISHED, FAILED or KILLED."""
+        self._say("status", status=status)
+
+    def _below(self, name: str) -> "Run":
+        """Return a run below this one; it is opened when its turn comes."""
+        child = Run(self._sender, self.experiment)
+        child._say("open", run_id=None, parent=self.key, experiment=self.experiment, name=name, tags={})
+        return child
+
+    def _rows(self, kind: str, rows: Mapping[str, Any], **content: Any) -> None:
+        legal = {self._names[kind](name): value for name, value in rows.items()}
+        for values in in_batches(legal):
+            self._say(kind, values=values, **content)
+
+    def _say(self, kind: str, **content: Any) -> str:
+        if self._sender is None:
+            return ""
+        key = self._sender.journal.append(kind, self.key, **content)
+        self._sender.wake()
+        return key
 
 
 def is_first_process() -> bool:
@@ -100,24 +148,26 @@ def is_first_process() -> bool:
 
 
 @contextmanager
-def start_run(tracking: TrackingConfig, run_id: str | None = None) -> Iterator[Run]:
-    """Open an MLflow run, and close it as FINISHED, FAILED (any error) or KILLED (interrupt, exit).
+def start_run(tracking: TrackingConfig, folder: str | Path, run_id: str | None = None) -> Iterator[Run]:
+    """Open an MLflow run, and close it as FINISHED, FAILED (any error) or KILLED (interrupt, SIGTERM, exit).
 
     A null ``tracking.uri`` takes MLflow's default store. Only the process of rank 0 opens a run; the
     others, and a job with tracking off, get a silent :class:`Run`.
 
     Args:
         tracking: Where, and under which name.
+        folder: Of the job; what waits for the server waits below it.
         run_id: Of a run to go on with, which other processes may have open as well; None: a new one.
 
     Raises:
-        TrackingError: The server cannot be reached or refuses; known within seconds.
+        TrackingError: The server cannot be reached or refuses; known within seconds. With
+            ``tracking.allow_offline`` the job begins nevertheless.
     """
     if not tracking.enabled or not is_first_process():
         yield Run()
         return
-    with bounded_http():
-        run = _open(tracking, run_id)
+    with bounded_http(), _sigterm_as_exit():
+        run = _open(tracking, Path(folder) / FOLDER, run_id)
         status = "FAILED"
         try:
             yield run
@@ -129,38 +179,16 @@ def start_run(tracking: TrackingConfig, run_id: str | None = None) -> Iterator[R
             _close(run, status)
 
 
-def _open(tracking: TrackingConfig, run_id: str | None) -> Run:
-    import mlflow
-
-    connect(tracking.uri)
-    uri = mlflow.get_tracking_uri()
-    try:
-        experiment = mlflow.set_experiment(tracking.experiment)
-        name = None if run_id else tracking.run_name
-        opened = mlflow.start_run(run_id, run_name=name, tags=dict(tracking.tags), log_system_metrics=False)
-    except Exception as error:
-        raise TrackingError(
-            f"tracking.uri '{uri}': no run could be opened in experiment '{tracking.experiment}' ({first_line(error)})."
-        ) from error
-    return Run(opened.info.run_id, uri, experiment.experiment_id)
-
-
 @contextmanager
 def nested_run(parent: Run, name: str) -> Iterator[Run]:
-    """Open a run below another one and close it as :func:`start_run` does; a server that is away makes it silent.
+    """Open a run below another one and close it as :func:`start_run` does.
 
     Args:
         parent: The open run.
         name: That MLflow shows.
     """
-    child = Run(None, parent.uri, parent.experiment_id)
+    child = parent._below(name)
     status = "FAILED"
-
-    def create(client: Any) -> None:
-        tags = {"mlflow.parentRunId": parent.run_id}
-        child.run_id = client.create_run(parent.experiment_id, run_name=name, tags=tags).info.run_id
-
-    parent._send(create)
     try:
         yield child
         status = "FINISHED"
@@ -168,88 +196,85 @@ def nested_run(parent: Run, name: str) -> Iterator[Run]:
         status = "KILLED"
         raise
     finally:
-        child._send(lambda client: client.set_terminated(child.run_id, status))
+        child.close(status)
+
+
+def _open(tracking: TrackingConfig, folder: Path, run_id: str | None) -> Run:
+    import mlflow
+    from mlflow.tracking.context.registry import resolve_tags
+
+    journal = Journal.begin(folder)
+    try:
+        is_there = connect(tracking.uri, may_be_away=tracking.allow_offline)
+        opened = _begin(tracking, run_id) if is_there else None
+    except TrackingError:
+        journal.discard()
+        journal.close()
+        raise
+    uri = mlflow.get_tracking_uri()
+    run = Run(Sender(journal, uri), tracking.experiment, goes_on=run_id is not None)
+    tags = resolve_tags(dict(tracking.tags))
+    found, name = opened or run_id, tracking.run_name
+    run._say("open", run_id=found, parent=None, experiment=run.experiment, name=name, tags=tags, uri=_absolute(uri))
+    if opened:
+        run.flush()
+    return run
+
+
+def _begin(tracking: TrackingConfig, run_id: str | None) -> str:
+    """Open the run at the server, and as MLflow's own active run, for callbacks that use it."""
+    import mlflow
+
+    uri = mlflow.get_tracking_uri()
+    try:
+        mlflow.set_experiment(tracking.experiment)
+        name = None if run_id else tracking.run_name
+        opened = mlflow.start_run(run_id, run_name=name, tags=dict(tracking.tags), log_system_metrics=False)
+    except Exception as error:
+        raise TrackingError(
+            f"tracking.uri '{uri}': no run could be opened in experiment '{tracking.experiment}' ({first_line(error)})."
+        ) from error
+    return str(opened.info.run_id)
 
 
 def _close(run: Run, status: str) -> None:
     import mlflow
 
-    try:
-        mlflow.end_run(status)
-    except Exception as error:  # the work is done; a server that is away must not undo it
-        log.warning("tracking server %s failed (%s); run %s is not closed.", run.uri, first_line(error), run.run_id)
+    sender = run._sender
+    assert sender is not None
+    run.close(status)
+    sender.journal.force()
+    reason = run.flush()
+    waiting, folder = sender.journal.count(), sender.journal.folder
+    sender.stop()
+    with suppress(Exception), bounded_http(timeout=2):
+        mlflow.end_run(status)  # forgets that the run is active; that it has ended is in the journal
+    if reason:
+        log.warning(
+            "tracking server %s: %s. %d entries wait in %s; once it is back: recsys sync runs=[%s]",
+            run.uri, reason, waiting, folder, folder.parents[1],
+        )  # fmt: skip
 
 
-def connect(uri: str | None) -> None:
-    """Point MLflow at ``uri`` (null: its default store) and ask it one question.
-
-    Raises:
-        TrackingError: No answer within seconds, or an answer that is no tracking server's.
-    """
-    import mlflow
-    from mlflow.environment_variables import MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR
-
-    logging.getLogger("mlflow").setLevel(logging.WARNING)  # the console belongs to the job
-    MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR.set(False)
-    mlflow.set_tracking_uri(cast("str", uri))  # None takes MLflow's default again
-    shown = mlflow.get_tracking_uri()
-    try:
-        with quiet(), bounded_http(retries=0, timeout=5):
-            mlflow.MlflowClient().search_experiments(max_results=1)
-    except Exception as error:
-        raise TrackingError(
-            f"tracking.uri '{shown}': the tracking server cannot be used ({first_line(error)}). "
-            "Start it, correct the URI, set tracking.uri=null for a store on this disk, or tracking.enabled=false."
-        ) from error
+def _absolute(uri: str) -> str:
+    """Return the address of a store so that it can be found from any folder."""
+    relative = re.fullmatch(r"(sqlite(?:\+\w+)?:///)([^/].*)", uri)
+    return f"{relative[1]}{Path(relative[2]).absolute()}" if relative and relative[2] != ":memory:" else uri
 
 
 @contextmanager
-def bounded_http(retries: int = HTTP_RETRIES, timeout: int = HTTP_TIMEOUT) -> Iterator[None]:
-    """Within it, an MLflow request fails after ``(retries + 1) * timeout`` seconds at most."""
-    from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_MAX_RETRIES, MLFLOW_HTTP_REQUEST_TIMEOUT
+def _sigterm_as_exit() -> Iterator[None]:
+    """Within it, SIGTERM ends the process by an exit that closes the run, where nothing else takes it already."""
+    in_main = threading.current_thread() is threading.main_thread()
+    if not in_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
 
-    bounds = ((MLFLOW_HTTP_REQUEST_MAX_RETRIES, retries), (MLFLOW_HTTP_REQUEST_TIMEOUT, timeout))
-    before = [(knob, knob.get_raw()) for knob, _ in bounds]
-    for knob, value in bounds:
-        knob.set(value)
+    def leave(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+        raise SystemExit(128 + number)
+
+    signal.signal(signal.SIGTERM, leave)
     try:
         yield
     finally:
-        for knob, old in before:
-            knob.unset() if old is None else knob.set(old)
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Within it, what MLflow warns about its own insides is not shown; nobody here can act on it."""
-    with warnings.catch_warnings():
-        for message in (
-            r"The ``noload`` loader",
-            r"Operation with range is deprecated",
-            r".*Any type hint is inferred",
-        ):
-            warnings.filterwarnings("ignore", message=message)
-        yield
-
-
-def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return ``{"a.b": value}`` for nested mappings; lists stay one value."""
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        name = f"{prefix}{key}"
-        flat |= flatten(value, f"{name}.") if isinstance(value, Mapping) and value else {name: value}
-    return flat
-
-
-def legal_name(name: str) -> str:
-    """Return ``name`` as MLflow takes it: letters, digits, ``_ - . : / `` and blanks, 250 characters at most."""
-    return re.sub(r"[^\w\-./: ]", "_", name)[:MAX_KEY]
-
-
-def first_line(error: BaseException) -> str:
-    """Return the first line of what went wrong: of the operating system's error in the chain, if there is one."""
-    chain = [error]
-    while (earlier := chain[-1].__cause__ or chain[-1].__context__) is not None:
-        chain.append(earlier)
-    told = next((e for e in reversed(chain) if isinstance(e, OSError | ImportError)), error)
-    return (str(told).strip() or type(told).__name__).splitlines()[0][:300].rstrip(".")
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)

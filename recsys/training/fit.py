@@ -1,6 +1,7 @@
 """Fits a retriever: chooses the number of epochs on validation, or fits for a number that was chosen."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from recsys.data.log import InteractionLog
 from recsys.data.tables import FeatureTables
 from recsys.models.tower_shape import TowerInputs, TowerShape
 from recsys.models.two_tower import TwoTower
+from recsys.training.checkpoint import digest, plain
 from recsys.training.epochs import Course, Fitted, Validate
 from recsys.training.factors import fit_item_factors
 from recsys.training.task import LearningRates, RetrieverTask
@@ -87,8 +89,11 @@ def fit_retriever(
         validate: Measures the model after every epoch.
         epochs: Number of epochs, when it has been chosen already.
         logger: Lightning logger, or False.
-        ckpt_path: Checkpoint to go on from, or ``last``.
+        ckpt_path: Checkpoint to go on from, or ``last``, which begins anew where there is none.
         warm: An earlier retriever to start from; then only the moments from its cut on are trained on.
+
+    Raises:
+        ConfigError: The checkpoint cannot be read, or is of other settings or data.
     """
     lightning.seed_everything(seed, verbose=False)
     course = Course(
@@ -96,9 +101,12 @@ def fit_retriever(
         folder,
         max_epochs=epochs or training.max_epochs,
         patience=training.patience,
+        made_from=made_from(log, tables, model_config, training, seed) | {"warm": warm.cut if warm else 0},
         objective=objective,
         validate=validate,
         logger=logger,
+        checkpoint_minutes=training.checkpoint_minutes,
+        ledger=training.ledger,
     )
     trainer = course.trainer
     context = list(tables.context)
@@ -130,6 +138,19 @@ def fit_retriever(
     )
     task = RetrieverTask(model, batches, tables.to(device), rates)
     return course.run(task, batches, ckpt_path)
+
+
+def made_from(
+    log: InteractionLog, tables: FeatureTables, model: ModelConfig, training: TrainingConfig, seed: int
+) -> dict[str, Any]:
+    """Name what the steps of a fit depend on, beside the number of processes: settings, seed, events and features."""
+    settings = asdict(training)
+    for key in ("checkpoint_minutes", "ledger"):  # how often it is saved changes nothing
+        del settings[key]
+    columns = [log.user, log.item, log.time, log.relevant, *tables.item.values(), *tables.user.values()]
+    if log.weight is not None:
+        columns.append((2**20 * log.weight).long())
+    return plain({"model": asdict(model), "training": settings}) | {"seed": seed, "data": digest(columns)}
 
 
 def start_from_log(model: TwoTower, log: InteractionLog, tables: FeatureTables, config: ModelConfig, seed: int) -> None:

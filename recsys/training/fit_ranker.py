@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ from recsys.models.calibration import fit_isotonic, fit_platt
 from recsys.models.transforms import fit_numeric
 from recsys.models.wide import Cross, IdInput
 from recsys.models.wide_deep import RankerInputs, RankerShape, WideDeep
+from recsys.training.checkpoint import plain
 from recsys.training.epochs import Course, Fitted
 from recsys.training.ranker_task import RankerTask
 
@@ -99,6 +101,9 @@ def fit_ranker(
     epochs: int | None = None,
     logger: Any = False,
     starts: Mapping[str, tuple[Tensor, Tensor]] | None = None,
+    ckpt_path: str | None = None,
+    checkpoint_minutes: float = 5.0,
+    ledger: bool = False,
 ) -> Fitted[WideDeep]:
     """Fit a Wide & Deep ranker on snapshots.
 
@@ -119,8 +124,12 @@ def fit_ranker(
         logger: Lightning logger, or False.
         starts: Name of a categorical feature to ids and vectors that its embedding starts from, as
             :meth:`WideDeep.start_from` takes them; the others start by chance, as all do in a model without deep part.
+        ckpt_path: Checkpoint to go on from, or ``last``, which begins anew where there is none.
+        checkpoint_minutes: Between checkpoints inside an epoch.
+        ledger: Whether it is written down which groups each step took.
 
     Raises:
+        ConfigError: The checkpoint cannot be read, or is of other settings or data.
         DataError: No pair of the set is positive, or there are fewer groups than processes.
     """
     if not train.labels[:, 0].any():
@@ -137,9 +146,13 @@ def fit_ranker(
         folder,
         max_epochs=epochs or training.max_epochs,
         patience=training.patience,
+        # The pairs follow from these and the retriever, but for ties of scores, which another device breaks otherwise.
+        made_from=plain({"ranker": asdict(config)}) | {"seed": seed, "groups": train.n_groups},
         objective=objective,
         validate=validate,
         logger=logger,
+        checkpoint_minutes=checkpoint_minutes,
+        ledger=ledger,
     )
     trainer = course.trainer
     device = trainer.strategy.root_device
@@ -160,7 +173,7 @@ def fit_ranker(
     )
     del train  # raw numbers take as much memory as encoded ones
     task = RankerTask(model, batches, training)
-    return course.run(task, batches)
+    return course.run(task, batches, ckpt_path)
 
 
 @torch.no_grad()

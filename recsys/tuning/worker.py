@@ -3,15 +3,12 @@
 import gc
 import logging
 import math
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from recsys.stop import Stop
 from recsys.tuning.alive import Vigil, beating, bury, standing, try_again
 from recsys.tuning.study import quiet
 
@@ -50,52 +47,6 @@ class Plan:
     retries: int
     heartbeat: float
     grace: float
-
-
-class Stop:
-    """Ctrl-C and SIGTERM end the running trial at once, and the work before the next one; exit code 128 + signal."""
-
-    def __init__(self) -> None:
-        self._code: int | None = None
-        self._armed = False
-
-    @contextmanager
-    def listening(self) -> Iterator[None]:
-        """Within it, the signals are taken; outside of the main thread nothing is changed."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = {number: signal.signal(number, self._take) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-    @contextmanager
-    def armed(self) -> Iterator[None]:
-        """Within it, a signal ends what is being done; elsewhere it waits for :meth:`check`."""
-        self.check()
-        self._armed = True
-        try:
-            yield
-        finally:
-            self._armed = False
-
-    def check(self) -> None:
-        """End the process if a signal has come.
-
-        Raises:
-            SystemExit: With 128 + signal.
-        """
-        if self._code is not None:
-            raise SystemExit(self._code)
-
-    def _take(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
-        self._code = 128 + number
-        if self._armed:
-            self._armed = False
-            raise SystemExit(self._code)
 
 
 def work(

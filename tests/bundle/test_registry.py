@@ -16,10 +16,13 @@ import pytest
 
 from recsys.bundle.format import Manifest
 from recsys.bundle.reader import Bundle
-from recsys.config.schema import RecommendConfig, TrackingConfig
+from recsys.config.schema import RecommendConfig, SyncConfig, TrackingConfig
+from recsys.entries.sync import run as sync
 from recsys.errors import BundleError, TrackingError
+from recsys.tracking.journal import Journal
 from recsys.tracking.registry import register_bundle
-from recsys.tracking.run import connect, start_run
+from recsys.tracking.run import start_run
+from recsys.tracking.server import connect
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +43,7 @@ def test_round_trip(
     from recsys.entries import recommend
 
     folder, manifest = exported
-    with start_run(tracking) as run:
+    with start_run(tracking, tmp_path) as run:
         version, uri = register_bundle(folder, tracking.model_name)
     assert (version, uri) == (1, "models:/shop/1")
     assert "'shop'" not in capfd.readouterr().err  # the job says itself what it registered
@@ -69,7 +72,7 @@ def test_round_trip(
     needed = Path(mlflow.artifacts.download_artifacts(f"{uri}/requirements.txt")).read_text().split()
     assert {line.split("==")[0] for line in needed} == {"mlflow", "torch", "numpy", "polars", "faiss-cpu"}
 
-    with start_run(tracking):
+    with start_run(tracking, tmp_path):
         assert register_bundle(folder, tracking.model_name) == (2, "models:/shop/2")
 
     output = recommend.run(
@@ -87,13 +90,60 @@ def test_nothing_there(tracking: TrackingConfig) -> None:
 def test_a_spoilt_bundle_is_not_registered(tracking: TrackingConfig, exported, tmp_path: Path) -> None:
     folder = shutil.copytree(exported[0], tmp_path / "spoilt")
     (folder / "item.index").unlink()
-    with start_run(tracking), pytest.raises(BundleError, match=r"item\.index"):
+    with start_run(tracking, tmp_path), pytest.raises(BundleError, match=r"item\.index"):
         register_bundle(folder, "shop")
 
 
-def test_a_name_that_the_registry_refuses(tracking: TrackingConfig, exported) -> None:
-    with start_run(tracking), pytest.raises(TrackingError, match=r"model 'a/b:c' could not be registered"):
+def test_a_name_that_the_registry_refuses(tracking: TrackingConfig, exported, tmp_path: Path) -> None:
+    with start_run(tracking, tmp_path), pytest.raises(TrackingError, match=r"model 'a/b:c' could not be registered"):
         register_bundle(exported[0], "a/b:c")
+
+
+def test_a_registration_waits_for_the_server_and_is_done_once(
+    tracking: TrackingConfig, exported: tuple[Path, Manifest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import mlflow
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    away = TrackingConfig(uri=f"http://127.0.0.1:{port}", allow_offline=True, model_name="later")
+    bundle = Path(shutil.copytree(exported[0], tmp_path / "run" / "bundle"))
+    with start_run(away, tmp_path / "run") as run:
+        assert run.register(bundle, "later") is None
+    (tmp_path / "run").rename(tmp_path / "moved")
+
+    def dies(self: Journal, end: int | None = None) -> None:
+        if self.models:
+            raise KeyboardInterrupt
+        advance(self, end)
+
+    advance = Journal.advance
+    connect(tracking.uri)
+    with monkeypatch.context() as killed:  # when the version is there, and nobody has noted it
+        killed.setattr(Journal, "advance", dies)
+        with pytest.raises(KeyboardInterrupt):
+            sync(SyncConfig([str(tmp_path)], tracking.uri))
+    (row,) = sync(SyncConfig([str(tmp_path)], tracking.uri))
+    assert (row.status, row.waiting, row.models) == ("FINISHED", 0, ("models:/later/1",))
+    (version,) = mlflow.MlflowClient().search_model_versions("name='later'")
+    assert version.tags == {"bundle_fingerprint": exported[1].fingerprint}
+    assert Bundle.load("models:/later/1").check_sample() == 27
+    told = mlflow.get_run(version.run_id)
+    assert (told.info.status, mlflow.get_experiment(told.info.experiment_id).name) == ("FINISHED", "recsys")
+    assert [path.name for path in (tmp_path / "moved").iterdir()] == ["bundle"]
+
+
+def test_a_registration_that_is_refused_leaves_a_finished_run(
+    tracking: TrackingConfig, exported: tuple[Path, Manifest], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    import mlflow
+
+    with start_run(tracking, tmp_path) as run:
+        assert run.register(exported[0], "a/b:c") is None
+    assert mlflow.get_run(str(run.run_id)).info.status == "FINISHED"
+    assert "model 'a/b:c' is not registered" in caplog.text
+    assert str(exported[0]) in caplog.text
 
 
 @pytest.mark.slow
@@ -117,7 +167,7 @@ def test_through_a_real_server(exported: tuple[Path, Manifest], tmp_path: Path) 
                 break
             except TrackingError:
                 time.sleep(0.5)
-        with start_run(TrackingConfig(uri=uri, model_name="shop")) as run:
+        with start_run(TrackingConfig(uri=uri, model_name="shop"), tmp_path) as run:
             run.log_metrics({"val/ndcg_at_20": 0.5})
             assert register_bundle(exported[0], "shop") == (1, "models:/shop/1")
             assert Bundle.load("models:/shop/1").check_sample() == 27

@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 from rich.console import Console
 
-from recsys.config import schema
-from recsys.config.data import ImputationConfig
+from recsys.config.data import IMPUTATIONS, ImputationConfig
 from recsys.data import imputation_methods as methods
 from recsys.data.imputation import METHODS, Imputer, fit_imputer, imputation_facts, impute
 from recsys.data.imputation_hidden import accuracy, hide
@@ -320,4 +319,4 @@ def test_report_shows_accuracy_by_column(gappy) -> None:
 
 
 def test_config_names_the_methods() -> None:
-    assert set(schema.IMPUTATIONS) == {"none", "auto", *METHODS}
+    assert set(IMPUTATIONS) == {"none", "auto", *METHODS}

@@ -15,7 +15,7 @@ from recsys.config.schema import EvaluateConfig
 from recsys.entries.evaluate import run
 from recsys.errors import BundleError, ConfigError
 from recsys.evaluation.report import metric_dict
-from recsys.tracking.run import quiet
+from recsys.tracking.server import quiet
 
 pytestmark = pytest.mark.usefixtures("outside")
 

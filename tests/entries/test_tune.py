@@ -15,7 +15,7 @@ from recsys.config.compose import compose
 from recsys.config.schema import Config
 from recsys.config.search import value_at
 from recsys.entries import trial, tune
-from recsys.tracking.run import quiet
+from recsys.tracking.server import quiet
 
 RATES = "training.learning_rate: {low: 0.0001, high: 0.1, log: true}"
 WIDTHS = "model.width: {low: 16, high: 64, step: 16}"
@@ -82,7 +82,7 @@ def test_a_study_from_its_space_to_its_best(
             "trial 3": "FINISHED",
         }
         assert "out of memory" in nested["trial 1"].data.tags["reason"]
-        assert nested["trial 2"].data.metrics["val/ndcg_at_20"] == study.trials[2].value
+        assert nested["trial 2"].data.metrics["best/val/ndcg_at_20"] == study.trials[2].value
         assert nested["trial 2"].data.params["model.width"] == str(study.trials[2].params["model.width"])
         assert parent.info.status == "FINISHED"
         assert parent.data.metrics["best/val/ndcg_at_20"] == study.best_value

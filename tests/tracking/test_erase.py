@@ -27,10 +27,11 @@ def test_versions_aliases_and_files_of_runs(trained: Any, tmp_path: Path, monkey
     pl.DataFrame({"user_id": ["customer-17"]}).write_parquet(tmp_path / "recs.parquet")
     (tmp_path / "notes.txt").write_text("customer-177 is somebody else")
     try:
-        with start_run(tracking) as run:
+        with start_run(tracking, tmp_path) as run:
             register_bundle(bundle, "shop", {"stage": "live"})
             run.log_file(tmp_path / "recs.parquet", "out")
             run.log_file(tmp_path / "notes.txt")
+            run.flush()
             client = mlflow.MlflowClient()
             client.set_registered_model_alias("shop", "champion", "1")
             client.update_model_version("shop", "1", "the first")

@@ -1,6 +1,7 @@
 """Epoch metrics of a real fit reach the run, and the fit does not close it."""
 
 import warnings
+from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
@@ -31,10 +32,10 @@ class Tiny(pl.LightningModule):
         return torch.utils.data.DataLoader(torch.ones(4, 1), batch_size=2)
 
 
-def test_a_fit_logs_and_leaves_the_run_open(tracking: TrackingConfig) -> None:
+def test_a_fit_logs_and_leaves_the_run_open(tracking: TrackingConfig, tmp_path: Path) -> None:
     import mlflow
 
-    with start_run(tracking) as run:
+    with start_run(tracking, tmp_path) as run:
         trainer = pl.Trainer(
             max_epochs=3, logger=RunLogger(run, "refit/"), enable_checkpointing=False, enable_progress_bar=False,
             enable_model_summary=False, accelerator="cpu",

@@ -1,7 +1,8 @@
 """Runs end with the status that is true, and a server that is away costs seconds, not the job."""
 
-import logging
 import math
+import os
+import signal
 import socket
 import time
 from dataclasses import replace
@@ -12,7 +13,8 @@ import pytest
 from recsys.config.schema import TrackingConfig
 from recsys.errors import TrackingError
 from recsys.tracking.environment import environment, git_state
-from recsys.tracking.run import Run, bounded_http, flatten, legal_name, nested_run, start_run
+from recsys.tracking.run import Run, nested_run, start_run
+from recsys.tracking.server import bounded_http
 
 
 def closed_port() -> int:
@@ -38,7 +40,7 @@ def test_what_is_logged_is_in_the_default_store(default_store: TrackingConfig, t
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "inner.txt").write_text("inner")
     (tmp_path / "config.json").write_text("{}")
-    with start_run(default_store) as run:
+    with start_run(default_store, tmp_path) as run:
         run.log_params({"model": {"width": 64, "hidden": [128]}, "long": "x" * 10_000, "empty": {}})
         run.log_params({f"key_{i}": i for i in range(250)})
         run.log_metrics({"val/ndcg_at_20": 0.25, "val/recall@20": math.nan}, step=3)
@@ -64,11 +66,13 @@ def test_what_is_logged_is_in_the_default_store(default_store: TrackingConfig, t
 @pytest.mark.parametrize(
     ("error", "status"), [(ValueError, "FAILED"), (KeyboardInterrupt, "KILLED"), (SystemExit, "KILLED")]
 )
-def test_a_run_ends_as_it_ended(tracking: TrackingConfig, error: type[BaseException], status: str) -> None:
+def test_a_run_ends_as_it_ended(
+    tracking: TrackingConfig, error: type[BaseException], status: str, tmp_path: Path
+) -> None:
     import mlflow
 
     def job() -> None:
-        with start_run(tracking) as run:
+        with start_run(tracking, tmp_path) as run:
             ids.append(str(run.run_id))
             raise error
 
@@ -79,8 +83,26 @@ def test_a_run_ends_as_it_ended(tracking: TrackingConfig, error: type[BaseExcept
     assert mlflow.active_run() is None
 
 
+def test_sigterm_ends_a_run_as_killed(tracking: TrackingConfig, tmp_path: Path) -> None:
+    import mlflow
+
+    def job() -> None:
+        with start_run(tracking, tmp_path) as run:
+            ids.append(str(run.run_id))
+            run.log_metrics({"loss": 0.5})
+            os.kill(os.getpid(), signal.SIGTERM)
+            raise AssertionError("the process goes on")
+
+    ids: list[str] = []
+    with pytest.raises(SystemExit, match="143"):
+        job()
+    told = mlflow.get_run(ids[0])
+    assert (told.info.status, told.data.metrics) == ("KILLED", {"loss": 0.5})
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
 def test_tracking_off_says_nothing(default_store: TrackingConfig, tmp_path: Path) -> None:
-    with start_run(replace(default_store, enabled=False)) as run:
+    with start_run(replace(default_store, enabled=False), tmp_path) as run:
         run.log_params({"a": 1})
         run.log_metrics({"b": 2.0})
     assert run.run_id is None
@@ -93,37 +115,28 @@ def test_only_rank_0_opens_a_run(
     from lightning_utilities.core.rank_zero import rank_zero_only
 
     monkeypatch.setattr(rank_zero_only, "rank", 1, raising=False)
-    with start_run(default_store) as run:
+    with start_run(default_store, tmp_path) as run:
         assert run.run_id is None
     assert not (tmp_path / "mlflow.db").exists()
 
 
-def test_an_unreachable_server_is_known_within_seconds(tracking: TrackingConfig) -> None:
+def test_an_unreachable_server_is_known_within_seconds(tracking: TrackingConfig, tmp_path: Path) -> None:
     uri = f"http://127.0.0.1:{closed_port()}"
     start = time.monotonic()
     with (
         pytest.raises(TrackingError, match=rf"tracking\.uri '{uri}'.*[Rr]efused.*tracking\.uri=null"),
-        start_run(replace(tracking, uri=uri)),
+        start_run(replace(tracking, uri=uri), tmp_path),
     ):
         pass
     assert time.monotonic() - start < 10
 
 
-def test_a_uri_of_no_known_kind(tracking: TrackingConfig) -> None:
-    with pytest.raises(TrackingError, match="bogus://nowhere"), start_run(replace(tracking, uri="bogus://nowhere")):
+def test_a_uri_of_no_known_kind(tracking: TrackingConfig, tmp_path: Path) -> None:
+    with (
+        pytest.raises(TrackingError, match="bogus://nowhere"),
+        start_run(replace(tracking, uri="bogus://nowhere"), tmp_path),
+    ):
         pass
-
-
-def test_an_outage_in_mid_run_is_told_once_and_costs_little(caplog: pytest.LogCaptureFixture) -> None:
-    run = Run("abc", f"http://127.0.0.1:{closed_port()}", "0")
-    start = time.monotonic()
-    with bounded_http(), caplog.at_level(logging.WARNING, logger="recsys.tracking.run"):
-        for step in range(50):
-            run.log_metrics({"train/loss": 1.0}, step)
-    assert time.monotonic() - start < 15
-    told = [record for record in caplog.records if record.name == "recsys.tracking.run"]
-    assert len(told) == 1
-    assert "the run goes on" in told[0].getMessage()
 
 
 def test_bounds_are_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,12 +149,6 @@ def test_bounds_are_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
         assert os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] == "3"
     assert os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] == "5"
     assert "MLFLOW_HTTP_REQUEST_TIMEOUT" not in os.environ
-
-
-def test_names_and_nesting() -> None:
-    assert legal_name("test/new/ndcg@20 (all)") == "test/new/ndcg_20 _all_"
-    assert len(legal_name("x" * 300)) == 250
-    assert flatten({"a": {"b": {"c": 1}, "d": [1]}, "e": {}}) == {"a.b.c": 1, "a.d": [1], "e": {}}
 
 
 def test_environment_and_git(tmp_path: Path) -> None:
@@ -163,7 +170,7 @@ def test_environment_and_git(tmp_path: Path) -> None:
     assert git_state(tmp_path)["dirty"] is True
 
 
-def test_runs_below_a_run(tracking: TrackingConfig) -> None:
+def test_runs_below_a_run(tracking: TrackingConfig, tmp_path: Path) -> None:
     import mlflow
 
     def below(parent: Run, error: BaseException | None) -> str:
@@ -173,24 +180,26 @@ def test_runs_below_a_run(tracking: TrackingConfig) -> None:
                 raise error
         return str(child.run_id)
 
-    with start_run(tracking) as parent:
+    with start_run(tracking, tmp_path) as parent:
         below(parent, None)
         with pytest.raises(ValueError, match="too wide"):
             below(parent, ValueError("too wide"))
         with pytest.raises(SystemExit):
             below(parent, SystemExit(143))
     own = f"tags.mlflow.parentRunId = '{parent.run_id}'"
-    found = mlflow.search_runs([parent.experiment_id], own, output_format="list", order_by=["start_time"])
+    found = mlflow.search_runs(
+        search_all_experiments=True, filter_string=own, output_format="list", order_by=["start_time"]
+    )
     assert sorted(run.info.status for run in found) == ["FAILED", "FINISHED", "KILLED"]
     assert [run.data.metrics for run in found] == [{"val/ndcg_at_20": 0.5}] * 3
 
 
-def test_a_run_goes_on(tracking: TrackingConfig) -> None:
+def test_a_run_goes_on(tracking: TrackingConfig, tmp_path: Path) -> None:
     import mlflow
 
-    with start_run(tracking) as first:
+    with start_run(tracking, tmp_path) as first:
         first.log_params({"seed": 1})
-    with start_run(tracking, first.run_id) as again:
+    with start_run(tracking, tmp_path, first.run_id) as again:
         assert mlflow.get_run(str(again.run_id)).info.status == "RUNNING"
         again.log_metrics({"best": 0.5})
     told = mlflow.get_run(str(first.run_id))

@@ -34,6 +34,15 @@ class Batches:
     def __iter__(self):
         return iter([torch.ones(1, 1)] * 3)
 
+    def state_dict(self):
+        return {"cuts": [[3, 0]]}
+
+    def load_state_dict(self, state):
+        raise AssertionError("nothing is gone on with here")
+
+    def steps_left(self):
+        return 0
+
 
 def run(folder, values=(), objective=OBJECTIVE, max_epochs=4, patience=1):
     """Validation returns given values, or is left out if there are none."""
@@ -49,6 +58,7 @@ def run(folder, values=(), objective=OBJECTIVE, max_epochs=4, patience=1):
         folder,
         max_epochs=max_epochs,
         patience=patience,
+        made_from={},
         objective=objective,
         validate=validate if values else None,
     )

@@ -105,7 +105,6 @@ def test_refit_for_the_chosen_epochs_follows_the_same_schedule(little, tmp_path)
     assert equal(again.model, fitted.model)
 
 
-@pytest.mark.filterwarnings("ignore:Checkpoint directory .* is not empty:UserWarning")
 def test_a_fit_goes_on_from_its_checkpoint(little, tmp_path):
     model = ModelConfig(**(vars(MODEL) | WITHOUT_CHANCE))
     training = TrainingConfig(batch_moments=48, negatives=16, max_epochs=4, patience=9)
@@ -133,7 +132,8 @@ def test_a_fit_goes_on_from_its_checkpoint(little, tmp_path):
         ckpt_path=str(tmp_path / "parts/last.ckpt"),
         **arguments,
     )
-    assert [found[OBJECTIVE.metric] for found in resumed.results] == [0.2]
+    assert resumed.results == whole.results
+    assert [found[OBJECTIVE.metric] for found in resumed.results] == values
     assert (resumed.epochs, resumed.best) == (whole.epochs, whole.best) == (2, pytest.approx(0.4))
     assert equal(resumed.model, whole.model)
     last = [torch.load(tmp_path / part / "last.ckpt", weights_only=True)["state_dict"] for part in ("whole", "parts")]

@@ -45,6 +45,7 @@ def test_the_first_task_has_the_loss_of_choice_and_the_others_cross_entropy():
         weights=torch.tensor([1.0, 4.0, 2.0, 1.0]),
         group=torch.tensor([0, 0, 1, 1]),
         n_groups=2,
+        samples=torch.tensor([0, 1]),
     )
     alone = replace(batch, labels=batch.labels[:, :1])
     x = math.log(3)

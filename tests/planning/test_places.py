@@ -1,0 +1,91 @@
+"""Folders, disks, packages and services, none of which is changed by being asked."""
+
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from recsys.config.compose import compose
+from recsys.config.schema import TrackingConfig
+from recsys.planning import places
+from recsys.planning.places import checkpoint_problem, disk_problems, folder_problem, free_memory, package_problems
+from recsys.planning.services import storage_problems, store_place, tracking_problem
+
+
+def test_a_folder_that_can_be_made_is_not_made(tmp_path: Path) -> None:
+    assert folder_problem("data.cache_dir", str(tmp_path / "a" / "b")) is None
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_written_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(**_: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(places.tempfile, "TemporaryFile", refuse)
+    problem = folder_problem("data.cache_dir", str(tmp_path / "new"))
+    assert problem is not None
+    assert "cannot be written to (Read-only file system); choose another place." in problem
+
+
+def test_a_disk_that_is_too_small_for_all_that_goes_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each would fit, both do not."""
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10 * 2**30))
+    needed = {("hydra.run.dir", str(tmp_path / "run")): 6.0 * 2**30, ("data.cache_dir", str(tmp_path)): 6.0 * 2**30}
+    (problem,) = disk_problems(needed)
+    assert "about 12.0 GiB would be written to a disk with 10.0 GiB left" in problem
+    assert list(disk_problems({("hydra.run.dir", str(tmp_path)): 6.0 * 2**30})) == []
+
+
+def test_packages_that_the_configuration_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(places, "_is_there", lambda _: False)
+    cfg = compose("tune", ["sampler.name=cmaes", "storage=postgresql://me@db/tuning"])
+    found = list(package_problems(cfg))
+    assert [text.partition(":")[0] for text in found] == ["sampler.name=cmaes", "storage=postgresql"]
+    assert all("pip install 'recsys[tuning]'" in text for text in found)
+    assert list(package_problems(compose("tune"))) == []
+
+
+def test_checkpoints(tmp_path: Path) -> None:
+    (tmp_path / "last.ckpt").touch()
+    assert [checkpoint_problem(path) for path in (None, "last", str(tmp_path / "last.ckpt"))] == [None] * 3
+    assert "Did you mean 'last.ckpt'?" in str(checkpoint_problem(str(tmp_path / "lst.ckpt")))
+
+
+def test_there_is_memory() -> None:
+    assert 2**20 < free_memory() < 2**50
+
+
+@pytest.mark.usefixtures("outside")
+def test_stores_that_are_not_there_are_not_made(tmp_path: Path) -> None:
+    assert tracking_problem(TrackingConfig()) is None
+    assert tracking_problem(TrackingConfig(uri="sqlite:///new/mlflow.db")) is None
+    assert list(storage_problems("sqlite:///tune.db", "shop", {"seed": 1})) == []
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("outside")
+@pytest.mark.parametrize(
+    ("uri", "expected"),
+    [
+        ("sqlite:///mlflow.db", Path("mlflow.db")),
+        ("sqlite:////srv/mlflow.db", Path("/srv/mlflow.db")),
+        ("file:///srv/mlruns", Path("/srv/mlruns")),
+        ("http://127.0.0.1:5000", None),
+    ],
+)
+def test_where_a_store_lies(uri: str, expected: Path | None) -> None:
+    assert store_place(TrackingConfig(uri=uri)) == expected
+
+
+@pytest.mark.usefixtures("outside")
+def test_an_experiment_that_has_been_deleted(tmp_path: Path) -> None:
+    import mlflow
+
+    from recsys.tracking.server import quiet
+
+    with quiet():
+        client = mlflow.MlflowClient("sqlite:///mlflow.db")
+        client.delete_experiment(client.create_experiment("gone"))
+        problem = tracking_problem(TrackingConfig(uri="sqlite:///mlflow.db", experiment="gone"))
+    assert problem == ("tracking.experiment=gone: this experiment has been deleted; restore it, or give another name.")
