@@ -36,6 +36,7 @@ def erased(trained: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_everybody_else_is_answered_as_before(before: Bundle, erased: Path) -> None:
     after = Bundle.load(erased)
     rest = [user for user in before.user_ids.to_list() if user not in GONE]

@@ -126,6 +126,7 @@ def test_who_withdrew_is_counted_and_kept_nowhere(shop: Shop) -> None:
     assert sum(report["rejects"].values()) == report["rows"]["rejected"]
 
 
+@pytest.mark.slow
 def test_erasure_end_to_end(
     shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, python: Callable[..., subprocess.CompletedProcess[str]]
 ) -> None:

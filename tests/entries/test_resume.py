@@ -24,6 +24,7 @@ def states(run: Path) -> dict[str, dict[str, torch.Tensor]]:
     return {str(p.relative_to(run)): torch.load(p, weights_only=True)["state_dict"] for p in places}
 
 
+@pytest.mark.slow
 def test_a_job_that_is_stopped_goes_on_in_the_same_run(
     trained: Any, outside: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -56,6 +56,7 @@ def test_what_is_off_by_default_goes_through_every_stage(
     assert "history" in {row["name"] for row in worth}
 
 
+@pytest.mark.slow
 def test_two_processes_fit_and_one_does_the_rest(
     trained: Any, python: Callable[..., CompletedProcess[str]], tmp_path: Path
 ) -> None:

@@ -84,8 +84,9 @@ def test_an_experiment_that_has_been_deleted(tmp_path: Path) -> None:
 
     from recsys.tracking.server import quiet
 
+    uri = f"sqlite:///{tmp_path}/mlflow.db"  # MLflow keeps a store by its URI: a relative one would be another test's
     with quiet():
-        client = mlflow.MlflowClient("sqlite:///mlflow.db")
+        client = mlflow.MlflowClient(uri)
         client.delete_experiment(client.create_experiment("gone"))
-        problem = tracking_problem(TrackingConfig(uri="sqlite:///mlflow.db", experiment="gone"))
+        problem = tracking_problem(TrackingConfig(uri=uri, experiment="gone"))
     assert problem == ("tracking.experiment=gone: this experiment has been deleted; restore it, or give another name.")

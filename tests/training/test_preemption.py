@@ -155,6 +155,7 @@ def test_what_came_after_the_checkpoint_is_done_again(fit_towers, tmp_path):
     assert ledger(parts).equals(ledger(tmp_path / "whole"))
 
 
+@pytest.mark.slow
 def test_a_fit_that_is_killed_ends_as_one_that_is_not(little, tmp_path, repo):
     """SIGKILL, which nobody can take: inside the second epoch, on its last batch, then in the third."""
     torch.save(little, tmp_path / "shop.pt")
