@@ -28,6 +28,7 @@ ROOMS = (
     ("evaluation",),
     ("audit",),
     ("bundle",),
+    ("export",),
     ("tracking",),
     ("tuning",),
     ("planning",),

@@ -1,1 +1,1 @@
-"""The bundle: what a training run hands to the serving team, its export and its reader."""
+"""What the serving team receives: the reader of a bundle, on torch, numpy, polars and the index library alone."""

@@ -143,8 +143,8 @@ def _from_run(folder: Path, users: set[str]) -> "Iterator[Change]":
     Checkpoints hold a row of weights for everybody and no names: where the bundle beside them knows one of the users,
     or there is none to ask, they go. They go first, since the bundle no longer knows afterwards.
     """
-    from recsys.bundle.erase import finish, knows
     from recsys.data.erase import erase_from_tables
+    from recsys.export.erase import finish, knows
     from recsys.files import hashes
     from recsys.privacy.receipt import Change
 
@@ -167,7 +167,7 @@ def _from_run(folder: Path, users: set[str]) -> "Iterator[Change]":
 
 
 def _from_bundle(folder: Path, users: set[str]) -> "Iterator[Change]":
-    from recsys.bundle.erase import erase_from_bundle
+    from recsys.export.erase import erase_from_bundle
     from recsys.files import hashes
     from recsys.privacy.receipt import Change
 
@@ -192,7 +192,7 @@ def _from_registry(cfg: EraseConfig, users: set[str]) -> "Iterator[Change]":
 
 def _check(cfg: EraseConfig, users: set[str], pending: list[str]) -> "Checked":
     """Search every place, and ask every bundle for the people who should be gone."""
-    from recsys.bundle.erase import prove_gone
+    from recsys.export.erase import prove_gone
     from recsys.privacy.receipt import Checked
     from recsys.privacy.traces import traces
     from recsys.tracking.erase import search_runs

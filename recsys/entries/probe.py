@@ -164,9 +164,9 @@ def export_towers(cfg: Config, model: "TwoTower", log: "InteractionLog", tables:
     """
     import torch
 
-    from recsys.bundle.parity import certificate, compare, script, serving_copy
     from recsys.data.asof import ItemClock
     from recsys.data.tables import requests_as_of
+    from recsys.export.parity import certificate, compare, script, serving_copy
 
     width = model.fold_in.width
     if width:  # without factors there is nothing to solve for
@@ -211,9 +211,9 @@ def probe_ranker(cfg: Config, basis: Basis, world: int, groups: int) -> Fit:
     """
     import torch
 
-    from recsys.bundle.parity import certificate, compare, script, serving_copy
     from recsys.data.pair_batches import PairBatches
     from recsys.data.recent import take_pairs
+    from recsys.export.parity import certificate, compare, script, serving_copy
     from recsys.models.calibration import CalibratedRanker, PlattScale
     from recsys.training.fit_ranker import encode_pairs, make_ranker
     from recsys.training.ranker_task import ranker_loss, ranker_optimizer

@@ -10,12 +10,12 @@ from recsys.entries.ranker import SecondStage
 from recsys.entries.snapshots import CHUNK_USERS, pairs_of, state_as_of
 
 if TYPE_CHECKING:
-    from recsys.bundle.export import SecondStage as Served
     from recsys.bundle.reader import Bundle
     from recsys.data.dataset import FittedData
     from recsys.data.log import InteractionLog
     from recsys.data.prepared import Prepared
     from recsys.data.snapshots import Snapshot
+    from recsys.export.bundle import SecondStage as Served
     from recsys.models.two_tower import TwoTower
     from recsys.models.wide_deep import WideDeep
 
@@ -38,7 +38,7 @@ def served(
     ranker: "WideDeep",
 ) -> "Served":
     """Put together what a bundle's second stage consists of, as of the cut that the retriever was fitted at."""
-    from recsys.bundle.export import SecondStage as Served
+    from recsys.export.bundle import SecondStage as Served
     from recsys.models.calibration import CalibratedRanker, PlattScale
 
     state = state_as_of(cfg, prepared, log, data, towers, stage.plan, data.cut)

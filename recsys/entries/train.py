@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from recsys.bundle.export import SecondStage
     from recsys.data.dataset import FittedData
     from recsys.data.prepared import Prepared
     from recsys.evaluation.report import Comparison
+    from recsys.export.bundle import SecondStage
     from recsys.models.two_tower import TwoTower
     from recsys.segments.model import SegmentModel
     from recsys.tracking.run import Run
@@ -49,7 +49,6 @@ def run(cfg: Config) -> TrainResult | None:
     """
     from rich.console import Console
 
-    from recsys.bundle.export import write_metrics
     from recsys.bundle.reader import Bundle
     from recsys.data.dataset import fit_data, interaction_log
     from recsys.data.prepared import prepare
@@ -63,6 +62,7 @@ def run(cfg: Config) -> TrainResult | None:
     from recsys.entries.retriever import choose_epochs, last_only, refit, variants
     from recsys.entries.serving import check_base_rate, check_served, served
     from recsys.entries.snapshots import refuse_unknown
+    from recsys.export.bundle import write_metrics
     from recsys.segments.features import with_segments
     from recsys.tracking.environment import describe, note_run, noted_run
     from recsys.tracking.run import is_first_process, start_run
@@ -166,9 +166,9 @@ def export(
     """Write the bundle of a fitted model as of the cut it was fitted at."""
     import torch
 
-    from recsys.bundle.export import Facts, export_bundle
     from recsys.data.asof import ItemClock
     from recsys.data.dataset import as_time
+    from recsys.export.bundle import Facts, export_bundle
 
     windows = {name: when.isoformat() for name, when in asdict(prepared.windows).items()}
     export_bundle(

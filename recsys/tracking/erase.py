@@ -6,9 +6,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from recsys.bundle.erase import erase_from_bundle, prove_gone
 from recsys.bundle.format import MANIFEST
 from recsys.errors import TrackingError
+from recsys.export.erase import erase_from_bundle, prove_gone
 from recsys.files import hashes
 from recsys.privacy.receipt import Change
 from recsys.privacy.traces import traces

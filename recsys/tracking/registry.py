@@ -11,8 +11,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from recsys.bundle.format import SAMPLE, Manifest, read_manifest
-from recsys.bundle.package import write_reader_package
 from recsys.errors import TrackingError
+from recsys.export.package import write_reader_package
 from recsys.tracking.server import bounded_http, first_line, quiet
 
 REQUIREMENTS = ("torch", "numpy", "polars", "faiss-cpu", "mlflow")

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from recsys.bundle.export import export_bundle
 from recsys.bundle.format import MANIFEST, REQUIRED, Manifest, read_manifest, written_beside
 from recsys.bundle.reader import Bundle
 from recsys.errors import BundleError
+from recsys.export.bundle import export_bundle
 
 
 @pytest.fixture

@@ -15,11 +15,11 @@ import pytest
 import torch
 
 from recsys.bundle.format import read_manifest, seal
-from recsys.bundle.package import write_reader_package
 from recsys.bundle.reader import Bundle
 from recsys.data.candidates import Candidates
 from recsys.data.ranking_state import CandidatePlan
 from recsys.errors import BundleError
+from recsys.export.package import write_reader_package
 
 
 @pytest.fixture(scope="module")

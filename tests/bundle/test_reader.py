@@ -11,13 +11,13 @@ import polars as pl
 import pytest
 import torch
 
-from recsys.bundle.export import export_bundle
-from recsys.bundle.package import MODULES, write_reader_package
-from recsys.bundle.parity_cases import known_users
 from recsys.bundle.reader import Bundle
 from recsys.data.log import InteractionLog
 from recsys.data.tables import FeatureTables, requests_as_of
 from recsys.errors import BundleError
+from recsys.export.bundle import export_bundle
+from recsys.export.package import MODULES, write_reader_package
+from recsys.export.parity_cases import known_users
 
 CUT = datetime(2024, 3, 1, tzinfo=UTC)
 

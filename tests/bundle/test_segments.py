@@ -10,13 +10,13 @@ import polars as pl
 import pytest
 import torch
 
-from recsys.bundle.export import export_bundle
 from recsys.bundle.histories import NOTHING, Fresh
 from recsys.bundle.reader import Bundle
 from recsys.bundle.requests import microseconds
 from recsys.bundle.segments import ITEM_VALUE
 from recsys.config.schema import SegmentsConfig
 from recsys.data.encode import Encoder
+from recsys.export.bundle import export_bundle
 from recsys.features import Feature, FeatureSpec
 from recsys.segments.fit import fit_segments
 from recsys.segments.model import SegmentModel

@@ -11,7 +11,6 @@ import polars as pl
 import pytest
 import torch
 
-from recsys.bundle.export import SecondStage as Served
 from recsys.bundle.format import read_manifest, seal
 from recsys.bundle.reader import Bundle
 from recsys.config.schema import Config
@@ -26,6 +25,7 @@ from recsys.entries.serving import check_base_rate, check_served, served
 from recsys.entries.snapshots import refuse_unknown, snapshot
 from recsys.entries.train import export
 from recsys.errors import BundleError, ConfigError
+from recsys.export.bundle import SecondStage as Served
 from recsys.features import FeatureSpec
 from recsys.models.explanation import explain
 from recsys.tracking.run import Run

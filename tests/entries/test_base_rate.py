@@ -10,7 +10,6 @@ import polars as pl
 import pytest
 import torch
 
-from recsys.bundle.export import SecondStage as Served
 from recsys.bundle.format import read_manifest, seal
 from recsys.bundle.reader import Bundle
 from recsys.config.schema import Config
@@ -24,6 +23,7 @@ from recsys.entries.serving import check_base_rate, check_served, is_off, served
 from recsys.entries.snapshots import snapshot
 from recsys.entries.train import export
 from recsys.errors import BundleError
+from recsys.export.bundle import SecondStage as Served
 from recsys.tracking.run import Run
 from recsys.training.fit_ranker import predict
 

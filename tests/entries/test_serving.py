@@ -10,7 +10,6 @@ import pytest
 import torch
 from polars.testing import assert_frame_equal
 
-from recsys.bundle.export import SecondStage as Served
 from recsys.bundle.format import read_manifest, seal
 from recsys.bundle.reader import Bundle
 from recsys.data.dataset import microseconds
@@ -20,6 +19,7 @@ from recsys.entries.serving import check_served, served
 from recsys.entries.snapshots import pair_plan, snapshot
 from recsys.entries.train import export
 from recsys.errors import BundleError
+from recsys.export.bundle import SecondStage as Served
 from recsys.tracking.run import Run
 
 

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 
 from recsys.bundle import format as part
-from recsys.bundle.card import model_card
 from recsys.bundle.format import Manifest, read_manifest, seal, written_beside
 from recsys.bundle.histories import (
     ITEM_ROW,
@@ -25,17 +24,6 @@ from recsys.bundle.histories import (
     stored_histories,
 )  # fmt: skip
 from recsys.bundle.index import build_index
-from recsys.bundle.parity import (
-    Inputs,
-    certificate,
-    compare,
-    export_program,
-    save_script,
-    script,
-    serving_copy,
-)  # fmt: skip
-from recsys.bundle.parity_cases import item_cases, known_users, ranker_cases, take, user_cases
-from recsys.bundle.profile import data_profile
 from recsys.bundle.ranking import EVENT_COLUMNS, Ranking
 from recsys.bundle.reader import Bundle
 from recsys.bundle.requests import ASOF, ASOF_COLUMN, ELIGIBLE, UserInputs, item_table, microseconds
@@ -48,6 +36,18 @@ from recsys.data.ranking_state import RankingState
 from recsys.data.ranking_store import save_state
 from recsys.data.recent import HISTORY, REQUEST
 from recsys.errors import BundleError
+from recsys.export.card import model_card
+from recsys.export.parity import (
+    Inputs,
+    certificate,
+    compare,
+    export_program,
+    save_script,
+    script,
+    serving_copy,
+)  # fmt: skip
+from recsys.export.parity_cases import item_cases, known_users, ranker_cases, take, user_cases
+from recsys.export.profile import data_profile
 from recsys.segments.model import SegmentModel
 from recsys.segments.store import save_segments
 

@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from recsys.bundle.export import export_bundle
 from recsys.bundle.format import Manifest
-from recsys.bundle.parity import compare, serving_copy
 from recsys.bundle.reader import Bundle
 from recsys.errors import BundleError
+from recsys.export.bundle import export_bundle
+from recsys.export.parity import compare, serving_copy
 
 
 def test_certificate_covers_every_case_of_both_towers_in_both_forms(exported: tuple[Path, Manifest]) -> None:

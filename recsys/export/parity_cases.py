@@ -5,11 +5,11 @@ import torch
 from torch import Tensor
 
 from recsys.bundle.histories import NOTHING, Fresh
-from recsys.bundle.parity import Inputs
 from recsys.bundle.ranking import Ranking
 from recsys.bundle.requests import ASOF, UserInputs
 from recsys.columns import USER_ID
 from recsys.data.recent import REQUEST
+from recsys.export.parity import Inputs
 from recsys.features import OOV_ID, PAD_ID
 
 CASE_ROWS = 1024

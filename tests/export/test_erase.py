@@ -12,12 +12,12 @@ import pytest
 import torch
 
 from recsys.bundle import erase as module
-from recsys.bundle.erase import erase_from_bundle, finish, knows, prove_gone
 from recsys.bundle.format import Manifest, read_manifest
 from recsys.bundle.parts import read_tower
 from recsys.bundle.reader import Bundle
 from recsys.data.encode import Encoder
 from recsys.errors import BundleError
+from recsys.export.erase import erase_from_bundle, finish, knows, prove_gone
 from recsys.features import Feature, FeatureSpec
 
 GONE = {"u17", "u3", "nobody"}

@@ -25,13 +25,9 @@ import polars as pl
 import torch
 
 from recsys.bundle import format as part
-from recsys.bundle.card import model_card
 from recsys.bundle.format import Manifest, read_manifest, seal, written_beside
 from recsys.bundle.histories import USER_ROW
-from recsys.bundle.parity import Inputs, certificate, compare, save_script
-from recsys.bundle.parity_cases import ranker_cases, user_cases
 from recsys.bundle.parts import read_tower
-from recsys.bundle.profile import data_profile
 from recsys.bundle.reader import Bundle
 from recsys.bundle.requests import microseconds
 from recsys.bundle.sample import golden_sample
@@ -39,6 +35,10 @@ from recsys.bundle.towers import Towers
 from recsys.columns import ITEM_ID, SCORE, USER_ID
 from recsys.data.encode import Encoder
 from recsys.errors import BundleError
+from recsys.export.card import model_card
+from recsys.export.parity import Inputs, certificate, compare, save_script
+from recsys.export.parity_cases import ranker_cases, user_cases
+from recsys.export.profile import data_profile
 from recsys.features import FIRST_ID
 
 PROGRAM = ".pt2"

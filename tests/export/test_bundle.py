@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from recsys.bundle import format as part
-from recsys.bundle.export import export_bundle, write_metrics
 from recsys.bundle.format import CARD, MANIFEST, Manifest, read_manifest
 from recsys.bundle.index import ItemIndex
-from recsys.bundle.parity import export_program, save_script, script
 from recsys.bundle.reader import Bundle
 from recsys.errors import BundleError
+from recsys.export.bundle import export_bundle, write_metrics
+from recsys.export.parity import export_program, save_script, script
 from recsys.files import sha256
 
 FULL = Path("/dev/full")

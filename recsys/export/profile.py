@@ -5,9 +5,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from recsys.bundle.parity import Inputs
 from recsys.bundle.requests import UserInputs
 from recsys.data.encode import Encoder
+from recsys.export.parity import Inputs
 from recsys.features import OOV_ID, PAD_ID, Feature
 
 QUANTILES = (0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99)

@@ -1,0 +1,5 @@
+"""The small shop and its bundle, for the tests of the export."""
+
+from tests.bundle.shop import bundle, exported, shop, shop_maker
+
+__all__ = ["bundle", "exported", "shop", "shop_maker"]
