@@ -12,6 +12,10 @@ python scripts/benchmark.py prepare [--events 100000000] [--partitions 16] [--sh
 python scripts/benchmark.py warm [--days 7] [model.hidden=64 ...]
     Steps, seconds and NDCG@20 on the validation window of a retriever that is fitted anew as of its start, and of one
     that starts from a fit of some days before (`init_from`). Overrides are those of `recsys train`.
+
+python scripts/benchmark.py serve BUNDLE [--requests 10000] [--items 1000000] [--index ivf]
+    Milliseconds of an answer and of its parts, by percentile, one request after the other on one core; retrieval among
+    more items than the bundle has stands beside exact search.
 """
 
 import argparse
@@ -60,6 +64,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     warm.add_argument("--days", type=float, default=7.0, help="between the two fits")
     warm.add_argument("--output", type=Path, default=Path("runs/benchmark"), help="folder of the JSON report")
     warm.add_argument("overrides", nargs="*", help="as of `recsys train`, for example training.warm_rate=0.3")
+    serve = commands.add_parser("serve", help="latency of a bundle's answers")
+    serve.set_defaults(run=run_serve, device="cpu")
+    serve.add_argument("bundle", help="folder, models:/NAME/VERSION or runs:/ID/bundle")
+    serve.add_argument("--requests", type=int, default=10_000, help="of each part")
+    serve.add_argument("--items", type=int, default=1_000_000, help="of the larger catalogue")
+    serve.add_argument("--index", choices=("ivf", "hnsw", "flat"), default="ivf", help="of the larger catalogue")
+    serve.add_argument("--min-recall", type=float, default=0.99, help="recall@100 of that index")
+    serve.add_argument("--seed", type=int, default=0)
+    serve.add_argument("--output", type=Path, default=Path("runs/benchmark"), help="folder of the JSON report")
     asked = parser.parse_args(arguments)
     if asked.device == "cuda" and not torch.cuda.is_available():
         parser.error("--device cuda: PyTorch finds no CUDA device here; leave it out to measure the CPU.")
@@ -112,6 +125,27 @@ def run_prepare(asked: argparse.Namespace) -> None:
     }
     console = Console()
     console.print(prepare_table(report))
+    console.print(f"saved {save(report, asked.output)}", soft_wrap=True)
+
+
+def run_serve(asked: argparse.Namespace) -> None:
+    """Measure the latency of a bundle, print the table and save the numbers."""
+    import faiss
+    from benchmark_serve import measure, serve_table
+
+    from recsys.bundle.reader import Bundle
+
+    torch.set_num_threads(1)
+    faiss.omp_set_num_threads(1)
+    bundle = Bundle.load(asked.bundle)
+    report = {
+        "benchmark": "serve",
+        "device": device_name(torch.device("cpu")),
+        "bundle": bundle.manifest.fingerprint,
+        **measure(bundle, asked.requests, asked.items, asked.index, asked.min_recall, asked.seed),
+    }
+    console = Console()
+    console.print(serve_table(report, bundle.folder))
     console.print(f"saved {save(report, asked.output)}", soft_wrap=True)
 
 

@@ -4,6 +4,7 @@ import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 
 import numpy as np
 import polars as pl
@@ -58,6 +59,11 @@ class UserInputs:
         """N; as an item row it stands for an item that the bundle does not know."""
         return len(next(iter(self.table.values()))) - 2
 
+    @cached_property
+    def _known(self) -> dict[str, Tensor]:
+        """Encoded features of the users that the bundle knows, ``[U]`` or ``[U, slots]``."""
+        return self.encoder.encode(self.users, "user")
+
     def people(
         self, user_ids: Sequence[Id | None], rows: Sequence[int], fresh: Sequence[Fresh], now: Sequence[int]
     ) -> dict[str, Tensor]:
@@ -65,6 +71,8 @@ class UserInputs:
 
         The attributes of who is unknown are missing, but for segments, which follow from the fresh events.
         """
+        if min(rows, default=-1) >= 0:
+            return {name: column[list(rows)] for name, column in self._known.items()}
         asked = pl.DataFrame({USER_ID: pl.Series(list(user_ids), dtype=DTYPES[self.user_type])})
         found = asked.join(self.users, on=USER_ID, how="left", maintain_order="left")
         if self.segments is not None and min(rows, default=0) < 0:

@@ -9,6 +9,7 @@
 A server keeps the :class:`ItemState` and builds the :class:`UserState` of the users of a request from their own events.
 """
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import polars as pl
@@ -21,6 +22,8 @@ from recsys.data.sessions import Visits, clock, visits
 WEEK = 7
 PER = 10_000
 """Popularity is given per so many users or events, so that it means the same in small and large logs."""
+STACKED_LINES = 2**20
+"""Lines that are summed up at a time: for few users all kinds of groups together, for many one after the other."""
 CHUNK_ROWS = 2**18
 """Pairs looked up at a time; more need more memory and are not faster."""
 
@@ -156,30 +159,49 @@ def user_state(plan: PairPlan, catalogue: pl.DataFrame, past: PastLines, seen: V
     if plan.has_others:
         others = past.others.group_by("user").agg(others_28d=(pl.col("age") <= RECENT_DAYS).sum())
         users = totals.join(others, on="user", how="full", coalesce=True)
-    columns = ["user", "thing", "moment", "age", "quantity", "price"]
-    pairs = rhythm(past.lines.with_columns(thing=pl.col("item")).select(columns), totals)
-    pairs = _with_others(plan, pairs, past.others.with_columns(thing=pl.col("item")))
     people = past.users.join(_floats(users, "user_", "user"), on="user", how="left", maintain_order="left")
+    things = [catalogue["item"], *(catalogue[f"code_{n}"] for n in range(len(plan.groups)))]
+    at_once = max(STACKED_LINES // max(len(past.lines), 1), 1)
+    stacks = [things[start : start + at_once] for start in range(0, len(things), at_once)]
+    pairs, *groups = (table for stack in stacks for table in _rhythms(plan, past, totals, stack))
     if seen is not None:
         people = people.join(_floats(seen.users, "user_", USER_ID), on=USER_ID, how="left", maintain_order="left")
         waiting = seen.pairs.join(past.users, on=USER_ID).join(catalogue.select(ITEM_ID, "item"), on=ITEM_ID)
         waiting = waiting.select(_key("item"), pl.exclude(USER_ID, ITEM_ID, "user", "item"))
         pairs = pairs.join(waiting, on="key", how="full", coalesce=True)
-    groups = []
-    for n, prefix in enumerate(plan.prefixes):
-        codes = catalogue[f"code_{n}"].rename("thing")
-        lines = (
-            past.lines.with_columns(codes.gather(past.lines["item"]))
-            .drop_nulls("thing")
-            .group_by("user", "thing", "moment")
-            .agg(pl.col("age").max(), pl.col("quantity").sum(), pl.col("price").mean())
-        )
-        others = past.others.with_columns(codes.gather(past.others["item"])).drop_nulls("thing")
-        groups.append(_floats(_with_others(plan, rhythm(lines, totals), others), f"{prefix}_", "key"))
-    return UserState(people, _floats(pairs, "pair_", "key"), tuple(groups))
+    by_group = (_floats(table, f"{prefix}_", "key") for prefix, table in zip(plan.prefixes, groups, strict=True))
+    return UserState(people, _floats(pairs, "pair_", "key"), tuple(by_group))
 
 
-def pair_features(state: PairState, pairs: pl.DataFrame) -> pl.DataFrame:
+def _rhythms(
+    plan: PairPlan, past: PastLines, totals: pl.DataFrame, things: Sequence[pl.Series]
+) -> Iterator[pl.DataFrame]:
+    """Yield for each number of the items, ``[N]`` from 0 with nulls, how users come back to the items that share it.
+
+    Numbers of different kinds are told apart by what is added to them, so that few calls do for the lines of few users.
+    """
+    spans = [int(thing.max() or 0) + 1 for thing in things]  # type: ignore[arg-type]
+    starts = [sum(spans[:place]) for place in range(len(spans))]
+
+    def stacked(lines: pl.DataFrame) -> pl.LazyFrame:
+        numbers = [
+            thing.gather(lines["item"]).cast(pl.UInt64) + start for thing, start in zip(things, starts, strict=True)
+        ]
+        return pl.concat([lines] * len(things)).lazy().with_columns(thing=pl.concat(numbers)).drop_nulls("thing")
+
+    lines = (
+        stacked(past.lines)
+        .group_by("user", "thing", "moment")
+        .agg(pl.col("age").max(), pl.col("quantity").sum(), pl.col("price").mean())
+    )
+    table = _with_others(rhythm(lines, totals), stacked(past.others) if plan.has_others else None)
+    thing = pl.col("key") % STRIDE
+    for start, span in zip(starts, spans, strict=True):
+        own = table.filter((thing >= start) & (thing < start + span)) if len(things) > 1 else table
+        yield own.with_columns(pl.col("key") - start)
+
+
+def pair_features(state: PairState, pairs: pl.DataFrame, items: pl.Series | None = None) -> pl.DataFrame:
     """Return the features of pairs, Float32, one row a pair in the given order, columns as in ``plan.features``.
 
     Beyond what :func:`~recsys.data.past_lines.rhythm` (``pair_*`` and each group), :func:`item_state` and
@@ -196,15 +218,20 @@ def pair_features(state: PairState, pairs: pl.DataFrame) -> pl.DataFrame:
     Args:
         state: From :func:`as_of`.
         pairs: ``user_id``, ``item_id`` and, where the request's time is known, ``timestamp``; rows may repeat.
+        items: Rows of the items, which spares looking for them; ``pairs`` needs no ``item_id`` then.
     """
+    if items is None:
+        rows = state.items.table.select(ITEM_ID, "item")
+        items = _look_up(pairs.select(ITEM_ID), rows)["item"]
     starts = range(0, max(len(pairs), 1), CHUNK_ROWS)
-    return pl.concat([_chunk(state, pairs.slice(start, CHUNK_ROWS)) for start in starts], rechunk=False)
+    parts = (slice(start, start + CHUNK_ROWS) for start in starts)
+    return pl.concat([_chunk(state, pairs[part], items[part]) for part in parts], rechunk=False)
 
 
-def _chunk(state: PairState, pairs: pl.DataFrame) -> pl.DataFrame:
+def _chunk(state: PairState, pairs: pl.DataFrame, rows: pl.Series) -> pl.DataFrame:
     plan = state.plan
     users = _look_up(pairs.select(USER_ID), state.users.users)
-    items = _look_up(pairs.select(ITEM_ID), state.items.table)
+    items = state.items.table.select(pl.exclude(ITEM_ID).gather(rows))
     user = users["user"].cast(pl.UInt64) * STRIDE
     parts = [users.drop("user"), items.select(pl.selectors.starts_with("item_"))]
     things = [items["item"], *(items[f"code_{n}"] for n in range(len(plan.groups)))]
@@ -231,12 +258,12 @@ def _look_up(keys: pl.DataFrame, table: pl.DataFrame) -> pl.DataFrame:
     return keys.join(table, on=name, how="left", maintain_order="left").drop(name)
 
 
-def _with_others(plan: PairPlan, table: pl.DataFrame, others: pl.DataFrame) -> pl.DataFrame:
+def _with_others(table: pl.DataFrame, others: pl.LazyFrame | None) -> pl.DataFrame:
     """Add number and recency of the events that do not count."""
-    if not plan.has_others:
+    if others is None:
         return table
     counts = others.group_by(_key("thing")).agg(other_count=pl.len(), other_days_since=pl.col("age").min())
-    return table.join(counts, on="key", how="full", coalesce=True)
+    return table.join(counts.collect(), on="key", how="full", coalesce=True)
 
 
 def _key(thing: str) -> pl.Expr:

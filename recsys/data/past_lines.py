@@ -59,11 +59,15 @@ def past_lines(plan: PairPlan, catalogue: pl.DataFrame, events: pl.DataFrame, cu
     read = (USER_ID, ITEM_ID, TIMESTAMP, BASKET_ID, EVENT_TYPE, QUANTITY, VALUE)  # others may be called user or item
     past = events.select(name for name in read if name in events.columns).filter(time < cut)
     users = past.select(USER_ID).unique().sort(USER_ID).with_row_index("user")
+    known = catalogue.select(ITEM_ID, "item")
+    if len(past) < len(known):  # few events: a join would first hash every item
+        known = known.filter(pl.col(ITEM_ID).is_in(past[ITEM_ID].implode()))
     one = pl.lit(1.0)
     is_relevant = pl.col(EVENT_TYPE).is_in(list(plan.relevant)).fill_null(False) if plan.relevant else pl.lit(True)
     rows = (
-        past.join(users, on=USER_ID, maintain_order="left")
-        .join(catalogue.select(ITEM_ID, "item"), on=ITEM_ID, maintain_order="left")
+        past.lazy()
+        .join(users.lazy(), on=USER_ID, maintain_order="left")
+        .join(known.lazy(), on=ITEM_ID, maintain_order="left")
         .select(
             "user",
             "item",
@@ -75,8 +79,9 @@ def past_lines(plan: PairPlan, catalogue: pl.DataFrame, events: pl.DataFrame, cu
             relevant=is_relevant,
         )
         .with_columns(alone=pl.when(pl.col("basket").is_null()).then("time"))
+        .collect()
     )
-    counted = rows.filter("relevant")
+    counted = rows.filter("relevant").lazy()
     keys = ["user", "basket", "alone"]
     moments = (
         counted.group_by(keys)
@@ -92,6 +97,7 @@ def past_lines(plan: PairPlan, catalogue: pl.DataFrame, events: pl.DataFrame, cu
             price=pl.when((pl.col("quantity") > 0) & (pl.col("value") > 0)).then(pl.col("value") / pl.col("quantity"))
         )
         .sort("user", "age", "item", "moment", descending=[False, True, False, False])
+        .collect()
     )
     return PastLines(cut, users, lines, rows.filter(~pl.col("relevant")).select("user", "item", "age"))
 
@@ -103,7 +109,8 @@ def user_totals(past: PastLines) -> pl.DataFrame:
     ``gap_mean`` in days; ``items`` distinct ones; ``basket_size`` items a basket; ``repeat`` the share of lines whose
     item the user had had before; ``spend`` value a basket; ``price`` the median over the lines.
     """
-    baskets = past.lines.group_by("user", "moment").agg(pl.col("age").max(), size=pl.len(), spend=pl.col("value").sum())
+    lines = past.lines.lazy()
+    baskets = lines.group_by("user", "moment").agg(pl.col("age").max(), size=pl.len(), spend=pl.col("value").sum())
     totals = baskets.group_by("user").agg(
         baskets=pl.len(),
         baskets_28d=(pl.col("age") <= RECENT_DAYS).sum(),
@@ -113,16 +120,14 @@ def user_totals(past: PastLines) -> pl.DataFrame:
         spend=pl.col("spend").mean(),
         lines=pl.col("size").sum(),
     )
-    items = past.lines.group_by("user").agg(items=pl.col("item").n_unique(), price=pl.col("price").median())
-    return totals.join(items, on="user").with_columns(
-        gap_mean=pl.when(pl.col("baskets") > 1).then(
-            (pl.col("tenure") - pl.col("days_since")) / (pl.col("baskets") - 1)
-        ),
-        repeat=1 - pl.col("items") / pl.col("lines"),
-    )
+    items = lines.group_by("user").agg(items=pl.col("item").n_unique(), price=pl.col("price").median())
+    gap = (pl.col("tenure") - pl.col("days_since")) / (pl.col("baskets") - 1)
+    repeat = 1 - pl.col("items") / pl.col("lines")
+    whole = totals.join(items, on="user")
+    return whole.with_columns(gap_mean=pl.when(pl.col("baskets") > 1).then(gap), repeat=repeat).collect()
 
 
-def rhythm(lines: pl.DataFrame, totals: pl.DataFrame) -> pl.DataFrame:
+def rhythm(lines: pl.LazyFrame, totals: pl.DataFrame) -> pl.DataFrame:
     """Return how each user comes back to each thing: an item, or a group of items.
 
     Args:
@@ -157,7 +162,7 @@ def rhythm(lines: pl.DataFrame, totals: pl.DataFrame) -> pl.DataFrame:
             quantity=pl.col("quantity").sum(),
             price=pl.col("price").mean(),
         )
-        .join(totals.select("user", pl.col("baskets").cast(pl.Int64), "tenure"), on="user")
+        .join(totals.lazy().select("user", pl.col("baskets").cast(pl.Int64), "tenure"), on="user")
         .with_columns(gap_mean=pl.when(count > 1).then((pl.col("first") - pl.col("days_since")) / (count - 1)))
         .with_columns(gap_ratio=pl.when(pl.col("gap_mean") > 0).then(pl.col("days_since") / pl.col("gap_mean")))
     )
@@ -178,4 +183,4 @@ def rhythm(lines: pl.DataFrame, totals: pl.DataFrame) -> pl.DataFrame:
         rate=count / (pl.col("baskets") - pl.col("first_moment")),
         trend=((pl.col("recent") + 1) / (expected + 1)).log(),
         quantity=pl.col("quantity") / count,
-    )
+    ).collect()

@@ -11,14 +11,14 @@ One implementation serves training snapshots, evaluation and the bundle, which s
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 
 import numpy as np
 import polars as pl
 import torch
 from torch import Tensor
 
-from recsys.columns import ITEM_ID, USER_ID
+from recsys.columns import USER_ID
 from recsys.data.asked import Asked
 from recsys.data.candidate_tables import Kind, Links, item_kinds, item_links, popular_lists
 from recsys.data.candidates import (
@@ -145,6 +145,14 @@ class RankingState:
         towers = [f"tower_{part}" for part in self.parts if self.parts[part][1] > self.parts[part][0]]
         return (*ours, *towers, "tower_score", *(f"rank_{name}" for name in self.candidate_plan.sizes))
 
+    @cached_property
+    def _general(self) -> Tensor:
+        """Vectors without the part that remembers single items, ``[N, D]``, columns side by side.
+
+        One request is searched for in a third of the time that it takes with rows side by side.
+        """
+        return self.vectors[:, self.parts[CODE][1] :].T.contiguous().T
+
     def groups_of(self, rows: Tensor) -> dict[str, Tensor]:
         """Return the groups of users by row, int64 ``[B]``, -1 for one that is not known; empty without groups."""
         codes = self.tables.groups
@@ -180,22 +188,22 @@ class RankingState:
     def features(self, asked: Asked, users: UserState, user_ids: pl.Series, found: Candidates) -> Tensor:
         """Return the numeric features of candidates, float32 ``[P, F]``, NaN where missing; columns as in ``names``."""
         query, item = found.query.numpy(), found.item.numpy()
-        named = pl.DataFrame({USER_ID: user_ids.gather(query), ITEM_ID: self.items.table[ITEM_ID].gather(item)})
-        frame = pair_features(PairState(self.plan, self.cut, self.items, users), named)
-        ours = (f.name for f in self.plan.features if f.side != "context")
-        columns = [frame[name].fill_null(float("nan")).to_numpy() for name in ours]
-        columns += [*self._similarity(asked, found).T.numpy()]
-        ranks = (found.rank[name] for name in self.candidate_plan.sizes)
-        columns += [torch.where(rank > 0, rank.float(), torch.nan).numpy() for rank in ranks]
-        numbers = np.empty((len(found), len(columns)), dtype=np.float32)
-        for place, column in enumerate(columns):
-            numbers[:, place] = column
+        named = user_ids.gather(query).rename(USER_ID).to_frame()
+        frame = pair_features(PairState(self.plan, self.cut, self.items, users), named, pl.Series(item))
+        ours = [f.name for f in self.plan.features if f.side != "context"]
+        own = frame.select(pl.col(ours).fill_null(float("nan"))).to_numpy()
+        ranks = [found.rank[name] for name in self.candidate_plan.sizes]
+        numbers = np.empty((len(found), len(self.names)), dtype=np.float32)
+        numbers[:, : len(ours)] = own
+        numbers[:, len(ours) : numbers.shape[1] - len(ranks)] = self._similarity(asked, found)
+        for place, rank in enumerate(ranks, start=numbers.shape[1] - len(ranks)):
+            numbers[:, place] = torch.where(rank > 0, rank.float(), torch.nan)
         return torch.from_numpy(numbers)
 
     def sources(self) -> dict[str, Source]:
         """Return the sources of the plan by name."""
         tables, code_end = self.tables, self.parts[CODE][1]
-        general = self.vectors[:, code_end:]
+        general = self._general
         kinds = list(tables.kinds.values())
 
         def near(asked: Asked, k: int) -> Tensor:

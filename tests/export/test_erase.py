@@ -11,12 +11,12 @@ import polars as pl
 import pytest
 import torch
 
-from recsys.bundle import erase as module
 from recsys.bundle.format import Manifest, read_manifest
 from recsys.bundle.parts import read_tower
 from recsys.bundle.reader import Bundle
 from recsys.data.encode import Encoder
 from recsys.errors import BundleError
+from recsys.export import erase as module
 from recsys.export.erase import erase_from_bundle, finish, knows, prove_gone
 from recsys.features import Feature, FeatureSpec
 
