@@ -20,9 +20,12 @@ VERBS = {
     "tune": "trials over a search space, on the validation window; the best as a file for train",
     "sync": "what runs could not send while the tracking server was away goes there now",
     "evaluate": "a bundle beside the baselines on the test window, with intervals",
+    "promote": "a registered version beside the champion on one window; it serves from now on if it passes",
+    "rollback": "the champion before this one serves again",
     "explain": "what moved the score of one item for one user",
     "erase": "people leave prepared data, runs, bundles and registered models; a receipt says what changed",
     "recommend": "a bundle -> the k best items for all or given users, as parquet",
+    "publish": "a bundle -> the same lists in Redis, all at one moment",
 }
 HELP = f"""usage: recsys VERB [group=option] [key=value] [flags]
 

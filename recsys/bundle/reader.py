@@ -33,6 +33,7 @@ class Bundle:
         user_ids: Raw ids in the order of the users' tables, ``[U]``.
         item_ids: Raw ids in the order of the items' tables, ``[N]``.
         items: The catalogue: ``item_id``, attributes, ``asof/`` features and ``asof/eligible``.
+        users: ``user_id`` and attributes, U rows.
         user_vectors: ``[U, D]`` float32, as of the cut.
         item_vectors: ``[N, D]`` float32, as of the cut.
         eligible: ``[N]`` bool, items that may be recommended.
@@ -43,12 +44,12 @@ class Bundle:
         """Load a folder that :meth:`load` has verified."""
         self.manifest, self.folder = manifest, folder
         self.items = pl.read_parquet(folder / part.CATALOGUE)
-        users = pl.read_parquet(folder / part.USERS)
-        self.item_ids, self.user_ids = self.items[ITEM_ID], users[USER_ID]
+        self.users = pl.read_parquet(folder / part.USERS)
+        self.item_ids, self.user_ids = self.items[ITEM_ID], self.users[USER_ID]
         self.user_vectors = read_vectors(folder / part.USER_EMBEDDINGS, self.user_ids)
         self.item_vectors = read_vectors(folder / part.ITEM_EMBEDDINGS, self.item_ids)
         self.eligible = torch.from_numpy(self.items[ELIGIBLE].to_numpy().copy())
-        self._towers = Towers(folder, manifest, users, self.items)
+        self._towers = Towers(folder, manifest, self.users, self.items)
         self._index = ItemIndex.load(folder / part.INDEX, manifest.index["search_width"])
         self._user_rows: dict[Id, int] = {user: row for row, user in enumerate(self.user_ids.to_list())}
         self._item_rows: dict[Id, int] = {item: row for row, item in enumerate(self.item_ids.to_list())}

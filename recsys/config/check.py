@@ -7,13 +7,10 @@ from typing import Any
 
 from recsys.config.check_data import data_problems
 from recsys.config.check_tune import tune_problems
-from recsys.config.data import (
-    IMPUTATIONS,
-    SESSIONS_BY,
-    SOURCES,
-    TIMESTAMP_UNITS,
-)
+from recsys.config.data import IMPUTATIONS, SESSIONS_BY, SOURCES, TIMESTAMP_UNITS
 from recsys.config.privacy import EraseConfig, erase_problems
+from recsys.config.promote import PromoteConfig, RollbackConfig
+from recsys.config.publish import PublishConfig
 from recsys.config.schema import (
     BASELINES,
     CALIBRATIONS,
@@ -47,6 +44,8 @@ from recsys.config.schema import (
 from recsys.config.tune import TuneConfig
 from recsys.errors import ConfigError, did_you_mean
 
+Verb = Config | RecommendConfig | ExplainConfig | EraseConfig | SyncConfig | RollbackConfig | PublishConfig
+"""The configuration of any verb."""
 Rule = tuple[Callable[[Any], bool], str]
 POSITIVE: Rule = (lambda v: v > 0, "must be above 0")
 POSITIVE_OR_NULL: Rule = (lambda v: v is None or v > 0, "must be above 0, or null")
@@ -118,8 +117,19 @@ AUDIT_RULES: dict[str, Rule] = {
     "max_auc": (lambda v: 0.5 < v <= 1, "must be above 0.5, at most 1"),
     "max_users": AT_LEAST_1,
 }
+PROMOTE_RULES: dict[str, Rule] = {
+    "gate.max_loss": NOT_NEGATIVE,
+    "gate.max_slice_loss": NOT_NEGATIVE,
+    "gate.min_coverage": (lambda v: v is None or v >= 0, "must be 0 or more, or null"),
+    "gate.max_latency": POSITIVE_OR_NULL,
+    "gate.max_milliseconds": POSITIVE_OR_NULL,
+    "gate.max_calibration_error": POSITIVE_OR_NULL,
+    "gate.max_size": POSITIVE_OR_NULL,
+    "gate.requests": AT_LEAST_1,
+}
 EXPLAIN_RULES: dict[str, Rule] = {"top": AT_LEAST_1}
 RECOMMEND_RULES: dict[str, Rule] = {"k": AT_LEAST_1, "batch_size": AT_LEAST_1}
+PUBLISH_RULES = RECOMMEND_RULES | {"days": POSITIVE, "keep_seconds": NOT_NEGATIVE}
 CHOICES: dict[str, tuple[str, ...]] = {
     "data.source": SOURCES,
     "data.timestamp_unit": TIMESTAMP_UNITS,
@@ -148,7 +158,9 @@ CHOICES: dict[str, tuple[str, ...]] = {
 """Legal values of a key, or of each element of a list or value of a map."""
 
 
-def check(cfg: Config | EvaluateConfig | RecommendConfig | ExplainConfig | EraseConfig | SyncConfig) -> None:
+def check(
+    cfg: Config | EvaluateConfig | RecommendConfig | ExplainConfig | EraseConfig | SyncConfig | RollbackConfig,
+) -> None:
     """Check everything that can be checked before data is read.
 
     Raises:
@@ -158,22 +170,29 @@ def check(cfg: Config | EvaluateConfig | RecommendConfig | ExplainConfig | Erase
         raise ConfigError("\n".join(problems))
 
 
-def problems_of(cfg: Config | EvaluateConfig | RecommendConfig | ExplainConfig | EraseConfig | SyncConfig) -> list[str]:
+def problems_of(
+    cfg: Config | EvaluateConfig | RecommendConfig | ExplainConfig | EraseConfig | SyncConfig | RollbackConfig,
+) -> list[str]:
     """Return a message for every rule that is broken; each names the key, its value and what is legal."""
+    problems: list[str] = []
     if isinstance(cfg, RecommendConfig):
-        problems = list(_ranges(cfg, RECOMMEND_RULES))
+        problems += _ranges(cfg, RECOMMEND_RULES)
     elif isinstance(cfg, ExplainConfig):
-        problems = list(_ranges(cfg, EXPLAIN_RULES))
+        problems += _ranges(cfg, EXPLAIN_RULES)
+    elif isinstance(cfg, PublishConfig):
+        problems += _ranges(cfg, PUBLISH_RULES)
     elif isinstance(cfg, EraseConfig):
-        problems = list(erase_problems(cfg))
+        problems += erase_problems(cfg)
     elif isinstance(cfg, SyncConfig):
-        problems = [] if cfg.runs else ["runs=[]: name run folders, or folders of them, such as runs=[runs]."]
-    else:
-        problems = list(config_problems(cfg))
+        problems += [] if cfg.runs else ["runs=[]: name run folders, or folders of them, such as runs=[runs]."]
+    elif isinstance(cfg, Config):
+        problems += config_problems(cfg)
     if isinstance(cfg, TuneConfig):
         problems += tune_problems(cfg, config_problems)
     if isinstance(cfg, AuditConfig):
         problems += _ranges(cfg, AUDIT_RULES)
+    if isinstance(cfg, PromoteConfig):
+        problems += _ranges(cfg, PROMOTE_RULES)
     if isinstance(cfg, EvaluateConfig) and cfg.evaluation.variants:
         problems.append(
             f"evaluation.variants={cfg.evaluation.variants}: variants are fitted by recsys train; "

@@ -15,6 +15,8 @@ from recsys.config.check import check, problems_of
 from recsys.config.data import DataConfig
 from recsys.config.explain import explain
 from recsys.config.privacy import EraseConfig
+from recsys.config.promote import PromoteConfig, RollbackConfig
+from recsys.config.publish import PublishConfig
 from recsys.config.schema import (
     AuditConfig,
     Config,
@@ -41,6 +43,9 @@ SCHEMAS = {
     "prepare_schema": PrepareConfig,
     "erase_schema": EraseConfig,
     "sync_schema": SyncConfig,
+    "promote_schema": PromoteConfig,
+    "publish_schema": PublishConfig,
+    "rollback_schema": RollbackConfig,
     "tune_schema": TuneConfig,
     "data/schema": DataConfig,
     "model/schema": ModelConfig,

@@ -1,0 +1,1 @@
+"""Answers of a bundle where others read them: a cache of lists."""
