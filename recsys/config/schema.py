@@ -103,7 +103,7 @@ class RankerTrainingConfig:
     loss: str = "listwise"  # bce | listwise | lambda_rank
     bce_weight: float = 40.0  # of the cross entropy beside listwise or lambda_rank: logits keep a level by it
     batch_groups: int = 32  # users at a cut in a batch
-    max_epochs: int = 3
+    max_epochs: int = 2  # over which rates fall: a fit that validation stops early has not come to rest
     patience: int = 1  # epochs without a better objective before it stops
     learning_rate: float = 1e-3  # of the deep part
     embedding_learning_rate: float = 3e-3  # of its embedding tables (row-wise Adagrad)

@@ -144,7 +144,7 @@ def publication(url: str, name: str, generation: str, seconds: int, keep_seconds
     except ImportError as error:
         raise ConfigError("publish: the client of Redis is not installed; pip install 'recsys[redis]'.") from error
     try:
-        client = redis.Redis.from_url(url, decode_responses=True)
+        client: Any = redis.Redis.from_url(url, decode_responses=True)
     except ValueError as error:
         raise ConfigError(f"to={without_password(url)}: {error}.") from error
     lock = f"{name}:publishing"
