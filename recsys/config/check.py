@@ -128,8 +128,8 @@ PROMOTE_RULES: dict[str, Rule] = {
     "gate.requests": AT_LEAST_1,
 }
 EXPLAIN_RULES: dict[str, Rule] = {"top": AT_LEAST_1}
-RECOMMEND_RULES: dict[str, Rule] = {"k": AT_LEAST_1, "batch_size": AT_LEAST_1}
-PUBLISH_RULES = RECOMMEND_RULES | {"days": POSITIVE, "keep_seconds": NOT_NEGATIVE}
+RECOMMEND_RULES: dict[str, Rule] = {"k": AT_LEAST_1, "batch_size": AT_LEAST_1, "users_a_part": AT_LEAST_1}
+PUBLISH_RULES = {"k": AT_LEAST_1, "batch_size": AT_LEAST_1, "days": POSITIVE, "keep_seconds": NOT_NEGATIVE}
 CHOICES: dict[str, tuple[str, ...]] = {
     "data.source": SOURCES,
     "data.timestamp_unit": TIMESTAMP_UNITS,

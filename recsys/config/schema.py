@@ -257,7 +257,10 @@ class RecommendConfig:
     """``recommend``: top-k for users, from a bundle alone."""
 
     bundle: str = MISSING  # folder, models:/NAME/VERSION or runs:/ID/bundle
-    output: str = "recs.parquet"
+    output: str = "recs.parquet"  # a file; without .parquet a folder of parts, which goes on where it stopped
+    users_a_part: int = 50_000
+    as_of: str | None = None  # ISO time of all requests, at or after the bundle's cut; null: the cut, or the last event
+    events: str | None = None  # file of user_id, item_id, timestamp: what happened since the cut
     k: int = 20
     users: str | None = None  # null: all; a comma-separated list, or a file with a user_id column
     exclude_seen: bool = False

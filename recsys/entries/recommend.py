@@ -1,32 +1,45 @@
 """``recsys recommend``: the best items for all or given users, from a bundle alone, as parquet."""
 
+import json
 import tempfile
 import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import polars as pl
 
 from recsys.bundle.reader import Bundle
-from recsys.columns import USER_ID
+from recsys.bundle.requests import DTYPES, Event
+from recsys.columns import ITEM_ID, TIMESTAMP, USER_ID
 from recsys.config.schema import RecommendConfig
 from recsys.errors import ConfigError, DataError, did_you_mean
+from recsys.files import replacing, write_whole
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+PLAN, DONE = "_recommend.json", "_SUCCESS"
+"""Files of a folder of parts: what was asked for, and that all of it is there."""
 
 
 def run(cfg: RecommendConfig) -> Path:
-    """Write ``user_id, item_id, rank, score`` for every asked user and return the file's path.
+    """Write ``user_id, item_id, rank, score`` for every asked user and return the path of the file, or of the folder.
 
-    Users that the bundle does not know get what the model gives to a stranger.
+    Users that the bundle does not know get what the model gives to a stranger. A folder gets one part after the other,
+    each whole or not at all; started again it goes on behind the parts that are there.
 
     Raises:
-        BundleError: The bundle cannot be used.
-        ConfigError: ``k`` or ``batch_size`` below 1, or a user id of the wrong type.
-        DataError: The file of users cannot be used, or the output cannot be written.
+        BundleError: The bundle cannot be used, or ``as_of`` lies before its cut.
+        ConfigError: A number below 1, a wrong user id, no time in ``as_of``, or parts that were made with other settings.
+        DataError: The file of users or events cannot be used, or the output cannot be written.
         TrackingError: The tracking server cannot be reached.
     """
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    for key in ("k", "batch_size"):
+    for key in ("k", "batch_size", "users_a_part"):
         if getattr(cfg, key) < 1:
             raise ConfigError(f"{key}={getattr(cfg, key)} is below 1; give a whole number of at least 1.")
     console = Console()
@@ -34,23 +47,11 @@ def run(cfg: RecommendConfig) -> Path:
     bundle = load(cfg.bundle, cfg.tracking_uri)
     users = asked_users(cfg.users, bundle)
     known = int(users.is_in(bundle.user_ids.implode()).sum())
+    since = fresh_events(cfg, bundle)
     output = Path(cfg.output)
-    columns = TextColumn("recommending"), BarColumn(), MofNCompleteColumn(), TextColumn("users"), TimeRemainingColumn()
+    write = write_file if output.suffix == ".parquet" else write_parts
     try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as scratch:
-            folder = Path(scratch)
-            with Progress(*columns, console=console) as progress:
-                bar = progress.add_task("", total=len(users))
-                for number, begin in enumerate(range(0, max(len(users), 1), cfg.batch_size)):
-                    some = users.slice(begin, cfg.batch_size)
-                    answer = bundle.recommend(some, cfg.k, exclude_seen=cfg.exclude_seen)
-                    answer.write_parquet(folder / f"part-{number:08d}.parquet")
-                    progress.advance(bar, len(some))
-            whole = folder / "whole.parquet"
-            pl.scan_parquet(folder / "part-*.parquet").sink_parquet(whole)  # streams: memory stays bounded
-            rows = int(pl.scan_parquet(whole).select(pl.len()).collect().item())
-            whole.replace(output)
+        rows = write(cfg, bundle, users, since, output, console)
     except OSError as error:
         raise DataError(
             f"output={output}: cannot be written ({error.strerror or error}); free some space or choose another place."
@@ -62,6 +63,154 @@ def run(cfg: RecommendConfig) -> Path:
         highlight=False,
     )
     return output
+
+
+@dataclass(frozen=True)
+class Since:
+    """What users did after the bundle's cut, and when they are answered.
+
+    Attributes:
+        events: ``user_id, item_id, timestamp`` by user and time; None without a file of events.
+        as_of: Time of all requests; None: the bundle's cut.
+    """
+
+    events: pl.DataFrame | None
+    as_of: datetime | None
+
+    def histories(self, users: pl.Series) -> list[list[Event] | None] | None:
+        """Return the fresh events of users, oldest first; None without a file of events."""
+        if self.events is None:
+            return None
+        own = self.events.filter(pl.col(USER_ID).is_in(users.implode()))
+        by_user = own.group_by(USER_ID, maintain_order=True).agg(ITEM_ID, TIMESTAMP)
+        found = {user: list(zip(items, times, strict=True)) for user, items, times in by_user.iter_rows()}
+        return [found.get(user) for user in users]
+
+
+def write_file(
+    cfg: RecommendConfig, bundle: Bundle, users: pl.Series, since: Since, output: Path, console: "Console"
+) -> int:
+    """Write one file, whole or not at all, in memory that does not grow with the users; returns its rows."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as scratch:
+        folder = Path(scratch)
+        for number, answer in enumerate(answers(cfg, bundle, users, since, console)):
+            answer.write_parquet(folder / f"part-{number:08d}.parquet")
+        whole = folder / "whole.parquet"
+        pl.scan_parquet(folder / "part-*.parquet").sink_parquet(whole)  # streams: memory stays bounded
+        rows = int(pl.scan_parquet(whole).select(pl.len()).collect().item())
+        whole.replace(output)
+    return rows
+
+
+def write_parts(
+    cfg: RecommendConfig, bundle: Bundle, users: pl.Series, since: Since, output: Path, console: "Console"
+) -> int:
+    """Write a folder of parts, but for those that are there already; returns the rows of all.
+
+    Raises:
+        ConfigError: Those that are there were made with other settings.
+    """
+    plan = {
+        "bundle": bundle.manifest.fingerprint,
+        "k": cfg.k,
+        "exclude_seen": cfg.exclude_seen,
+        "users_a_part": cfg.users_a_part,
+        "as_of": since.as_of.isoformat() if since.as_of else bundle.manifest.cut,
+        "users": _digest(users.to_frame()),
+        "events": None if since.events is None else _digest(since.events),
+    }
+    if (output / PLAN).is_file():
+        before = json.loads((output / PLAN).read_text(encoding="utf-8"))
+        other = [f"{key} was {before.get(key)}, is {plan[key]}" for key in plan if before.get(key) != plan[key]]
+        if other:
+            raise ConfigError(
+                f"output={output}: its parts were made with other settings ({'; '.join(other)}); "
+                "choose another folder, or delete this one."
+            )
+    elif output.is_dir() and any(output.iterdir()):
+        raise ConfigError(f"output={output}: is a folder of something else; choose another one, or a .parquet file.")
+    write_whole(output / PLAN, (json.dumps(plan, indent=1) + "\n").encode())
+    parts = range(0, max(len(users), 1), cfg.users_a_part)
+    names = [output / f"part-{number:05d}.parquet" for number in range(len(parts))]
+    missing = [place for place, name in enumerate(names) if not name.is_file()]
+    if len(missing) < len(names):
+        console.print(f"{len(names) - len(missing)} of {len(names)} parts are there already", highlight=False)
+    for place in missing:
+        some = users.slice(parts[place], cfg.users_a_part)
+        answer = pl.concat(answers(cfg, bundle, some, since, console, f"part {place + 1} of {len(names)}"))
+        with replacing(names[place], "part") as beside:
+            answer.write_parquet(beside)
+    write_whole(output / DONE, b"")
+    return int(pl.scan_parquet(names).select(pl.len()).collect().item())
+
+
+def answers(
+    cfg: RecommendConfig,
+    bundle: Bundle,
+    users: pl.Series,
+    since: Since,
+    console: "Console",
+    what: str = "recommending",
+) -> Iterator[pl.DataFrame]:
+    """Yield the answers to users, one batch after the other, with a progress bar."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = TextColumn(what), BarColumn(), MofNCompleteColumn(), TextColumn("users"), TimeRemainingColumn()
+    with Progress(*columns, console=console) as progress:
+        bar = progress.add_task("", total=len(users))
+        for begin in range(0, max(len(users), 1), cfg.batch_size):
+            some = users.slice(begin, cfg.batch_size)
+            past = since.histories(some)
+            yield bundle.recommend(some, cfg.k, past, cfg.exclude_seen, as_of=since.as_of)
+            progress.advance(bar, len(some))
+
+
+def fresh_events(cfg: RecommendConfig, bundle: Bundle) -> Since:
+    """Read what users did between the bundle's cut and the time that is asked for.
+
+    Raises:
+        ConfigError: ``as_of`` is no time with a zone, or ids have the wrong type.
+        DataError: The file of events cannot be used.
+    """
+    as_of = None
+    if cfg.as_of is not None:
+        try:
+            as_of = datetime.fromisoformat(cfg.as_of)
+        except ValueError as error:
+            raise ConfigError(f"as_of={cfg.as_of}: is no ISO time, such as 2024-05-01T06:00:00+00:00.") from error
+        if as_of.tzinfo is None:
+            as_of = as_of.replace(tzinfo=UTC)
+    if cfg.events is None:
+        return Since(None, as_of)
+    frame = _read("events", cfg.events, (USER_ID, ITEM_ID, TIMESTAMP))
+    ids = {USER_ID: bundle.manifest.user_id_type, ITEM_ID: bundle.manifest.item_id_type}
+    for name, kind in ids.items():
+        typed = frame[name].cast(DTYPES[kind], strict=False)
+        if typed.null_count():
+            wrong = frame[name].filter(typed.is_null())[0]
+            raise ConfigError(
+                f"events={cfg.events}: {typed.null_count()} values of {name} are not {kind}, as the bundle's are, such "
+                f"as {wrong!r}."
+            )
+        frame = frame.with_columns(typed)
+    if not isinstance(frame.schema[TIMESTAMP], pl.Datetime):
+        raise DataError(f"events={cfg.events}: column '{TIMESTAMP}' is {frame.schema[TIMESTAMP]}; make it a datetime.")
+    time = pl.col(TIMESTAMP).dt.cast_time_unit("us")
+    zone = frame.schema[TIMESTAMP].time_zone  # type: ignore[attr-defined]
+    utc = time.dt.convert_time_zone("UTC") if zone else time.dt.replace_time_zone("UTC")
+    frame = frame.with_columns(utc).filter(pl.col(TIMESTAMP) >= datetime.fromisoformat(bundle.manifest.cut))
+    if as_of is None:  # one time for all parts: just after the last event
+        last = frame[TIMESTAMP].max()
+        as_of = last + timedelta(microseconds=1) if isinstance(last, datetime) else None
+    if as_of is not None:
+        frame = frame.filter(pl.col(TIMESTAMP) < as_of)
+    return Since(frame.sort(USER_ID, TIMESTAMP, ITEM_ID), as_of)
+
+
+def _digest(frame: pl.DataFrame) -> str:
+    """Return what tells one table from another."""
+    return f"{len(frame)} rows, {int(frame.hash_rows(seed=0).sum()):x}"
 
 
 def load(uri: str, tracking_uri: str | None) -> Bundle:
@@ -88,7 +237,7 @@ def asked_users(users: str | None, bundle: Bundle) -> pl.Series:
         return bundle.user_ids
     path = Path(users)
     if path.suffix in (".parquet", ".csv"):
-        given = _user_column(path)
+        given = _read("users", users, (USER_ID,))[USER_ID]
     else:
         given = pl.Series(USER_ID, [piece.strip() for piece in str(users).split(",") if piece.strip()], dtype=pl.String)
     if given.is_empty():
@@ -103,16 +252,20 @@ def asked_users(users: str | None, bundle: Bundle) -> pl.Series:
     return typed.unique(maintain_order=True)
 
 
-def _user_column(path: Path) -> pl.Series:
+def _read(key: str, file: str, columns: Sequence[str]) -> pl.DataFrame:
+    """Read columns of a .parquet or .csv file."""
+    path = Path(file)
     if not path.is_file():
-        raise DataError(f"users={path}: no such file.")
+        raise DataError(f"{key}={path}: no such file.")
     try:
-        frame = pl.read_parquet(path) if path.suffix == ".parquet" else pl.read_csv(path)
+        frame = pl.read_csv(path, try_parse_dates=True) if path.suffix == ".csv" else pl.read_parquet(path)
     except (pl.exceptions.PolarsError, OSError) as error:
-        raise DataError(f"users={path}: cannot be read as {path.suffix[1:]} ({str(error).splitlines()[0]}).") from error
-    if USER_ID not in frame.columns:
-        raise DataError(
-            f"users={path}: no column '{USER_ID}'; columns: {', '.join(frame.columns)}."
-            + did_you_mean(USER_ID, frame.columns)
-        )
-    return frame[USER_ID]
+        kind = "csv" if path.suffix == ".csv" else "parquet"
+        raise DataError(f"{key}={path}: cannot be read as {kind} ({str(error).splitlines()[0]}).") from error
+    for column in columns:
+        if column not in frame.columns:
+            raise DataError(
+                f"{key}={path}: no column '{column}'; columns: {', '.join(frame.columns)}."
+                + did_you_mean(column, frame.columns)
+            )
+    return frame.select(columns)

@@ -1,6 +1,12 @@
 """``recsys recommend`` as a function: a bundle in, a parquet file out, or one clear message."""
 
+import signal
+import subprocess
+import sys
+from dataclasses import asdict, replace
+from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -77,3 +83,79 @@ def test_a_failure_leaves_the_old_file(cfg: RecommendConfig, monkeypatch: pytest
         run(cfg)
     assert output.read_bytes() == before
     assert [p.name for p in output.parent.iterdir()] == ["recs.parquet"]
+
+
+def in_parts(cfg: RecommendConfig, tmp_path: Path, **changes: Any) -> RecommendConfig:
+    return replace(cfg, output=str(tmp_path / "parts"), users_a_part=15, **changes)
+
+
+def test_parts_hold_the_same_as_a_file(cfg: RecommendConfig, bundle: Bundle, tmp_path: Path) -> None:
+    folder = run(in_parts(cfg, tmp_path))
+    names = sorted(p.name for p in folder.iterdir())
+    assert names == ["_SUCCESS", "_recommend.json", *(f"part-0000{n}.parquet" for n in range(3))]
+    assert pl.read_parquet(folder / "part-*.parquet").equals(bundle.recommend(k=3))
+
+
+def test_a_killed_run_goes_on_behind_its_parts(
+    cfg: RecommendConfig, bundle: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chosen = in_parts(cfg, tmp_path)
+    code = (
+        "import os, signal\n"
+        "from recsys.config.schema import RecommendConfig\n"
+        "import recsys.entries.recommend as recommend\n"
+        "whole = recommend.replacing\n"
+        "count = 0\n"
+        "def killed(path, what):\n"
+        "    global count\n"
+        "    count += 1\n"
+        "    if count == 2: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    return whole(path, what)\n"
+        "recommend.replacing = killed\n"
+        f"recommend.run(RecommendConfig(**{asdict(chosen)!r}))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    folder = tmp_path / "parts"
+    first = folder / "part-00000.parquet"
+    assert sorted(p.name for p in folder.glob("part*")) == [first.name]
+    written = first.stat().st_mtime_ns
+    assert run(chosen) == folder
+    assert "1 of 3 parts are there already" in capsys.readouterr().out
+    assert first.stat().st_mtime_ns == written
+    assert pl.read_parquet(folder / "part-*.parquet").equals(bundle.recommend(k=3))
+
+    with pytest.raises(ConfigError, match=r"other settings \(k was 3, is 4\)"):
+        run(replace(chosen, k=4))
+    with pytest.raises(ConfigError, match="users was"):
+        run(replace(chosen, users="101,102"))
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "letter.txt").write_text("dear")
+    with pytest.raises(ConfigError, match="a folder of something else"):
+        run(replace(chosen, output=str(tmp_path / "mine")))
+
+
+def test_as_of_a_later_time_with_what_happened_since(cfg: RecommendConfig, bundle: Bundle, tmp_path: Path) -> None:
+    items = bundle.item_ids.to_list()
+    cut = datetime.fromisoformat(bundle.manifest.cut)
+    at = cut + timedelta(days=2)
+    rows = [
+        (101, items[3], cut - timedelta(days=1)),  # which the bundle knows
+        (101, items[7], cut + timedelta(days=1)),
+        (103, items[9], at),  # not before the time that is asked for
+        (101, items[8], cut + timedelta(hours=5)),
+    ]
+    pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row").write_parquet(tmp_path / "new.parquet")
+    chosen = replace(cfg, users="101,103", as_of=at.isoformat(), events=str(tmp_path / "new.parquet"))
+    fresh = [(items[8], cut + timedelta(hours=5)), (items[7], cut + timedelta(days=1))]
+    assert pl.read_parquet(run(chosen)).equals(bundle.recommend([101, 103], 3, [fresh, None], as_of=at))
+
+    last = bundle.recommend([101, 103], 3, [fresh, [(items[9], at)]], as_of=at + timedelta(microseconds=1))
+    assert pl.read_parquet(run(replace(chosen, as_of=None))).equals(last)
+    with pytest.raises(BundleError, match="lies before the bundle's cut"):
+        run(replace(chosen, as_of=(cut - timedelta(days=1)).isoformat()))
+    with pytest.raises(ConfigError, match="is no ISO time"):
+        run(replace(chosen, as_of="yesterday"))
+    pl.DataFrame({"user_id": ["x"], "item_id": [1], "timestamp": [at]}).write_parquet(tmp_path / "wrong.parquet")
+    with pytest.raises(ConfigError, match="1 values of user_id are not int"):
+        run(replace(chosen, events=str(tmp_path / "wrong.parquet")))
