@@ -33,7 +33,7 @@ def run(cfg: RecommendConfig) -> Path:
 
     Raises:
         BundleError: The bundle cannot be used, or ``as_of`` lies before its cut.
-        ConfigError: A number below 1, a wrong user id, no time in ``as_of``, or parts that were made with other settings.
+        ConfigError: A number below 1, a wrong user id, no time in ``as_of``, or parts of other settings.
         DataError: The file of users or events cannot be used, or the output cannot be written.
         TrackingError: The tracking server cannot be reached.
     """
