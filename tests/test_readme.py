@@ -37,12 +37,16 @@ COMPOSED = (
     "recsys train debug=does_it_run",
     "recsys train validation=expanding folds=3",
     "recsys train init_from=models:/recsys-completejourney/1",
+    "recsys publish bundle=models:/recsys-myshop@champion to=redis://localhost:6379/0",
+    "recsys rollback name=recsys-myshop",
     "recsys tune search=ranker study=rankers",
     "recsys tune trainer=gpu study=gpus storage=postgresql://me@db/tuning",
 )
 """Need CUDA, a database server, or a while, on the default data: composed and checked with ``--cfg job``. The like of
 them is trained elsewhere: ``debug=does_it_run`` in test_presets, ``trainer`` there too, studies in tuning, runs that
 go on in entries/test_resume."""
+SERVED = ("mlflow models serve", "curl localhost:5001/invocations")
+"""How the commands begin that tests/tracking/test_rest.py gives and asks."""
 TRAIN_BEST = "recsys train --config-dir tuned experiment=best"
 """Composed of what the study before it has left; that it is the main job like any other needs no minutes more."""
 SWEEP = "recsys train -m seed=1,2,3"
@@ -94,7 +98,7 @@ def visit(
         (seen.folder / f"{name}.parquet").symlink_to(shop_tables / f"{name}.parquet")
     write_my_shop(seen.folder)
     for command in commands():
-        if command not in (*COMPOSED, SWEEP, *MAKES_AN_ENVIRONMENT):
+        if command not in (*COMPOSED, SWEEP, *MAKES_AN_ENVIRONMENT) and not command.startswith(SERVED):
             seen.outputs[command] = typed(command, seen.folder, python)
     for snippet in blocks("python"):
         done = python(seen.folder, "-c", snippet)
@@ -108,7 +112,8 @@ def typed(command: str, folder: Path, python: Callable[..., subprocess.Completed
     program, *words = shlex.split(command)
     assert program == "recsys", f"the page has a command that no test knows: {command}"
     if "--cfg" not in words:
-        words += FAST if words[0] in ("train", "tune", "evaluate") else ()
+        words += FAST if words[0] in ("train", "tune", "evaluate", "promote") else ()
+        words += ["gate.max_calibration_error=null", "gate.requests=5"] if words[0] == "promote" else []
         words += ["trials=2"] if words[0] == "tune" else []
         words += ["--cfg", "job"] if command == TRAIN_BEST else []
         words += ["logger=none"] if words[:2] == ["train", "data=tables"] else []  # what follows uses the other one
@@ -138,7 +143,8 @@ def write_my_shop(folder: Path) -> None:
 
 @pytest.mark.slow
 def test_every_command_runs(visit: Visit) -> None:
-    assert {*visit.outputs, *COMPOSED, SWEEP, *MAKES_AN_ENVIRONMENT} == {*commands(), *blocks("python")}
+    known = {command for command in commands() if not command.startswith(SERVED)}
+    assert {*visit.outputs, *COMPOSED, SWEEP, *MAKES_AN_ENVIRONMENT} == {*known, *blocks("python")}
 
 
 def output_of(visit: Visit, start: str) -> str:
@@ -181,6 +187,11 @@ def test_the_best_trial_is_what_train_takes(visit: Visit) -> None:
     assert composed["data"]["name"] == "myshop"
     assert composed["model"]["temperature"] == found["model.temperature"]
     assert composed["training"]["learning_rate"] == found["training.learning_rate"]
+
+
+def test_the_first_version_becomes_champion_and_lists_come_in_parts(visit: Visit) -> None:
+    assert "granted: models:/recsys-myshop@champion is models:/recsys-myshop/1" in output_of(visit, "recsys promote")
+    assert {path.name for path in (visit.folder / "lists").iterdir()} >= {"part-00000.parquet", "_SUCCESS"}
 
 
 def test_nothing_waits_where_the_store_was_there(visit: Visit) -> None:

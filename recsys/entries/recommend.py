@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from recsys.bundle.reader import Bundle
-from recsys.bundle.requests import DTYPES, Event
+from recsys.bundle.requests import DTYPES, Event, Id
 from recsys.columns import ITEM_ID, TIMESTAMP, USER_ID
 from recsys.config.schema import RecommendConfig
 from recsys.errors import ConfigError, DataError, did_you_mean
@@ -83,7 +83,9 @@ class Since:
             return None
         own = self.events.filter(pl.col(USER_ID).is_in(users.implode()))
         by_user = own.group_by(USER_ID, maintain_order=True).agg(ITEM_ID, TIMESTAMP)
-        found = {user: list(zip(items, times, strict=True)) for user, items, times in by_user.iter_rows()}
+        found: dict[Id, list[Event]] = {
+            user: list(zip(items, times, strict=True)) for user, items, times in by_user.iter_rows()
+        }
         return [found.get(user) for user in users]
 
 
