@@ -49,7 +49,7 @@ def test_dockerfile_passes_its_linter(repo: Path) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-@pytest.mark.parametrize("script", ["scripts/quickstart", "scripts/test", ".ci/run"])
+@pytest.mark.parametrize("script", ["scripts/quickstart", "scripts/test", "scripts/check_reader", ".ci/run"])
 def test_scripts_are_strict_and_executable(repo: Path, script: str) -> None:
     path = repo / script
     assert os.access(path, os.X_OK)

@@ -1,16 +1,23 @@
 """A reader refuses whatever is not, byte for byte, the bundle that was written, and names the part."""
 
+import ast
 import json
+import pickle
 import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
+import polars as pl
 import pytest
+import torch
 
 from recsys.bundle.format import MANIFEST, REQUIRED, Manifest, read_manifest, written_beside
 from recsys.bundle.reader import Bundle
 from recsys.errors import BundleError
 from recsys.export.bundle import export_bundle
+from recsys.export.package import MODULES
+from recsys.files import sha256
 
 
 @pytest.fixture
@@ -144,3 +151,46 @@ def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(BundleError, match="cannot be written"), written_beside(tmp_path / "file" / "bundle"):
         pass
+
+
+class Trap:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, place: Path) -> None:
+        self.place = place
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Path.touch, (self.place,))
+
+
+@pytest.mark.parametrize(
+    "part", ["user_tower.pt", "item_embeddings.parquet", "item.index", "vocabularies/item_id.parquet"]
+)
+def test_a_pickle_in_place_of_a_part_is_not_opened_even_with_a_forged_manifest(copy: Path, part: str) -> None:
+    """Who can write the manifest can replace a part, but nothing that a reader opens is unpickled."""
+    sprung = copy.parent / "sprung"
+    (copy / part).write_bytes(pickle.dumps(Trap(sprung)))
+    with pytest.raises(BundleError, match=part.replace(".", r"\.")):
+        Bundle.load(copy)
+    manifest = read_manifest(copy)
+    write(copy, replace(manifest, parts=manifest.parts | {part: sha256(copy / part)}))
+    with pytest.raises((BundleError, pl.exceptions.PolarsError)):
+        Bundle.load(copy)
+    torch.save(Trap(sprung), copy / part)
+    write(copy, replace(manifest, parts=manifest.parts | {part: sha256(copy / part)}))
+    with pytest.raises((BundleError, pl.exceptions.PolarsError)):
+        Bundle.load(copy)
+    assert not sprung.exists()
+
+
+def test_the_reader_calls_nothing_that_executes(repo: Path) -> None:
+    """No pickle, no torch.load, no NumPy files of objects, no eval in the code that travels with a model."""
+    for module in MODULES:
+        tree = ast.parse((repo / "recsys" / module).read_text())
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                names = {alias.name for alias in node.names} | {getattr(node, "module", "") or ""}
+                assert not names & {"pickle", "dill", "joblib", "cloudpickle", "marshal", "shelve"}, module
+            if isinstance(node, ast.Call):
+                called = ast.unparse(node.func)
+                assert called not in {"eval", "exec", "torch.load", "np.load", "pl.DataFrame.deserialize"}, module
