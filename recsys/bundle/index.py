@@ -25,6 +25,8 @@ ROUNDS, ITEMS_A_CLUSTER = 10, 39
 """Of the k-means behind ``ivf``."""
 MEASURED_K, MEASURED_QUERIES = 100, 1000
 NO_ROWS = np.empty(0, np.int64)
+FEW = 20_000
+"""Allowed items that are scored one by one faster than an index finds its way among the others."""
 MARGIN = 1.2
 """A reader rescores exactly, so the index is asked for a few more than the answer has."""
 
@@ -44,15 +46,36 @@ class ItemIndex:
     def __len__(self) -> int:
         return int(self.index.ntotal)
 
-    def search(self, vectors: Matrix, k: int) -> NDArray[np.int64]:
-        """Return the rows ``[B, k]`` of the nearest items, -1 where nothing was found."""
+    def search(self, vectors: Matrix, k: int, allowed: NDArray[np.bool_] | None = None) -> NDArray[np.int64]:
+        """Return the rows ``[B, k]`` of the nearest items, -1 where nothing was found.
+
+        Args:
+            vectors: ``[B, D]``.
+            k: Items a query.
+            allowed: Rows that may be found, ``[N]``; None: all.
+        """
         rows = np.full((len(vectors), k), -1, dtype=np.int64)
         take = min(k, len(self))
         if take and len(vectors):
             queries = np.zeros((len(vectors), self.index.d), dtype=np.float32)
             queries[:, : vectors.shape[1]] = vectors
-            rows[:, :take] = self.index.search(queries, take)[1]
+            params = None if allowed is None else self._within(allowed)
+            rows[:, :take] = self.index.search(queries, take, params=params)[1]
         return rows
+
+    def _within(self, allowed: NDArray[np.bool_]) -> Any:
+        """Return parameters of a search that passes over all other rows; a graph is walked further for it."""
+        import faiss
+
+        kinds: Any = faiss  # whose stubs do not know what its constructors take
+        some = kinds.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
+        core = kinds.downcast_index(self.index.index)
+        if hasattr(core, "hnsw"):
+            share = max(float(allowed.mean()), 1 / len(allowed))
+            return kinds.SearchParametersHNSW(sel=some, efSearch=min(round(self.search_width / share), len(self)))
+        if hasattr(core, "nprobe"):
+            return kinds.SearchParametersIVF(sel=some, nprobe=core.nprobe)
+        return kinds.SearchParameters(sel=some)
 
     def save(self, path: Path) -> None:
         """Write the index in faiss' own format.
@@ -88,8 +111,12 @@ def best_items(
     vectors: Tensor,
     k: int,
     exclude: Sequence[Collection[int]] | None = None,
+    allowed: Tensor | None = None,
 ) -> tuple[NDArray[np.int64], Matrix]:
     """Return the best eligible items for user vectors: found by the index, scored and ordered exactly.
+
+    What is left out takes no place of the answer: the search passes over what is not allowed, and is asked for more
+    where a user leaves out items of their own. Where few are left, or the search finds too few, all of them are scored.
 
     Args:
         index: Of the eligible items.
@@ -98,22 +125,30 @@ def best_items(
         vectors: ``[B, D]``.
         k: Items a user, at least 1.
         exclude: For each user the item rows to leave out.
+        allowed: Item rows that any of them may get, bool ``[N]``; None: all.
 
     Returns:
         Item rows ``[B, k]``, best first, and their scores; where there are fewer than ``k`` items the rows end in -1
         and the scores in -inf.
     """
+    may = eligible if allowed is None else eligible & allowed
+    left = may.nonzero().squeeze(1)
     left_out = [NO_ROWS] * len(vectors) if exclude is None else [np.fromiter(set(r), np.int64) for r in exclude]
     extra = max((len(rows) for rows in left_out), default=0)
-    near = index.search(vectors.numpy(), min(round(MARGIN * k) + extra, len(index)))
+    depth = min(round(MARGIN * k) + extra, len(left))
+    near = None
+    if allowed is None or len(left) > FEW:
+        near = index.search(vectors.numpy(), depth, None if allowed is None else may.numpy())
+    chosen = items[left] if near is None else None
     found = np.full((len(vectors), k), -1, dtype=np.int64)
     scores = np.full((len(vectors), k), -np.inf, dtype=np.float32)
     for b, dropped in enumerate(left_out):
-        rows = near[b][(near[b] >= 0) & ~np.isin(near[b], dropped)]
-        available = len(index) - int(eligible[torch.from_numpy(dropped)].sum())
-        if len(rows) < min(k, available):  # the index did not reach enough of what is left
-            rows = np.setdiff1d(np.flatnonzero(eligible.numpy()), dropped)
-        exact = items[torch.from_numpy(rows)] @ vectors[b]
+        rows = NO_ROWS if near is None else near[b][(near[b] >= 0) & ~np.isin(near[b], dropped)]
+        available = len(left) - int(may[torch.from_numpy(dropped)].sum())
+        if len(rows) < min(k, available):  # the index was not asked, or did not reach enough of what is left
+            rows = np.setdiff1d(left.numpy(), dropped, assume_unique=True)
+        some = chosen if chosen is not None and len(rows) == len(left) else items[torch.from_numpy(rows)]
+        exact = some @ vectors[b]
         best = torch.topk(exact, min(k, len(rows)))
         found[b, : len(best.values)] = rows[best.indices.numpy()]
         scores[b, : len(best.values)] = best.values.numpy()

@@ -169,7 +169,12 @@ class Ranking:
         return features
 
     def best(
-        self, requests: Requests, ks: Sequence[int], exclude: Sequence[Collection[int]], more: More | None
+        self,
+        requests: Requests,
+        ks: Sequence[int],
+        exclude: Sequence[Collection[int]],
+        more: More | None,
+        allowed: Tensor | None = None,
     ) -> tuple[Ints, NDArray[np.float32]]:
         """Return the best items of each request.
 
@@ -178,6 +183,7 @@ class Ranking:
             ks: Items of each request.
             exclude: For each request the item rows to leave out.
             more: Asked where the candidates do not suffice; None leaves it at them.
+            allowed: Item rows that any of them may get, bool ``[N]``; None: all.
 
         Returns:
             Item rows ``[B, K]`` with K the largest of ``ks``, -1 at the end where there are fewer, and their
@@ -189,6 +195,8 @@ class Ranking:
         left_out = np.concatenate([np.asarray(list(rows), np.int64) + b * n_items for b, rows in enumerate(exclude)])
         keys = (pairs.query * n_items + pairs.item).numpy()
         keep = torch.from_numpy(~np.isin(keys, left_out))
+        if allowed is not None:
+            keep &= allowed[pairs.item]
         query, item = pairs.query[keep], pairs.item[keep]
         scores = self.score(requests, pairs)[keep]
         short = (torch.bincount(query, minlength=n) < wanted).nonzero().squeeze(1)

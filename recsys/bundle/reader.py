@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Sequence
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,15 +14,27 @@ from torch import Tensor
 from recsys.bundle import format as part
 from recsys.bundle.answers import NO_ITEMS, answer, check_k, checked_ks
 from recsys.bundle.format import Manifest, read_manifest
-from recsys.bundle.histories import Fresh
+from recsys.bundle.histories import Fresh, Ints
 from recsys.bundle.index import ItemIndex, best_items
 from recsys.bundle.parts import local_folder, read_vectors
 from recsys.bundle.ranking import Ranking, Requests
-from recsys.bundle.requests import ELIGIBLE, Event, Id, checked_ids, fresh_events, microseconds, request_time
+from recsys.bundle.requests import (
+    ELIGIBLE,
+    Event,
+    Id,
+    allowed_rows,
+    checked_ids,
+    fresh_events,
+    microseconds,
+    request_time,
+)  # fmt: skip
 from recsys.bundle.sample import check_sample
 from recsys.bundle.towers import CHUNK, Towers
 from recsys.columns import ITEM_ID, USER_ID
 from recsys.errors import BundleError
+
+Dropped = Sequence[Collection[int]]
+"""For each request the item rows to leave out."""
 
 
 class Bundle:
@@ -127,21 +140,26 @@ class Bundle:
         return self.user_vectors[users] @ self.item_vectors.T
 
     def retrieve(
-        self, vectors: Tensor, k: int, exclude: Sequence[Collection[int]] | None = None
-    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        self,
+        vectors: Tensor,
+        k: int,
+        exclude: Dropped | None = None,
+        allowed: Tensor | None = None,
+    ) -> tuple[Ints, NDArray[np.float32]]:
         """Return the best eligible items for user vectors: found by the index, scored and ordered exactly.
 
         Args:
             vectors: ``[B, D]``.
             k: Items a user, at least 1.
             exclude: For each user the item rows to leave out.
+            allowed: Item rows that any of them may get, bool ``[N]``; None: all.
 
         Returns:
             Item rows ``[B, k]``, best first, and their scores; where there are fewer than ``k`` items the rows
             end in -1 and the scores in -inf.
         """
         check_k(k)
-        return best_items(self._index, self.item_vectors, self.eligible, vectors, k, exclude)
+        return best_items(self._index, self.item_vectors, self.eligible, vectors, k, exclude, allowed)
 
     def recommend(
         self,
@@ -149,9 +167,10 @@ class Bundle:
         k: int | Sequence[int] = 20,
         histories: Sequence[Sequence[Event] | None] | None = None,
         exclude_seen: bool = False,
-        exclude: Sequence[Id] = (),
+        exclude: Sequence[Id] | pl.Series = (),
         as_of: datetime | None = None,
         context: pl.DataFrame | None = None,
+        allow: Sequence[Id] | pl.Series | None = None,
     ) -> pl.DataFrame:
         """Return the best items for each user: ``user_id, item_id, rank, score``, rank 1 first.
 
@@ -167,6 +186,7 @@ class Bundle:
             exclude: Items to leave out for everybody; unknown ones do no harm.
             as_of: As in :meth:`embed_users`.
             context: As in :meth:`embed_users`.
+            allow: The only items that anybody gets, such as those in stock; unknown ones do no harm.
 
         Raises:
             BundleError: As in :meth:`embed_users`, or a ``k`` below 1.
@@ -174,8 +194,7 @@ class Bundle:
         ids = checked_ids(self.user_ids if users is None else users, self.manifest.user_id_type, USER_ID)
         ks = checked_ks(k, len(ids))
         now, fresh = self._fresh(histories, len(ids), as_of)
-        banned = {self._item_rows[i] for i in checked_ids(exclude, self.manifest.item_id_type, "exclude")
-                  if i in self._item_rows}  # fmt: skip
+        allowed = allowed_rows(exclude, allow, self._item_rows, self.manifest.item_id_type)
         stored = as_of is None and histories is None and context is None
         answers = [self._answer([], [], *NO_ITEMS)]
         for start in range(0, len(ids), CHUNK):
@@ -183,16 +202,17 @@ class Bundle:
             rows = self._rows_of_users(ids[chunk])
             some = None if context is None else context[chunk]
             vectors = self._vectors(ids[chunk], rows, fresh[chunk], now, some, stored=stored)
-            dropped: list[Collection[int]] = [banned] * len(rows)
+            dropped: Dropped = [()] * len(rows)
             if exclude_seen:
                 past = self._towers.inputs.histories
-                dropped = [banned.union(past.seen(u, f).tolist()) for u, f in zip(rows, fresh[chunk], strict=True)]
+                dropped = [past.seen(u, f).tolist() for u, f in zip(rows, fresh[chunk], strict=True)]
             if self.ranking is None:
-                found = self.retrieve(vectors, max(ks[chunk]), dropped)
+                found = self.retrieve(vectors, max(ks[chunk]), dropped, allowed)
             else:
                 people = self._towers.inputs.people(ids[chunk], rows, fresh[chunk], [now] * len(rows))
                 asked = self.ranking.requests(rows, fresh[chunk], now, vectors, people)
-                found = self._best(self.ranking, asked, vectors, ks[chunk], dropped)
+                more = partial(self._further, vectors, max(ks[chunk]), allowed)
+                found = self.ranking.best(asked, ks[chunk], dropped, more, allowed)
             answers.append(self._answer(ids[chunk], ks[chunk], *found))
         return pl.concat(answers)
 
@@ -270,15 +290,11 @@ class Bundle:
             return self.user_vectors[rows]
         return self._towers.users(ids, rows, fresh, now, context)
 
-    def _best(
-        self, ranking: Ranking, asked: Requests, vectors: Tensor, ks: Sequence[int], dropped: Sequence[Collection[int]]
-    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Return the best items by the ranker; where filters leave too few candidates, retrieval finds further ones."""
-        return ranking.best(asked, ks, dropped, lambda some, taken: self.retrieve(vectors[some], max(ks), taken)[0])
+    def _further(self, vectors: Tensor, k: int, allowed: Tensor | None, some: Tensor, taken: Dropped) -> Ints:
+        """Return further items for requests whose filters leave too few candidates."""
+        return self.retrieve(vectors[some], k, taken, allowed)[0]
 
-    def _answer(
-        self, ids: list[Id | None], ks: Sequence[int], rows: NDArray[np.int64], scores: NDArray[np.float32]
-    ) -> pl.DataFrame:
+    def _answer(self, ids: list[Id | None], ks: Sequence[int], rows: Ints, scores: NDArray[np.float32]) -> pl.DataFrame:
         return answer(ids, self.manifest.user_id_type, self.item_ids, ks, rows, scores)
 
     def _rows_of_users(self, ids: list[Id | None]) -> list[int]:

@@ -147,6 +147,31 @@ def checked_ids(values: Sequence[Id | None] | Sequence[Id] | pl.Series, kind: st
     return out
 
 
+def allowed_rows(
+    exclude: Sequence[Id] | pl.Series,
+    allow: Sequence[Id] | pl.Series | None,
+    item_rows: Mapping[Id, int],
+    item_type: str,
+) -> Tensor | None:
+    """Return the item rows that anybody may get, bool ``[N]``; None: all.
+
+    Args:
+        exclude: Items to leave out; unknown ones do no harm.
+        allow: The only items to take; None: all.
+        item_rows: Raw item id -> row.
+        item_type: ``int`` or ``str``.
+
+    Raises:
+        BundleError: An id has the wrong type.
+    """
+    if allow is None and not len(exclude):
+        return None
+    mask = torch.full((len(item_rows),), allow is None)
+    for name, ids, value in (("allow", () if allow is None else allow, True), ("exclude", exclude, False)):
+        mask[[item_rows[i] for i in checked_ids(ids, item_type, name) if i is not None and i in item_rows]] = value
+    return mask
+
+
 def request_time(as_of: datetime | None, cut: int, histories: Sequence[Sequence[Event] | None] | None) -> int:
     """Return the time of a request in microseconds since 1970 UTC: ``as_of``, or the latest event, or the cut.
 

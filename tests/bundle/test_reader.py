@@ -101,6 +101,9 @@ def test_exclusion_never_eats_the_answer(bundle: Bundle) -> None:
     for row, user in ((0, 100), (7, 107)):
         got = ids(answer.filter(pl.col("user_id") == user))
         assert got == exact_ids(bundle, bundle.user_vectors[row], 10, set(without))
+    assert bundle.recommend([100, 107], k=10, allow=[*keep, -5]).equals(answer)
+    assert bundle.recommend([100], k=10, allow=pl.Series(list(keep)), exclude=list(keep)[:9]).height == 3
+    assert bundle.recommend([100], k=10, allow=[]).is_empty()
 
 
 def test_strangers(bundle: Bundle) -> None:
