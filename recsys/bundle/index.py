@@ -64,17 +64,17 @@ class ItemIndex:
         return rows
 
     def _within(self, allowed: NDArray[np.bool_]) -> Any:
-        """Return parameters of a search that passes over all other rows; a graph is walked further for it."""
+        """Return parameters of a search that passes over all other rows, and goes as much further as there are."""
         import faiss
 
         kinds: Any = faiss  # whose stubs do not know what its constructors take
         some = kinds.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
         core = kinds.downcast_index(self.index.index)
+        width = round(self.search_width / max(float(allowed.mean()), 1 / len(allowed)))
         if hasattr(core, "hnsw"):
-            share = max(float(allowed.mean()), 1 / len(allowed))
-            return kinds.SearchParametersHNSW(sel=some, efSearch=min(round(self.search_width / share), len(self)))
+            return kinds.SearchParametersHNSW(sel=some, efSearch=min(width, len(self)))
         if hasattr(core, "nprobe"):
-            return kinds.SearchParametersIVF(sel=some, nprobe=core.nprobe)
+            return kinds.SearchParametersIVF(sel=some, nprobe=min(width, core.nlist))
         return kinds.SearchParameters(sel=some)
 
     def save(self, path: Path) -> None:
