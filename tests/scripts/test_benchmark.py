@@ -193,3 +193,22 @@ def test_prepare_measures_both_on_one_shop_and_cleans_up(
     assert 0.05 < report["prepare"]["peak_gib"] < 4
     assert "recsys prepare, 3 partitions" in capsys.readouterr().out
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [path.name, "shop-3000"]
+
+
+def test_serve_measures_every_part_of_an_answer(
+    script: Any, trained: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few = ["--requests=5", "--items=500", "--min-recall=0.9", f"--output={tmp_path}/out"]
+    assert script("benchmark").main(["serve", str(trained.bundle), *few]) == 0
+    (path,) = (tmp_path / "out").iterdir()
+    report = json.loads(path.read_text())
+    shown = " ".join(capsys.readouterr().out.split())
+    assert list(report["milliseconds"]) == [
+        "user tower from raw history", "retrieval, 500 items", "retrieval, 500 items, exact",
+        "past and features of the user", "candidates and their features", "ranker over the candidates", "whole answer",
+    ]  # fmt: skip
+    for name, spent in report["milliseconds"].items():
+        assert name in shown
+        assert 0 < spent["p50"] <= spent["p95"] <= spent["p99"]
+        assert f"{spent['p99']:.2f}" in shown
+    assert report["large"]["recall_at_20"] >= 0.9
