@@ -55,9 +55,11 @@ def registry(trained: Any, tmp_path: Path, outside: Path) -> Any:
     """A registry of its own, and a way to register a bundle there."""
     uri = f"sqlite:///{tmp_path}/gate.db"
     mlflow.set_tracking_uri(uri)
+    with quiet():
+        experiment = mlflow.create_experiment("gate", artifact_location=(tmp_path / "artifacts").as_uri())
 
     def register(bundle: Path) -> str:
-        with quiet(), mlflow.start_run():
+        with quiet(), mlflow.start_run(experiment_id=experiment):
             return f"models:/{NAME}/{register_bundle(bundle, NAME)[0]}"
 
     def decide(candidate: str, *overrides: str) -> Any:
