@@ -126,6 +126,7 @@ class RankerConfig:
     tasks: list[str] = field(default_factory=list)  # event types learned beside the relevant ones, such as click, cart
     use_wide: bool = True  # false: deep only
     use_deep: bool = True  # false: wide only
+    trees: bool = True  # boosted trees over the numbers join the fitted model, weighted on validation
     crosses: list[list[str]] | None = None  # of categorical features, memorised by the wide part; null: inferred
     cross_buckets: int = 2**18  # weights that the combinations of a cross share
     width: int = 8  # of an embedding
@@ -174,7 +175,7 @@ class EvaluationConfig:
     ks: list[int] = field(default_factory=lambda: [10, 20, 50, 100])
     baselines: list[str] = field(default_factory=lambda: list(BASELINES))
     variants: list[str] = field(default_factory=list)  # content_only, id_only: extra two-tower rows
-    rankers: list[str] = field(  # rivals of the ranker on its candidates and features; lightgbm: extra `baselines`
+    rankers: list[str] = field(  # parts of the ranker by themselves, on the same candidates; lightgbm: its trees
         default_factory=lambda: ["wide_only", "deep_only", "lightgbm"]
     )
     importance: int = 0  # users whose features are shuffled, to see what the ranker reads; 0: none

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from recsys.config.schema import Config, EvaluateConfig
+from recsys.entries.rank_window import BOOSTING
 from recsys.errors import BundleError
 
 if TYPE_CHECKING:
@@ -24,9 +25,6 @@ if TYPE_CHECKING:
     from recsys.evaluation.report import Comparison
     from recsys.models.two_tower import TwoTower
     from recsys.models.wide_deep import WideDeep
-
-BOOSTING = "lightgbm"
-"""Name of the boosted trees in the table."""
 
 
 def run(cfg: EvaluateConfig) -> "Comparison":

@@ -66,8 +66,9 @@ def run(cfg: ExplainConfig) -> "Explanation":
     console.print(f"{who}: probability {probability:.4f}, logit {found.logit:.3f}; {stands}", highlight=False)
     console.print(table(found, cfg.top))
     console.print(
-        f"logit = bias + wide weights + deep part ({found.deep:+.3f}); of the deep part each line says how far it "
-        f"falls when the feature takes its typical value, one at a time ({time.perf_counter() - start:.1f} s)",
+        f"logit = bias + wide weights + trees ({found.trees:+.3f}) + deep part ({found.deep:+.3f}); of trees and deep "
+        "part each line says how far they fall when the feature takes its typical value, one at a time "
+        f"({time.perf_counter() - start:.1f} s)",
         highlight=False,
     )
     return found

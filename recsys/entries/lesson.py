@@ -16,8 +16,10 @@ if TYPE_CHECKING:
     from recsys.data.pair_plan import PairPlan
     from recsys.data.snapshots import RankingSet, Snapshot
     from recsys.entries.folds import FoldData
+    from recsys.models.forest import Forest
     from recsys.models.two_tower import TwoTower
     from recsys.tracking.run import Run
+    from recsys.training.boosting import Boosting
     from recsys.training.epochs import Fitted
 
 
@@ -35,6 +37,21 @@ class TowerTables:
 
 
 @dataclass(frozen=True)
+class Trees:
+    """Boosted trees, grown on snapshots.
+
+    Attributes:
+        settings: How they are grown; the number of trees is what the validation window found best.
+        forest: They.
+        scores: Of the pairs of the validation window, ``[P]``.
+    """
+
+    settings: "Boosting"
+    forest: "Forest"
+    scores: "Tensor"
+
+
+@dataclass(frozen=True)
 class Lesson:
     """What rankers learn from and are chosen by, whatever they look like.
 
@@ -45,6 +62,7 @@ class Lesson:
         pairs: The candidates of the validation window with their features.
         thinned: The validation window as one more snapshot to train on.
         start: What every ranker starts its embeddings from; None for chance.
+        trees: What joins every ranker, and is the same for all; None without.
     """
 
     plan: "PairPlan"
@@ -53,6 +71,7 @@ class Lesson:
     pairs: "RankingSet"
     thinned: "Snapshot"
     start: TowerTables | None
+    trees: Trees | None = None
 
 
 def lessons(
@@ -119,7 +138,29 @@ def make_lesson(cfg: Config, fold: "FoldData", data: "FittedData", towers: "TwoT
     window = snapshot(cfg, fold.asked, fold.asked_log, asked, towers, plan, data.cut, until, add_shown=False)
     pairs = with_ids(data, [window])
     thinned = thin_out(window, settings.training.negatives, len(snapshots))
-    return Lesson(plan, snapshots, replace(window, numbers=window.numbers[:0]), pairs, thinned, start)
+    trees = grow(cfg, snapshots, thinned, pairs) if settings.trees else None
+    return Lesson(plan, snapshots, replace(window, numbers=window.numbers[:0]), pairs, thinned, start, trees)
+
+
+def grow(cfg: Config, snapshots: "list[Snapshot]", thinned: "Snapshot", pairs: "RankingSet") -> Trees:
+    """Grow boosted trees on snapshots, as many as order the validation window best.
+
+    Args:
+        cfg: With the seed.
+        snapshots: What they learn from.
+        thinned: The validation window as a snapshot.
+        pairs: All its pairs.
+
+    Raises:
+        DataError: No pair of the snapshots is positive.
+    """
+    from recsys.data.snapshots import ranking_set
+    from recsys.training.boosting import Boosting, fit_boosting, predict_boosting
+
+    settings = Boosting(seed=cfg.seed)
+    grown = fit_boosting(ranking_set(snapshots, {}, {}), ranking_set([thinned], {}, {}), settings)
+    chosen = replace(settings, rounds=max(grown.booster.best_iteration, 1))
+    return Trees(chosen, grown.forest(), predict_boosting(grown, pairs.features))
 
 
 def with_ids(data: "FittedData", snapshots: "list[Snapshot]") -> "RankingSet":

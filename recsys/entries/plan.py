@@ -108,7 +108,7 @@ def _headers(plan: Plan, cfg: Config) -> "list[Header]":
 
 
 def _places(plan: Plan, cfg: Config) -> None:
-    from recsys.planning.places import checkpoint_problem, folder_problem, package_notes, package_problems
+    from recsys.planning.places import checkpoint_problem, folder_problem, package_problems
 
     folders = {"hydra.run.dir": (cfg.run_dir, False), "data.cache_dir": (cfg.data.cache_dir, False)}
     if cfg.data.privacy.access_log is not None:
@@ -119,7 +119,6 @@ def _places(plan: Plan, cfg: Config) -> None:
     problem = checkpoint_problem(cfg.ckpt_path) if not isinstance(cfg, TuneConfig) else None
     plan.problems += [problem] if problem else []
     plan.problems += package_problems(cfg)
-    plan.notes += package_notes(trained_of(cfg))
 
 
 def _services(plan: Plan, cfg: Config, known: "Prepared | None") -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from recsys.config.schema import Config
 from recsys.entries.probe_basis import STEPS, Basis, grown_rows, made_log, made_pairs, whole_inputs
-from recsys.entries.ranker import crosses, id_inputs
+from recsys.entries.ranker_fit import crosses, id_inputs
 from recsys.errors import ConfigError
 from recsys.planning.forecast import Fit, batch_bytes, limited, steps_of
 

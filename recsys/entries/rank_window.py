@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from recsys.bundle.ranking import Ranking
     from recsys.bundle.reader import Bundle
     from recsys.entries.ranker import SecondStage
-    from recsys.evaluation.boosting import BoostedRanker
     from recsys.evaluation.coverage import Coverage
     from recsys.evaluation.importance import Importance
     from recsys.evaluation.ranking import Reliability
@@ -26,6 +25,8 @@ if TYPE_CHECKING:
 
 CHUNK_USERS = 256
 """Users whose candidates are in memory at a time."""
+BOOSTING = "lightgbm"
+"""Name of the trees by themselves in tables."""
 MOST_IMPORTANT = 25
 """Features that the console shows."""
 WIDE = 100
@@ -44,7 +45,7 @@ class RankedWindow:
         quality: ``auc``, ``log_loss``, ``ece`` and so on, of all pairs.
         curves: Probabilities against observed rates.
         importance: What the ranker's features are worth, the most important first; empty unless asked for.
-        has_boosting: Whether LightGBM is one of the rivals.
+        has_boosting: Whether the trees by themselves are one of the rivals.
     """
 
     scorers: "list[PairScorer]"
@@ -107,18 +108,18 @@ def rank_window(
         bundle: With a second stage, fitted before the window.
         targets: The window.
         rankers: Rankers in memory; the bundle's own, which is measured through the bundle, is not looked at.
-        stage: What LightGBM learns from; None leaves it out.
+        stage: With the trees that are measured by themselves; None leaves them out.
     """
     import torch
 
     from recsys.entries.ranker import MAIN
     from recsys.evaluation.coverage import coverage
-    from recsys.evaluation.two_stage import PairScorer, predict_boosting, ranking_metrics
+    from recsys.evaluation.two_stage import PairScorer, ranking_metrics
     from recsys.training.fit_ranker import predict
 
     assert bundle.ranking is not None
     rivals = {name: model for name, model in rankers.items() if name != MAIN}
-    boosted = boosting(cfg, stage) if stage else None
+    trees = stage.forest if stage and BOOSTING in cfg.evaluation.rankers else None
     query, item, chunks, looked_at = [], [], [], []
     values: dict[str, list[Tensor]] = {}
     seconds: dict[str, float] = {}
@@ -137,9 +138,9 @@ def rank_window(
         for name, model in rivals.items():
             start = time.perf_counter()
             say(name, predict(model, features), start)
-        if boosted:
+        if trees is not None:
             start = time.perf_counter()
-            say("lightgbm", predict_boosting(boosted, features), start)
+            say(BOOSTING, trees(features), start)
         if len(rows) and rows[0] < cfg.evaluation.importance:
             looked_at.append(features)
         query.append(pairs.query + rows[0])
@@ -161,7 +162,7 @@ def rank_window(
         for name, scores in found.items()
     ]  # fmt: skip
     worth = importances(bundle.ranking, looked_at, labels, whole_query, cfg) if looked_at else []
-    return RankedWindow(scorers, coverage(chunks, targets), quality, curves, worth, boosted is not None)
+    return RankedWindow(scorers, coverage(chunks, targets), quality, curves, worth, trees is not None)
 
 
 def warn_if_off(quality: "Mapping[str, float]", positives: float) -> None:
@@ -212,26 +213,6 @@ def importances(
         seed=cfg.seed,
         most_groups=cfg.evaluation.importance,
     )
-
-
-def boosting(cfg: Config, stage: "SecondStage") -> "BoostedRanker | None":
-    """Grow trees on the ranker's snapshots, as many as are best on validation; None if they are not asked for."""
-    import importlib.util
-    import logging
-
-    from recsys.data.snapshots import ranking_set
-    from recsys.evaluation.boosting import Boosting
-    from recsys.evaluation.two_stage import fit_boosting
-
-    if "lightgbm" not in cfg.evaluation.rankers:
-        return None
-    if importlib.util.find_spec("lightgbm") is None:
-        logging.getLogger(__name__).warning("no row of LightGBM: pip install 'recsys[baselines]' for it.")
-        return None
-    *earlier, window = stage.snapshots
-    chosen = fit_boosting(ranking_set(earlier, {}, {}), ranking_set([window], {}, {}), settings=Boosting(seed=cfg.seed))
-    rounds = max(chosen.booster.best_iteration, 1)
-    return fit_boosting(ranking_set(stage.snapshots, {}, {}), settings=Boosting(seed=cfg.seed, rounds=rounds))
 
 
 def activity(targets: "Targets") -> "Tensor":

@@ -3,18 +3,21 @@
 ::
 
     snapshots ◄─ a retriever that knows nothing after the first cut
+        ├─► boosted trees, as many as validation finds best
         └─► ranker, epochs chosen on validation candidates ◄─ the retriever of the training window
-                └─► calibration ─► fitted again on the snapshots and the validation window
+                └─► joined with the trees, calibrated ─► all fitted again on the snapshots and the validation window
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from recsys.config.schema import Config, RankerConfig
 from recsys.entries.folds import average, best_epoch
-from recsys.entries.lesson import Lesson, TowerTables, lessons, ranker_ids, with_ids
+from recsys.entries.lesson import Lesson, TowerTables, lessons
+from recsys.entries.ranker_fit import fit
 from recsys.entries.retriever import Watch
 
 if TYPE_CHECKING:
@@ -23,16 +26,19 @@ if TYPE_CHECKING:
     from recsys.data.dataset import FittedData
     from recsys.data.log import InteractionLog
     from recsys.data.pair_plan import PairPlan
-    from recsys.data.snapshots import RankingSet, Snapshot
+    from recsys.data.snapshots import Snapshot
     from recsys.entries.folds import FoldData
+    from recsys.models.forest import Forest
     from recsys.models.two_tower import TwoTower
-    from recsys.models.wide import Cross, IdInput
     from recsys.models.wide_deep import WideDeep
     from recsys.tracking.run import Run
+    from recsys.training.boosting import Boosting
     from recsys.training.epochs import Fitted
 
 MAIN = "wide_deep"
 """Name of the ranker in tables and folders."""
+TREE_WEIGHTS = (0.0, 0.5, 1.0, 2.0)
+"""Of the trees beside the model, tried on validation; 1: both move the order of a list equally far."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +51,8 @@ class SecondStage:
         fitted: Ranker of the snapshots before the validation window.
         calibration: Logit to probability, fitted on the validation window; None for the sigmoid.
         start: What every fit of the ranker starts its embeddings from; None for chance.
+        boosting: How the trees are grown that join the ranker; None without.
+        share: What their score counts beside the logit of the ranker.
     """
 
     plan: "PairPlan"
@@ -52,6 +60,18 @@ class SecondStage:
     fitted: "Fitted[WideDeep]"
     calibration: "nn.Module | None"
     start: TowerTables | None = None
+    boosting: "Boosting | None" = None
+    share: float = 0.0
+
+    @cached_property
+    def forest(self) -> "Forest | None":
+        """The trees of all snapshots, those of the validation window among them."""
+        from recsys.data.snapshots import ranking_set
+        from recsys.training.boosting import fit_boosting
+
+        if self.boosting is None:
+            return None
+        return fit_boosting(ranking_set(self.snapshots, {}, {}), settings=self.boosting).forest()
 
 
 def choose_ranker(
@@ -120,131 +140,65 @@ def learn(
         DataError: No snapshot has a positive pair.
     """
     from recsys.data.dataset import microseconds
+    from recsys.models.ranking_losses import spread_within
     from recsys.training.fit_ranker import calibrate, predict
 
     until = microseconds(fold.asked.windows.test_start)
-    measure = validator(cfg, fold.as_asked(data), fold.asked_log, lesson.window, lesson.pairs, until)
+    measure = validator(cfg, fold.as_asked(data), fold.asked_log, lesson.window, until)
+    pairs, trees = lesson.pairs, lesson.trees if cfg.ranker.trees else None
+
+    def joined(logits: "Tensor") -> tuple[float, dict[str, float]]:
+        """Return the best share of the trees beside a model, and how the two do together."""
+        if trees is None:
+            return 0.0, measure(logits)
+        spread = spread_within(trees.scores, pairs.group)
+        ratio = spread_within(logits, pairs.group) / spread if spread else 0.0
+        shares = [weight * ratio for weight in TREE_WEIGHTS]
+        found = [measure(logits + share * trees.scores) for share in shares]
+        best = best_epoch(found, cfg.objective) - 1
+        return shares[best], found[best]
 
     def validate(model: "WideDeep") -> dict[str, float]:
-        found = measure(model)
+        _, found = joined(predict(model, pairs.features))
         if watch:
             watch(found)
         return found
 
     judge = None if epochs else validate
     fitted = fit(cfg, data, lesson.snapshots, tracked, folder, validate=judge, epochs=epochs, start=lesson.start)
-    logits = predict(fitted.model, lesson.pairs.features)
-    calibration = calibrate(logits, lesson.pairs.labels[:, 0], cfg.ranker.calibration)
-    return SecondStage(lesson.plan, (*lesson.snapshots, lesson.thinned), fitted, calibration, lesson.start)
-
-
-def id_inputs(data: "FittedData") -> "tuple[IdInput, ...]":
-    """Return what the ranker must know of the categorical features: sizes and slots."""
-    from recsys.models.wide import IdInput
-
-    items, users = ranker_ids(data)
-    spec = {f.name: f for f in data.encoder.spec}
-    tables = items | users
-    return tuple(
-        IdInput(name, data.encoder.size(spec[name]), ids.shape[1] if ids.dim() == 2 else 0, spec[name].width)
-        for name, ids in tables.items()
+    logits, share = predict(fitted.model, pairs.features), 0.0
+    if trees:
+        share, _ = joined(logits)
+        logits = logits + share * trees.scores
+        fitted.model.add_trees(trees.forest, share)
+    calibration = calibrate(logits, pairs.labels[:, 0], cfg.ranker.calibration)
+    return SecondStage(
+        lesson.plan,
+        (*lesson.snapshots, lesson.thinned),
+        fitted,
+        calibration,
+        lesson.start,
+        trees.settings if trees else None,
+        share,
     )
-
-
-def crosses(settings: RankerConfig, data: "FittedData") -> "tuple[Cross, ...]":
-    """Return the configured crosses, or that of the user with each attribute of the item."""
-    from recsys.columns import ITEM_ID, USER_ID
-    from recsys.models.wide import Cross
-
-    wanted = settings.crosses
-    if wanted is None:
-        items, _ = ranker_ids(data)
-        wanted = [[USER_ID, name] for name, ids in items.items() if ids.dim() == 1 and name != ITEM_ID]
-    return tuple(Cross(tuple(features), settings.cross_buckets) for features in wanted)
-
-
-def fit(
-    cfg: Config,
-    data: "FittedData",
-    snapshots: "list[Snapshot]",
-    tracked: "Run",
-    folder: Path,
-    *,
-    settings: RankerConfig | None = None,
-    validate: "Callable[[WideDeep], dict[str, float]] | None" = None,
-    epochs: int | None = None,
-    start: TowerTables | None = None,
-) -> "Fitted[WideDeep]":
-    """Fit a ranker on snapshots: with ``validate`` for the best number of epochs, else for ``epochs``.
-
-    Args:
-        cfg: Trainer, objective and seed.
-        data: Vocabularies that the ids are of.
-        snapshots: What it learns from.
-        tracked: The open run.
-        folder: Where checkpoints go.
-        settings: Of the model; by default ``cfg.ranker``.
-        validate: Measures the ranker after every epoch.
-        epochs: Number of epochs, when it has been chosen already.
-        start: What embeddings start from.
-    """
-    import gc
-
-    from recsys.entries.retriever import last_only, trainer_factory
-    from recsys.tracking.lightning import RunLogger
-    from recsys.training.fit_ranker import fit_ranker
-
-    settings = settings or cfg.ranker
-    fitted = fit_ranker(
-        with_ids(data, snapshots),
-        settings,
-        id_inputs=id_inputs(data),
-        crosses=crosses(settings, data),
-        trainer_of=trainer_factory(cfg, again=True),
-        folder=folder,
-        seed=cfg.seed,
-        objective=cfg.objective if validate else None,
-        validate=validate,
-        epochs=epochs,
-        logger=RunLogger(tracked, f"{folder.name}/"),
-        starts=tower_starts(start, data) if start else None,
-        ckpt_path=last_only(cfg),
-        checkpoint_minutes=cfg.training.checkpoint_minutes,
-        ledger=cfg.training.ledger,
-    )
-    gc.collect()  # a Trainer and its task refer to each other, and keep gigabytes of encoded pairs until then
-    return fitted
-
-
-def tower_starts(start: TowerTables, data: "FittedData") -> "dict[str, tuple[Tensor, Tensor]]":
-    """Return ids of ``data`` and vectors by the name of each feature that both ranker and towers embed.
-
-    The towers may be of other vocabularies than the ranker: a vector goes to the id of its value, whatever id that
-    value had for the towers.
-    """
-    features = {f.name: f for f in data.encoder.spec}
-    names = [one.name for one in id_inputs(data) if one.name in start.tables]
-    return {name: (start.encoder.ids_in(features[name], data.encoder), start.tables[name]) for name in names}
 
 
 def validator(
-    cfg: Config, data: "FittedData", log: "InteractionLog", window: "Snapshot", pairs: "RankingSet", until: int
-) -> "Callable[[WideDeep], dict[str, float]]":
-    """Return a function that measures a ranker on the validation window: metric keys such as ``val/ndcg_at_20``."""
+    cfg: Config, data: "FittedData", log: "InteractionLog", window: "Snapshot", until: int
+) -> "Callable[[Tensor], dict[str, float]]":
+    """Return a function of the window's logits ``[P]`` that measures them: metric keys such as ``val/ndcg_at_20``."""
     from recsys.evaluation.evaluate import evaluate
     from recsys.evaluation.slices import make_targets
     from recsys.evaluation.two_stage import PairScorer
-    from recsys.training.fit_ranker import predict
 
     targets = make_targets(data.log, log.between(data.cut, until), data.eligible).only(window.users)
     parts = tuple(dict.fromkeys(["all", "repeat", "new", *cfg.objective.metric.split("/")[1:-1]]))
 
-    def validate(model: "WideDeep") -> dict[str, float]:
-        values = predict(model, pairs.features)
-        scorer = PairScorer(MAIN, log.n_items, window.users, window.query, window.item, values)
+    def measure(logits: "Tensor") -> dict[str, float]:
+        scorer = PairScorer(MAIN, log.n_items, window.users, window.query, window.item, logits)
         return evaluate(scorer, targets, cfg.evaluation.ks, parts, cfg.evaluation.chunk_users).flat("val")
 
-    return validate
+    return measure
 
 
 def fit_rankers(
@@ -255,7 +209,7 @@ def fit_rankers(
     Returns:
         Name to model: ``wide_deep`` and those of ``evaluation.rankers`` that are parts of it.
     """
-    settings = {MAIN: cfg.ranker}
+    settings: dict[str, RankerConfig | None] = {MAIN: None}
     if cfg.ranker.use_wide and cfg.ranker.use_deep:
         parts = {"wide_only": replace(cfg.ranker, use_deep=False), "deep_only": replace(cfg.ranker, use_wide=False)}
         settings |= {name: part for name, part in parts.items() if name in cfg.evaluation.rankers}
@@ -271,7 +225,19 @@ def fit_again(
     folder: Path,
     settings: RankerConfig | None = None,
 ) -> "WideDeep":
-    """Fit on all snapshots with the ids of other vocabularies, for the number of epochs that was chosen."""
+    """Fit on all snapshots with the ids of other vocabularies, for the number of epochs that was chosen.
+
+    Args:
+        cfg: Trainer and seed.
+        data: Vocabularies that the ids are of.
+        stage: What was chosen.
+        tracked: The open run.
+        folder: Where checkpoints go.
+        settings: Of a part of the ranker; None: the whole, with its trees.
+    """
     snapshots, epochs = list(stage.snapshots), stage.fitted.epochs
     start = stage.start
-    return fit(cfg, data, snapshots, tracked, folder, settings=settings, epochs=epochs, start=start).model
+    model = fit(cfg, data, snapshots, tracked, folder, settings=settings, epochs=epochs, start=start).model
+    if settings is None and stage.forest is not None:  # a part of the ranker goes without
+        model.add_trees(stage.forest, stage.share)
+    return model

@@ -4,17 +4,13 @@ P stands for pairs of a request and a candidate, sorted by request, as :class:`~
 and :class:`~recsys.data.snapshots.RankingSet` hold them.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from recsys.data.recent import HISTORY
-from recsys.data.snapshots import RankingSet
-from recsys.errors import DataError, RecsysError, did_you_mean
-from recsys.evaluation.boosting import BoostedRanker, Boosting, Rows, fit
+from recsys.errors import RecsysError
 from recsys.evaluation.ranking import AUC, GAUC, Calibration, LogLoss, Reliability
 
 PAIRS = 2**18
@@ -144,45 +140,6 @@ def ranking_metrics(
     return {key: float(value) for key, value in found.items()}, calibration.curves()
 
 
-def numbers(features: Mapping[str, Tensor]) -> tuple[str, ...]:
-    """Return the names of the numeric features of pairs, in their order."""
-    return tuple(n for n, values in features.items() if values.is_floating_point() and not n.startswith(HISTORY))
-
-
-def fit_boosting(
-    train: RankingSet,
-    validation: RankingSet | None = None,
-    settings: Boosting | None = None,
-) -> BoostedRanker:
-    """Grow trees that rank the pairs of each group by the label of the first task, from the numbers of the pairs.
-
-    Ids are left out, for an order of ids says nothing.
-
-    Args:
-        train: What they learn from.
-        validation: Decides how many trees are kept; without it all are.
-        settings: How they are grown; the defaults without.
-
-    Raises:
-        ConfigError: LightGBM is not installed.
-        DataError: The pairs have no number, ``validation`` lacks one, or there is no positive pair.
-    """
-    columns = numbers(train.features)
-    watched = None if validation is None else _rows(validation, columns)
-    return fit(_rows(train, columns), columns, settings, watched)
-
-
-def predict_boosting(ranker: BoostedRanker, features: Mapping[str, Tensor]) -> Tensor:
-    """Return the trees' scores of pairs, float32 ``[P]``; features as :class:`RankingSet` holds them, in any order.
-
-    Raises:
-        DataError: A feature that the trees were grown on is missing.
-    """
-    chunks = range(0, len(next(iter(features.values()))), PAIRS)
-    some = [ranker.predict(_matrix(features, ranker.names, slice(start, start + PAIRS))) for start in chunks]
-    return torch.from_numpy(np.concatenate([np.zeros(0, dtype=np.float32), *some]))
-
-
 def _places(query: Tensor, values: Tensor, first: Tensor) -> Tensor:
     """Return the place from below, from 1, of each value among the distinct values of its request, int64 ``[P]``.
 
@@ -200,21 +157,3 @@ def _places(query: Tensor, values: Tensor, first: Tensor) -> Tensor:
     places = torch.empty_like(query)
     places[order] = height - height[first] + 1
     return places
-
-
-def _rows(pairs: RankingSet, names: Sequence[str]) -> Rows:
-    groups = pairs.group.unique_consecutive(return_counts=True)[1]
-    return Rows(_matrix(pairs.features, names, slice(None)), pairs.labels[:, 0].numpy(), groups.numpy())
-
-
-def _matrix(features: Mapping[str, Tensor], names: Sequence[str], rows: slice) -> np.ndarray:
-    """Put columns side by side, float32 ``[P, F]``."""
-    for name in names:
-        if name not in features:
-            raise DataError(f"boosting: the pairs have no feature '{name}'." + did_you_mean(name, features))
-    if not names:
-        raise DataError("boosting: the pairs have no numeric feature.")
-    out = np.empty((len(features[names[0]][rows]), len(names)), dtype=np.float32)
-    for place, name in enumerate(names):
-        out[:, place] = features[name][rows].numpy()
-    return out

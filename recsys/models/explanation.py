@@ -2,10 +2,11 @@
 
 ::
 
-    logit = bias + sum of the wide weights + deep logit
-                                             └─ what each feature does to it, found by taking the feature away
+    logit = bias + sum of the wide weights + trees + deep logit
+                                             └───────┴─ what each feature does to it, found by taking the feature away
 
-The first line is exact. The deep part is no sum of its features: what they do to it, one at a time, need not add up.
+The first line is exact. Trees and deep part are no sums of their features: what these do, one at a time, need not add
+up.
 """
 
 from collections.abc import Mapping
@@ -30,10 +31,11 @@ class Contribution:
     """What one thing moved.
 
     Attributes:
-        name: ``bias``, a column of the wide part, or a feature of the deep part.
-        part: ``bias``, ``wide`` or ``deep``.
+        name: ``bias``, a column of the wide part, or a feature of the trees or of the deep part.
+        part: ``bias``, ``wide``, ``trees`` or ``deep``.
         value: Of the feature; of a cross the ids that it joins.
-        amount: Wide: the weight in the logit. Deep: the deep logit less what it is with the feature at its reference.
+        amount: Wide: the weight in the logit. Trees and deep: what they add to the logit, less what they add with the
+            feature at its reference.
     """
 
     name: str
@@ -47,12 +49,14 @@ class Explanation:
     """Why one pair got its logit.
 
     Attributes:
-        logit: The sum of the bias, the wide contributions and ``deep``.
+        logit: The sum of the bias, the wide contributions, ``trees`` and ``deep``.
+        trees: What the trees add to the logit; 0 without any.
         deep: What the deep part adds to the logit; 0 without one.
-        contributions: The bias first, then wide and deep ones together, the largest first whatever their sign.
+        contributions: The bias first, then all others together, the largest first whatever their sign.
     """
 
     logit: float
+    trees: float
     deep: float
     contributions: tuple[Contribution, ...]
 
@@ -69,7 +73,8 @@ def explain(
         model: In evaluation mode.
         features: As :meth:`WideDeep.forward` takes them.
         reference: Name to a value of each feature, a scalar or what stands for ``[P]`` or ``[P, slots]``, that it is
-            compared with in the deep part: a median for a number, PAD_ID for ids. The history is compared with none.
+            compared with in trees and deep part: a median for a number, PAD_ID for ids. The history is compared
+            with none.
 
     Raises:
         RecsysError: The model is in training mode, or a feature has no reference.
@@ -78,7 +83,7 @@ def explain(
         raise RecsysError("explain: the model is in training mode, where it forgets ids by chance; call eval() first.")
     features = dict(features)
     read = [*model.deep.names, *model.numeric.names] if model.use_deep else []
-    for name in read:
+    for name in (*read, *model.forest.names):
         if name not in reference:
             raise RecsysError(f"explain: feature '{name}' has no reference." + did_you_mean(name, reference))
     pairs = features[model.first_name].size(0)
@@ -96,7 +101,12 @@ def explain(
         columns = zip(model.wide.columns, _column_values(model, features), weights.unbind(1), strict=True)
         for name, values, amounts in columns:
             note(name, "wide", values, amounts)
-    deep = torch.zeros(pairs)
+    trees, deep = torch.zeros(pairs), torch.zeros(pairs)
+    if model.has_trees:
+        trees = model.tree_share * model.forest(features)
+        for name in model.forest.names:
+            without = features | {name: reference[name].to(features[name]).expand_as(features[name])}
+            note(name, "trees", features[name], trees - model.tree_share * model.forest(without))
     if model.use_deep:
         deep = _deep_logits(model, features)
         for name in read:
@@ -109,8 +119,8 @@ def explain(
             note(HISTORY, "deep", None, deep - _deep_logits(model, without))
     logits = model(features).reshape(pairs, -1)[:, 0]
     return [
-        Explanation(logit, added, (bias, *sorted(row, key=lambda entry: -abs(entry.amount))))
-        for logit, added, row in zip(logits.tolist(), deep.tolist(), found, strict=True)
+        Explanation(logit, boosted, added, (bias, *sorted(row, key=lambda entry: -abs(entry.amount))))
+        for logit, boosted, added, row in zip(logits.tolist(), trees.tolist(), deep.tolist(), found, strict=True)
     ]
 
 

@@ -66,6 +66,16 @@ def segment_logsumexp(values: Tensor, group: Tensor, n_groups: int) -> Tensor:
     return sums.clamp(min=1e-38).log() + highest
 
 
+def spread_within(values: Tensor, group: Tensor) -> float:
+    """Return the standard deviation of values ``[P]`` around the mean of their group, int64 ``[P]``; 0 without any."""
+    if not len(values):
+        return 0.0
+    n_groups = int(group.max()) + 1
+    count = torch.bincount(group, minlength=n_groups).clamp(min=1)
+    mean = values.new_zeros(n_groups).index_add(0, group, values) / count
+    return float((values - mean[group]).square().mean().sqrt())
+
+
 def lambda_rank(
     logits: Tensor, labels: Tensor, group: Tensor, n_groups: int, k: int = 20, budget: int = 2**22
 ) -> Tensor:

@@ -4,12 +4,14 @@
 
     ids, crosses of ids, bins of numbers ─── one weight each ─────────────────┐
                                                                               +─► logit of each task
+    numbers ─► boosted trees, grown before (optional) ────────────────────────┤
     ids ─► embeddings ─┬────────────────────────────────────────────┐         │
     history ───────────┴─ attention over the candidate (optional) ──┼─ MLP ───┘
     numbers ─► normal scores, logarithms, flags of what is missing ─┘
 
 It reads raw pair features: what numbers become is part of the model. :meth:`WideDeep.encode` does everything that is
-not learned, so that a training set can be encoded once; :meth:`WideDeep.score` is what a step runs.
+not learned, so that a training set can be encoded once; :meth:`WideDeep.score` is what a step runs. The trees are no
+part of it: who has learned a training set by heart leaves nothing of it to learn for others. They join a fitted model.
 """
 
 from collections.abc import Sequence
@@ -23,6 +25,7 @@ from recsys.errors import ConfigError, did_you_mean
 from recsys.features import OOV_ID, PAD_ID
 from recsys.models.attention import CandidateAttention
 from recsys.models.embeddings import IdEmbedding, brought_to
+from recsys.models.forest import Forest
 from recsys.models.transforms import NumericFit, NumericTransform
 from recsys.models.wide import Cross, IdInput, WidePart
 
@@ -151,6 +154,7 @@ class WideDeep(nn.Module):
     """
 
     base_rates: Tensor
+    tree_share: Tensor
 
     def __init__(self, inputs: RankerInputs, shape: RankerShape, base_rates: Sequence[float]) -> None:
         super().__init__()
@@ -175,6 +179,8 @@ class WideDeep(nn.Module):
         rates = torch.tensor(list(base_rates), dtype=torch.float32)
         self.register_buffer("base_rates", rates)
         self.bias = nn.Parameter(torch.logit(rates, eps=1e-6))
+        self.forest, self.has_trees = Forest(), False
+        self.register_buffer("tree_share", torch.zeros(()))
 
     def forward(self, features: Dict[str, Tensor]) -> Tensor:
         """Score P pairs.
@@ -187,7 +193,19 @@ class WideDeep(nn.Module):
         Returns:
             Logits, float32 ``[P]`` for one task, else ``[P, T]``.
         """
-        return self.score(self.encode(features))
+        logits = self.score(self.encode(features))
+        if self.has_trees:
+            trees = self.tree_share * self.forest(features)
+            if logits.dim() == 1:
+                logits = logits + trees
+            else:
+                logits = torch.cat([logits[:, :1] + trees.unsqueeze(1), logits[:, 1:]], 1)
+        return logits
+
+    def add_trees(self, forest: Forest, share: float) -> None:
+        """Add the score of trees, times their share, to the logit of the first task."""
+        self.forest, self.has_trees = forest.to(self.bias.device), len(forest.names) > 0
+        self.tree_share.fill_(share)
 
     def encode(self, features: Dict[str, Tensor]) -> Dict[str, Tensor]:
         """Do what is not learned: returns what :meth:`score` reads, rows ``[P, ...]`` that may be kept and sliced."""

@@ -92,15 +92,6 @@ def package_problems(cfg: Config) -> Iterator[str]:
             yield f"storage={cfg.storage}: the package '{driver}' is not installed; pip install 'recsys[tuning]'."
 
 
-def package_notes(cfg: Config) -> Iterator[str]:
-    """Yield a message for each package that is missed, but that the run goes on without."""
-    if cfg.ranker.enabled and "lightgbm" in cfg.evaluation.rankers and not _is_there("lightgbm"):
-        yield (
-            "evaluation.rankers has lightgbm, which is not installed: its row will be missing; "
-            "pip install 'recsys[baselines]'."
-        )
-
-
 def checkpoint_problem(path: str | None) -> str | None:
     """Return why ``ckpt_path`` cannot be gone on from, if it cannot."""
     if path is None or path in LIGHTNING_PATHS or "://" in path or Path(path).is_file():

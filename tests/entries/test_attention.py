@@ -20,7 +20,8 @@ from recsys.data.snapshots import RankingSet, Snapshot
 from recsys.data.topk import NONE
 from recsys.entries.lesson import with_ids
 from recsys.entries.rank_window import importances
-from recsys.entries.ranker import SecondStage, fit
+from recsys.entries.ranker import SecondStage
+from recsys.entries.ranker_fit import fit
 from recsys.entries.serving import check_base_rate, check_served, served
 from recsys.entries.snapshots import refuse_unknown, snapshot
 from recsys.entries.train import export

@@ -18,7 +18,8 @@ from recsys.data.snapshots import Snapshot, of_users, thin_out
 from recsys.entries import serving
 from recsys.entries.lesson import with_ids
 from recsys.entries.rank_window import warn_if_off
-from recsys.entries.ranker import SecondStage, fit
+from recsys.entries.ranker import SecondStage
+from recsys.entries.ranker_fit import fit
 from recsys.entries.serving import check_base_rate, check_served, is_off, served
 from recsys.entries.snapshots import snapshot
 from recsys.entries.train import export

@@ -17,7 +17,7 @@ from recsys.entries.lesson import with_ids
 from recsys.entries.plan import run
 from recsys.entries.probe import probe_ranker
 from recsys.entries.probe_basis import Basis
-from recsys.entries.ranker import crosses, id_inputs
+from recsys.entries.ranker_fit import crosses, id_inputs
 from recsys.entries.retriever import tower_inputs
 from recsys.entries.snapshots import snapshot
 from recsys.planning.plan import Plan

@@ -1,6 +1,7 @@
 """What the ranker reads of ids, by the vocabularies that it is fitted with."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +13,24 @@ from recsys.data.dataset import data_before, fit_data
 from recsys.data.log import DAY
 from recsys.entries import ranker
 from recsys.entries.folds import SPREAD, holdout, make_folds, said
-from recsys.entries.lesson import TowerTables, ranker_ids
+from recsys.entries.lesson import TowerTables, lessons, ranker_ids
 from recsys.entries.ranker import (
     SecondStage,
     choose_ranker,
-    crosses,
     fit_again,
-    id_inputs,
-    tower_starts,
+    fit_rankers,
 )
+from recsys.entries.ranker_fit import crosses, id_inputs, tower_starts
 from recsys.entries.retriever import choose_epochs, refit
 from recsys.entries.snapshots import cuts, snapshot
 from recsys.models.embeddings import brought_to
+from recsys.models.ranking_losses import spread_within
 from recsys.models.wide import Cross
 from recsys.tracking.run import Run
+from recsys.training import boosting
+from recsys.training.boosting import Boosting
 from recsys.training.epochs import Fitted
+from recsys.training.fit_ranker import predict
 
 
 def test_ids_are_those_of_items_and_users(first_stage: Any) -> None:
@@ -129,11 +133,11 @@ def test_what_embeddings_start_from_has_not_seen_a_label(first_stage: Any, tmp_p
 def test_epochs_are_chosen_on_all_folds(first_stage: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first fold is for three epochs and the last for two, the mean for two; the ranker is that of two epochs."""
     cfg, prepared, log, _, _ = first_stage.parts
-    settings = replace(cfg.ranker, training=replace(cfg.ranker.training, max_epochs=3, patience=5))
+    settings = replace(cfg.ranker, trees=False, training=replace(cfg.ranker.training, max_epochs=3, patience=5))
     cfg = replace(cfg, validation="expanding", folds=2, ranker=settings)
     main, folds = holdout(prepared, log), make_folds(cfg, prepared, prepared, log)
     values = iter([0.1, 0.2, 0.3, 0.1, 0.8, 0.2])
-    monkeypatch.setattr(ranker, "validator", lambda *_: lambda model: {cfg.objective.metric: next(values)})
+    monkeypatch.setattr(ranker, "validator", lambda *_: lambda logits: {cfg.objective.metric: next(values)})
     data, chosen = choose_epochs(cfg, main, [main], cfg.model, Run(), tmp_path)
     stage = choose_ranker(cfg, main, folds, data, chosen, Run(), tmp_path)
     assert list(values) == []  # the last fit is of all that was learned, and is not validated
@@ -145,3 +149,35 @@ def test_epochs_are_chosen_on_all_folds(first_stage: Any, tmp_path: Path, monkey
     saved = torch.load(tmp_path / "checkpoints" / "ranker" / "last.ckpt", weights_only=True)
     assert saved["epoch"] == 1
     assert said(stage.fitted, cfg.objective).startswith("best of 3 epochs: 2, val/ndcg_at_20 0.5000 ± 0.4243")
+
+
+def test_trees_join_with_the_share_that_validation_finds_best(
+    first_stage: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Shares are told apart by a measure that likes one of them; the model, its refit and its parts follow."""
+    cfg, prepared, log, _, _ = first_stage.parts
+    main = holdout(prepared, log)
+    data, chosen = choose_epochs(cfg, main, [main], cfg.model, Run(), tmp_path)
+    asked: list[torch.Tensor] = []
+
+    def measure(logits: torch.Tensor) -> dict[str, float]:
+        asked.append(logits)
+        return {cfg.objective.metric: float(len(asked) % 4 == 3)}  # of every four shares the third
+
+    monkeypatch.setattr(ranker, "validator", lambda *_: measure)
+    monkeypatch.setattr(boosting, "Boosting", partial(Boosting, leaf_rows=2, rounds=20, threads=1))
+    stage = choose_ranker(cfg, main, [main], data, chosen, Run(), tmp_path)
+    model = stage.fitted.model
+    assert model.has_trees
+    assert float(model.tree_share) == pytest.approx(stage.share)
+    plain, joined = asked[-4], asked[-2]
+    ((_, _, lesson),) = lessons(cfg, main, [main], data, chosen, Run(), tmp_path / "lesson")
+    group, scores = lesson.pairs.group, lesson.trees.scores
+    assert spread_within(joined - plain, group) == pytest.approx(spread_within(plain, group), rel=1e-4)
+    torch.testing.assert_close(predict(model, lesson.pairs.features), joined, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(lesson.trees.forest(lesson.pairs.features), scores, atol=1e-5, rtol=1e-5)
+
+    rankers = fit_rankers(cfg, data, stage, Run(), tmp_path / "again")
+    assert [len(rankers[name].forest) for name in rankers] == [stage.boosting.rounds, 0, 0]
+    assert len(stage.forest) == stage.boosting.rounds
+    assert float(rankers["wide_deep"].tree_share) == pytest.approx(stage.share)

@@ -12,7 +12,7 @@ from recsys.config.schema import SegmentsConfig
 from recsys.data.dataset import data_before, fit_data, microseconds
 from recsys.data.log import DAY
 from recsys.entries.lesson import ranker_ids, with_ids
-from recsys.entries.ranker import crosses
+from recsys.entries.ranker_fit import crosses
 from recsys.entries.snapshots import group_codes, snapshot
 from recsys.errors import ConfigError
 from recsys.segments.features import with_segments

@@ -14,7 +14,8 @@ from recsys.bundle.format import read_manifest, seal
 from recsys.bundle.reader import Bundle
 from recsys.data.dataset import microseconds
 from recsys.data.pair_plan import PairPlan
-from recsys.entries.ranker import SecondStage, fit
+from recsys.entries.ranker import SecondStage
+from recsys.entries.ranker_fit import fit
 from recsys.entries.serving import check_served, served
 from recsys.entries.snapshots import pair_plan, snapshot
 from recsys.entries.train import export

@@ -1,7 +1,5 @@
 """Ranked pairs as a scorer of the catalogue, measured as probabilities, and ranked by trees."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -11,19 +9,11 @@ from sklearn.metrics import log_loss, roc_auc_score
 from torch import Tensor
 
 from recsys.data.log import InteractionLog
-from recsys.data.snapshots import RankingSet
-from recsys.errors import DataError, RecsysError
+from recsys.errors import RecsysError
 from recsys.evaluation import two_stage
-from recsys.evaluation.boosting import Boosting
 from recsys.evaluation.evaluate import evaluate
 from recsys.evaluation.slices import make_targets
-from recsys.evaluation.two_stage import (
-    PairScorer,
-    fit_boosting,
-    numbers,
-    predict_boosting,
-    ranking_metrics,
-)
+from recsys.evaluation.two_stage import PairScorer, ranking_metrics
 
 INF = float("inf")
 USERS = torch.tensor([3, 7, 9])
@@ -181,63 +171,6 @@ def test_metrics_of_nothing_are_nan_and_unsorted_pairs_are_refused() -> None:
     assert len(curves["all"].count) == 0
     with pytest.raises(RecsysError, match="must be sorted"):
         ranking_metrics(torch.ones(2), torch.ones(2), torch.ones(2), torch.tensor([1, 0]))
-
-
-def problem(seed: int, groups: int = 150, size: int = 12) -> RankingSet:
-    """The highest ``often`` of a group is taken, in size 4 the lowest; ids lie between, so that order matters."""
-    chance = torch.Generator().manual_seed(seed)
-    often = torch.rand(groups, size, generator=chance)
-    large = torch.randint(2, 5, (groups, 1), generator=chance).expand(groups, size)
-    best = torch.where(large == 4, -often, often).argmax(1)
-    labels = torch.zeros(groups, size)
-    labels[torch.arange(groups), best] = 1
-    features = {
-        "item_id": torch.randint(0, 300, (groups * size,), generator=chance),
-        "often": often.flatten(),
-        "words": torch.zeros(groups * size, 2, dtype=torch.int64),
-        "size": large.flatten().float(),
-        "gap": torch.full((groups * size,), torch.nan),
-    }
-    other_task = torch.ones(groups * size)
-    group = torch.arange(groups).repeat_interleave(size)
-    return RankingSet(group, features, torch.stack([labels.flatten(), other_task], 1), torch.ones(groups * size))
-
-
-def without_size(pairs: RankingSet) -> RankingSet:
-    return replace(pairs, features={name: values for name, values in pairs.features.items() if name != "size"})
-
-
-def hit_rate(scores: Tensor, pairs: RankingSet) -> float:
-    shape = pairs.n_groups, -1
-    best = scores.reshape(shape).argmax(1)
-    return float(pairs.labels[:, 0].reshape(shape)[torch.arange(pairs.n_groups), best].mean())
-
-
-def test_trees_learn_from_ranking_sets(monkeypatch: pytest.MonkeyPatch) -> None:
-    small = Boosting(rounds=40, leaves=7, leaf_rows=5, learning_rate=0.2, threads=1)
-    train, validation, test = (problem(seed) for seed in range(3))
-    assert numbers(train.features) == ("often", "size", "gap")
-    told = fit_boosting(train, validation, small)
-    plain = fit_boosting(without_size(train), without_size(validation), small)
-    assert (plain.names, told.names) == (("often", "gap"), ("often", "size", "gap"))
-    assert hit_rate(predict_boosting(told, test.features), test) > 0.9
-    assert hit_rate(predict_boosting(plain, test.features), test) < 0.8
-    whole = predict_boosting(told, test.features)
-    monkeypatch.setattr(two_stage, "PAIRS", 700)
-    turned = dict(reversed(test.features.items()))
-    assert torch.equal(predict_boosting(told, turned), whole)
-    assert len(predict_boosting(told, {name: values[:0] for name, values in turned.items()})) == 0
-    with pytest.raises(DataError, match=r"no feature 'size'.*Did you mean 'sizes'"):
-        predict_boosting(told, {"often": torch.zeros(1), "sizes": torch.zeros(1)})
-
-
-def test_impossible_columns_are_refused() -> None:
-    train = problem(0, 3)
-    with pytest.raises(DataError, match=r"the pairs have no feature 'size'"):
-        fit_boosting(train, without_size(train))
-    ids = {name: values for name, values in train.features.items() if not values.is_floating_point()}
-    with pytest.raises(DataError, match="no numeric feature"):
-        fit_boosting(replace(train, features=ids))
 
 
 def test_one_process_of_several_measures_alone(monkeypatch):

@@ -5,6 +5,7 @@ import torch
 
 from recsys.errors import RecsysError
 from recsys.models.explanation import explain
+from recsys.models.forest import Forest, Tree
 from recsys.models.transforms import fit_numeric
 from recsys.models.wide import Cross, IdInput
 from recsys.models.wide_deep import RankerInputs, RankerShape, WideDeep
@@ -39,6 +40,14 @@ COLUMNS = ["user_id", "brand", "words[0]", "words[1]", "user_id x brand", "count
 def make(inputs=INPUTS, tasks=1, **changes):
     torch.manual_seed(0)
     return as_if_trained(WideDeep(inputs, RankerShape(width=4, hidden=(8,), **changes), [0.1] * tasks))
+
+
+def with_trees(tasks=1):
+    """One tree: count up to 3 goes left, else by gap, where what is missing goes right."""
+    tree = Tree([0, 1], [3.0, 12.5], [True, False], [-1, -2], [1, -3], [0.5, -1.0, 2.0])
+    model = make(tasks=tasks)
+    model.add_trees(Forest(("count", "gap"), [tree]), 0.1)
+    return model
 
 
 def by_name(explanation, part):
@@ -102,6 +111,25 @@ def test_deep_contributions_are_what_is_lost_without_a_feature():
     assert by_name(found[2], "deep")["words"].value == (0, 0)
     assert by_name(found[2], "deep")["words"].amount == 0  # nothing there to take away
     assert by_name(found[2], "deep")["count"].amount == 0  # the median itself
+
+
+@pytest.mark.parametrize("tasks", [1, 3])
+@torch.no_grad()
+def test_trees_are_a_part_of_the_sum_and_lose_what_their_numbers_bring(tasks):
+    model = with_trees(tasks)
+    found = explain(model, PAIRS, TYPICAL)
+    plain = make(tasks=tasks)(PAIRS).reshape(3, tasks)
+    assert [e.trees for e in found] == pytest.approx([0.05, 0.2, 0.05])
+    logits = model(PAIRS).reshape(3, tasks)
+    assert (logits[:, 0] - plain[:, 0]).tolist() == pytest.approx([0.05, 0.2, 0.05], abs=1e-6)
+    assert torch.equal(logits[:, 1:], plain[:, 1:])
+    for e in found:
+        exact = sum(c.amount for c in e.contributions if c.part in ("bias", "wide"))
+        assert exact + e.trees + e.deep == pytest.approx(e.logit, abs=1e-5)
+    # Of the second pair: 7 is above 3 and gap missing. Without count it is the left leaf, without gap 12.5 or less.
+    assert {name: c.amount for name, c in by_name(found[1], "trees").items()} == pytest.approx(
+        {"count": 0.15, "gap": 0.3}
+    )
 
 
 @torch.no_grad()

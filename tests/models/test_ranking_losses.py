@@ -10,6 +10,7 @@ from recsys.models.ranking_losses import (
     lambda_rank,
     listwise_softmax,
     segment_logsumexp,
+    spread_within,
     weighted_bce,
 )
 
@@ -242,3 +243,9 @@ def test_memory_does_not_grow_with_the_comparisons():
     assert sum(saved) < 10 * n
     loss.backward()
     assert logits.grad.isfinite().all()
+
+
+def test_spread_within_groups_is_blind_to_what_parts_the_groups():
+    values, group = torch.tensor([1.0, 3.0, 100.0, 102.0, 104.0]), torch.tensor([0, 0, 1, 1, 1])
+    assert spread_within(values, group) == pytest.approx((10 / 5) ** 0.5)
+    assert spread_within(values[:0], group[:0]) == 0.0

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from recsys.errors import ConfigError
+from recsys.models.forest import Forest, Tree
 from recsys.models.ranking_losses import weighted_bce
 from recsys.models.transforms import FORMS, fit_numeric
 from recsys.models.wide import Cross, IdInput
@@ -21,6 +22,11 @@ CROSSES = (Cross(("user_id", "brand"), 64), Cross(("user_id", "item_id", "brand"
 INPUTS = RankerInputs(IDS, NUMERICS, CROSSES, history=("item_id", "brand", "words"))
 SHAPE = {"width": 4, "hidden": (16, 8), "forms": FORMS, "attention": 5}
 NO_HISTORY = RankerInputs(IDS, NUMERICS, CROSSES)
+TREES = (
+    Tree([0, 1, 0], [2.0, 40.0, 4.0], [True, False, False], [1, -1, -3], [2, -2, -4], [0.5, -1.0, 2.0, 0.25]),
+    Tree([], [], [], [], [], [3.0]),
+    Tree([1], [100.0], [False], [-1], [-2], [-0.5, 1.5]),
+)
 VARIANTS = {
     "all": (INPUTS, {}, 1),
     "tasks": (INPUTS, {}, 3),
@@ -32,12 +38,20 @@ VARIANTS = {
     "ids": (RankerInputs(IDS), {}, 1),
     "numbers": (RankerInputs((), NUMERICS), {}, 1),
 }
+FITTED = VARIANTS | {
+    "trees": (INPUTS, {"trees": TREES}, 1),
+    "trees, tasks": (NO_HISTORY, {"trees": TREES, "use_wide": False}, 3),
+}
 
 
 def make(inputs=INPUTS, changes=None, tasks=1, seed=0):
     """A model whose every weight is random, as if trained, in evaluation mode."""
     torch.manual_seed(seed)
-    return as_if_trained(WideDeep(inputs, RankerShape(**(SHAPE | (changes or {}))), [0.1] * tasks))
+    changes = dict(changes or {})
+    trees = changes.pop("trees", ())
+    model = as_if_trained(WideDeep(inputs, RankerShape(**(SHAPE | changes)), [0.1] * tasks))
+    model.add_trees(Forest(("count", "gap"), trees), 0.7)
+    return model
 
 
 def pairs(n, requests=2, length=5, seed=0):
@@ -88,10 +102,10 @@ def cases():
     }
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", FITTED)
 @torch.no_grad()
 def test_scripted_is_eager_by_value(variant, device: torch.device):
-    model = make(*VARIANTS[variant]).to(device)
+    model = make(*FITTED[variant]).to(device)
     disk = io.BytesIO()
     torch.jit.save(torch.jit.script(model), disk)
     disk.seek(0)
@@ -113,11 +127,11 @@ def read(model, features):
     return {n: features[n] for n in [*names, *(with_history if model.deep.use_history else [])]}
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", FITTED)
 @pytest.mark.filterwarnings("ignore")  # of the compiler, about its own internals
 @torch.no_grad()
 def test_exported_is_eager_by_value(variant):
-    model = make(*VARIANTS[variant])
+    model = make(*FITTED[variant])
     example = read(model, pairs(7, 3, 5))
     free = torch.export.Dim.DYNAMIC
     shapes = {name: {0: free, 1: free} if name.startswith("history/") else {0: free} for name in example}
