@@ -97,7 +97,7 @@ def test_quickstart_installs_once(checkout: tuple[Path, dict[str, str]]) -> None
 
     first = quickstart()
     assert f"-m venv --clear {root}/.venv" in first
-    wanted = f"-c {root}/constraints.txt -e {root}[baselines,dev,redis,tuning]"
+    wanted = f"-c {root}/constraints.txt -e {root}[baselines,dev,onnx,redis,tuning]"
     assert any("pip install" in line and wanted in line for line in first)
     assert first[-1] == "train ranker=none seed=1"
     assert quickstart() == ["train ranker=none seed=1"]
