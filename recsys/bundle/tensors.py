@@ -30,7 +30,7 @@ def write_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
     names = {dtype: name for name, dtype in DTYPES.items()}
     header, pieces, end = {}, [], 0
     for name, tensor in sorted(tensors.items()):
-        array = np.ascontiguousarray(tensor.numpy())
+        array = tensor.contiguous().numpy()
         piece = array.astype(array.dtype.newbyteorder("<")).tobytes()
         place = [end, end := end + len(piece)]
         header[name] = {"dtype": names[array.dtype], "shape": list(array.shape), "data_offsets": place}

@@ -149,8 +149,8 @@ def _drop_rows(folder: Path, gone: pl.Series) -> None:
 def _forget_weights(path: Path, lost: Mapping[str, list[int]]) -> None:
     """Set the weights of lost ids to zero, which is what an unseen id has, in a script and the forms beside it.
 
-    An ONNX model is made again from the program, or goes where the libraries for it are not installed. The inputs that a
-    program was exported with, histories of real users, become zeros too.
+    An ONNX model is made again from the program, or goes where the libraries for it are not installed. The inputs that
+    a program was exported with, histories of real users, become zeros too.
     """
     module = read_tower(path)
     rows = list(_rows(module, lost, path.name))

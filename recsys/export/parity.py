@@ -47,7 +47,7 @@ TOLERANCES = {
     "torch.export": SAME,
     "onnx": OTHER_KERNELS,
 }
-"""By form; on another device than the CPU, ``FORM, DEVICE``, kernels are others as well."""
+"""By form; where another device than the CPU has a part in it, kernels are others as well."""
 RUNS = 3
 """TorchScript profiles its first runs and optimizes after them; the last run is compared."""
 TOP_K = 20

@@ -121,9 +121,9 @@ def across(
     """
     there = copy.deepcopy(tower).to(device)
     compiled = {
-        f"torchscript, {device}": on(device, script(there)),
-        f"torchscript, {device} to cpu": crossed(script(there), torch.device("cpu")),
-        f"torchscript, cpu to {device}": on(device, crossed(script(tower), device)),
+        f"torchscript on {device}": on(device, script(there)),
+        f"torchscript from {device}": crossed(script(there), torch.device("cpu")),
+        f"torchscript to {device}": on(device, crossed(script(tower), device)),
     }
     return [row for form, model in compiled.items() for row in compare(side, form, tower, model, cases, scores)]
 
