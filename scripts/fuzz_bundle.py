@@ -20,7 +20,6 @@ from pathlib import Path
 
 import torch
 from fuzz_requests import Source
-from rich.box import SIMPLE
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -205,8 +204,8 @@ def scores(side: str, output: Tensor, others: Tensor) -> Tensor:
 def show(counts: Mapping[tuple[str, str], Count], settings: Settings, seconds: float) -> None:
     """Print what was counted."""
     title = f"{settings.bundle}: {settings.inputs:,} requests in {seconds:.0f} s"
-    table = Table(title=title, title_justify="left", box=SIMPLE, pad_edge=False)
-    for column in ("model", "form", "inputs", "rankings", "numbers", "ids", "order", "swaps", "largest", "allowed"):
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0))
+    for column in ("model", "form", "inputs", "lists", "numbers", "ids", "order", "swaps", "largest", "allowed"):
         table.add_column(column, justify="left" if column in ("model", "form") else "right")
     for (side, form), c in counts.items():
         numbers = (f"{n:,}" for n in (c.inputs, c.rankings, c.numbers, c.ids, c.order, c.swaps))
@@ -214,7 +213,7 @@ def show(counts: Mapping[tuple[str, str], Count], settings: Settings, seconds: f
         table.add_row(side, form, *numbers, *largest, style="bold red" if c.off else None)
     console = Console()
     console.print(table)
-    console.print("numbers, ids and order: how many are off; swaps: rankings that differ, but within what is allowed")
+    console.print("numbers, ids and order: how many are off; swaps: lists that differ within what is allowed")
     if not counts:
         console.print("nothing to compare: the bundle has one form of each model")
 
