@@ -10,11 +10,10 @@ with: three executions that share no code but torch's kernels, and onnxruntime n
 an item or the order of two items differs by more than the tolerance of the form (recsys/export/parity.py).
 """
 
-import os
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -32,9 +31,11 @@ from recsys.export.onnx_form import load_onnx, missing_libraries
 from recsys.export.parity import TOP_K, Compiled, Inputs, tolerance_of
 from recsys.export.prove import FORMS, STEM
 
-POOL = 2048
+POOL = 1024
 """Items that each batch of users ranks, other ones each time; users that rank each batch of items: :data:`RANKERS`."""
 RANKERS = 64
+LONG_EVERY = 32
+"""One batch in so many is of known users and of long histories, which take twenty times as long."""
 Models = Mapping[str, Mapping[str, Compiled]]
 """Model -> form -> how it is run; the first form of each is what the others are compared with."""
 
@@ -86,7 +87,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except RecsysError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    torch.set_num_threads(os.cpu_count() or 1)
     start = time.perf_counter()
     counts = fuzz(bundle, forms(bundle.folder), settings)
     show(counts, settings, time.perf_counter() - start)
@@ -137,34 +137,25 @@ def load(form: str, path: Path) -> Compiled:
 def fuzz(bundle: Bundle, models: Models, settings: Settings) -> dict[tuple[str, str], Count]:
     """Run all forms on random inputs and count what differs, by model and form."""
     source = Source(bundle, settings.seed)
-    chance = torch.Generator().manual_seed(settings.seed)
     counts = {(side, form): Count() for side, by_form in models.items() for form in list(by_form)[1:]}
     sizes = [min(settings.batch, settings.inputs - n) for n in range(0, settings.inputs, settings.batch)]
+
+    def ask(side: str, inputs: Inputs, others: Tensor) -> Tensor:
+        (_, reference), *rest = models[side].items()
+        expected = reference(inputs)
+        for form, model in rest:
+            add(counts[side, form], side, expected, model(inputs), others, tolerance_of(form).limit)
+        return expected
+
     with torch.inference_mode():
-        for n in track(sizes, "fuzzing", transient=True):
-            for side, inputs, others in batch(bundle, source, n, settings.pairs, chance):
-                reference, *rest = models[side].items()
-                expected = reference[1](inputs)
-                for form, model in rest:
-                    add(counts[side, form], side, expected, model(inputs), others, tolerance_of(form).limit)
+        for number, n in enumerate(track(sizes, "fuzzing", transient=True)):
+            asked = source.requests(n, long=number % LONG_EVERY == 0)
+            read = bundle.user_inputs(asked.users, asked.histories, asked.as_of, asked.context)
+            vectors = ask("user", read, source.some(bundle.item_vectors, POOL))
+            ask("item", source.items(n), source.some(bundle.user_vectors, RANKERS))
+            if bundle.ranking is not None:
+                ask("ranker", source.pairs(asked, vectors, settings.pairs), torch.tensor(settings.pairs))
     return counts
-
-
-def batch(
-    bundle: Bundle, source: Source, n: int, pairs: int, chance: torch.Generator
-) -> Iterator[tuple[str, Inputs, Tensor]]:
-    """Yield for each model its inputs, and the vectors of the other side that rankings are made with."""
-    asked = source.requests(n)
-    pool = torch.randint(len(bundle.item_ids), (min(POOL, len(bundle.item_ids)),), generator=chance)
-    yield (
-        "user",
-        bundle.user_inputs(asked.users, asked.histories, asked.as_of, asked.context),
-        bundle.item_vectors[pool],
-    )
-    rankers = torch.randint(len(bundle.user_ids), (min(RANKERS, n),), generator=chance)
-    yield "item", source.items(n), bundle.user_vectors[rankers]
-    if bundle.ranking is not None:
-        yield "ranker", source.pairs(asked, pairs), torch.tensor(pairs)
 
 
 def add(count: Count, side: str, expected: Tensor, found: Tensor, others: Tensor, tolerance: float) -> None:

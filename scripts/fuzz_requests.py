@@ -22,9 +22,10 @@ ODD_TEXTS = (
     "x" * 999,
 )  # fmt: skip
 ODD_NUMBERS = (float("nan"), float("inf"), float("-inf"), 0.0, -0.0, 1e-45, 3.4e38, -1e30)
-LENGTHS = (0, 0, 1, 2, 3, 5, 8, 13, 40, 120)
-"""Of fresh histories, equally likely; one in two hundred has :data:`LONG` events instead."""
-LONG = 2000
+LENGTHS = (0, 0, 1, 2, 3, 5, 8, 13)
+"""Of fresh histories, equally likely."""
+LONG = (40, 120, 2000)
+"""Of some of them in batches of long histories."""
 DAYS = (0, 1, 2, 7, 15, 28, 31, 63, 365, 1023)
 """Ages of events come in whole days as well, where buckets of ages begin."""
 
@@ -49,11 +50,12 @@ class Source:
         self._users, self._items = bundle.user_ids.to_list(), bundle.item_ids.to_list()
         self._cut = datetime.fromisoformat(bundle.manifest.cut)
 
-    def requests(self, n: int) -> Asked:
-        """Draw n requests of one moment."""
+    def requests(self, n: int, long: bool) -> Asked:
+        """Draw n requests of one moment: of strangers with short histories, or also of known users and long ones."""
         as_of = self._cut + timedelta(days=int(self.chance.choice(DAYS)), seconds=int(self.chance.integers(3)))
-        users = [self._id(self._users, self.bundle.manifest.user_id_type, known=0.6) for _ in range(n)]
-        return Asked(users, [self._history(as_of) for _ in range(n)], as_of, self._context(n))
+        kind = self.bundle.manifest.user_id_type
+        users = [self._id(self._users, kind, known=0.8 if long else 0.0) for _ in range(n)]
+        return Asked(users, [self._history(as_of, long) for _ in range(n)], as_of, self._context(n))
 
     def items(self, n: int) -> dict[str, Tensor]:
         """Draw n items for the item tower: those of the catalogue, with some attributes that are missing or odd."""
@@ -67,11 +69,20 @@ class Source:
             inputs[name] = torch.from_numpy(values)
         return inputs
 
-    def pairs(self, asked: Asked, each: int) -> dict[str, Tensor]:
-        """Draw candidates for requests, and return their features with some that are missing or odd."""
-        ranking = self.bundle.ranking
+    def pairs(self, asked: Asked, vectors: Tensor, each: int) -> dict[str, Tensor]:
+        """Draw candidates for requests, and return their features with some that are missing or odd.
+
+        Args:
+            asked: B requests.
+            vectors: What the user tower gives for them, ``[B, D]``, which here need not be computed again.
+            each: Candidates of a request.
+        """
+        bundle, ranking = self.bundle, self.bundle.ranking
         assert ranking is not None
-        requests = self.bundle.requests(asked.users, asked.histories, asked.as_of)
+        now, fresh = bundle._fresh(asked.histories, len(asked.users), asked.as_of)
+        rows = bundle._rows_of_users(asked.users)
+        people = bundle._towers.inputs.people(asked.users, rows, fresh, [now] * len(rows))
+        requests = ranking.requests(rows, fresh, now, vectors, people)
         query = torch.arange(len(asked.users)).repeat_interleave(each)
         item = torch.from_numpy(self.chance.integers(len(self._items), size=len(query)))
         rank = {
@@ -89,6 +100,10 @@ class Source:
             inputs[name] = column
         return inputs
 
+    def some(self, vectors: Tensor, most: int) -> Tensor:
+        """Draw rows of a matrix, with repeats, as many as it has at most."""
+        return vectors[torch.from_numpy(self.chance.integers(len(vectors), size=min(most, len(vectors))))]
+
     def _id(self, known_ids: list[Id], kind: str, known: float) -> Id | None:
         chance = self.chance.random()
         if chance < known:
@@ -97,10 +112,10 @@ class Source:
             return None
         return int(self.chance.integers(-(2**62), 2**62)) if kind == "int" else str(self.chance.choice(ODD_TEXTS))
 
-    def _history(self, as_of: datetime) -> list[Event] | None:
+    def _history(self, as_of: datetime, long: bool) -> list[Event] | None:
         if self.chance.random() < 0.2:
             return None
-        length = LONG if self.chance.random() < 0.005 else int(self.chance.choice(LENGTHS))
+        length = int(self.chance.choice(LONG if long and self.chance.random() < 0.05 else LENGTHS))
         kind = self.bundle.manifest.item_id_type
         few = [self._id(self._items, kind, known=0.9) for _ in range(max(length * 2 // 3, 1))]
         items = [few[i] for i in self.chance.integers(len(few), size=length)]  # so that some come again

@@ -30,9 +30,7 @@ def ranked(trained_onnx: Path) -> Bundle:
 
 
 def test_all_forms_of_a_bundle_agree(script: Any, trained_onnx: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    threads = torch.get_num_threads()
     assert script.main([f"bundle={trained_onnx}", "inputs=300", "batch=64", "seed=3"]) == 0
-    torch.set_num_threads(threads)
     shown = [line.split() for line in capsys.readouterr().out.splitlines()]
     rows = [words for words in shown if words and words[0] in ("user", "item", "ranker")]
     every = [[model, form] for model in ("user", "item", "ranker") for form in ("torch.export", "onnx")]
@@ -104,7 +102,7 @@ def test_what_is_counted_by_hand(script: Any) -> None:
 
 def test_requests_are_of_every_kind(script: Any, ranked: Bundle) -> None:
     source = import_module("fuzz_requests").Source(ranked, 0)
-    asked = [source.requests(200) for _ in range(10)]
+    asked = [source.requests(200, long=number % 2 == 0) for number in range(10)]
     users = [user for one in asked for user in one.users]
     known = set(ranked.user_ids)
     assert None in users
@@ -114,6 +112,7 @@ def test_requests_are_of_every_kind(script: Any, ranked: Bundle) -> None:
     assert None in histories
     assert any(history == [] for history in histories)
     assert max(len(history or ()) for history in histories) == 2000
+    assert not any(user in known for user in asked[1].users)
     timed = [history for history in histories if history and isinstance(history[0], tuple)]
     assert all(history == sorted(history, key=lambda event: event[1]) for history in timed)
     items = [event for history in histories if history and not isinstance(history[0], tuple) for event in history]
