@@ -120,10 +120,10 @@ class Source:
         few = [self._id(self._items, kind, known=0.9) for _ in range(max(length * 2 // 3, 1))]
         items = [few[i] for i in self.chance.integers(len(few), size=length)]  # so that some come again
         if self.chance.random() < 0.5:
-            return items  # type: ignore[return-value]  # None is an item that nobody knows
+            return items  # None is an item that nobody knows
         exact = self.chance.random(length) < 0.5
         ages = np.where(exact, self.chance.choice(DAYS, length), self.chance.exponential(60.0, length))
-        return [(item, as_of - timedelta(days=float(age))) for item, age in zip(items, -np.sort(-ages), strict=True)]  # type: ignore[misc]
+        return [(item, as_of - timedelta(days=float(age))) for item, age in zip(items, -np.sort(-ages), strict=True)]
 
     def _context(self, n: int) -> pl.DataFrame | None:
         """Return a context with some of its columns, or none at all."""

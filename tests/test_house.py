@@ -145,6 +145,8 @@ def test_wheel_works_outside_a_checkout(repo: Path, tmp_path: Path) -> None:
         assert f"recsys/conf/{path.relative_to(repo / 'conf').as_posix()}" in names
     assert not any(name.startswith(("tests/", "conf/")) for name in names)
     assert f"recsys-{version('recsys')}.dist-info/licenses/LICENSE" in names
+    for name in ("bundle/FORMAT.md", "export/report.html.j2", "data/report.css"):  # read at run time
+        assert f"recsys/{name}" in names
 
     def python(*arguments: str) -> str:
         environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}
