@@ -34,8 +34,8 @@ from recsys.export.prove import FORMS, STEM
 POOL = 1024
 """Items that each batch of users ranks, other ones each time; users that rank each batch of items: :data:`RANKERS`."""
 RANKERS = 64
-LONG_EVERY = 32
-"""One batch in so many is of known users and of long histories, which take twenty times as long."""
+LONG_EVERY, LONG_SHARE = 8, 8
+"""One batch in so many is of known users and of long histories, and this part of a batch: they take much longer."""
 Models = Mapping[str, Mapping[str, Compiled]]
 """Model -> form -> how it is run; the first form of each is what the others are compared with."""
 
@@ -138,7 +138,6 @@ def fuzz(bundle: Bundle, models: Models, settings: Settings) -> dict[tuple[str, 
     """Run all forms on random inputs and count what differs, by model and form."""
     source = Source(bundle, settings.seed)
     counts = {(side, form): Count() for side, by_form in models.items() for form in list(by_form)[1:]}
-    sizes = [min(settings.batch, settings.inputs - n) for n in range(0, settings.inputs, settings.batch)]
 
     def ask(side: str, inputs: Inputs, others: Tensor) -> Tensor:
         (_, reference), *rest = models[side].items()
@@ -148,14 +147,26 @@ def fuzz(bundle: Bundle, models: Models, settings: Settings) -> dict[tuple[str, 
         return expected
 
     with torch.inference_mode():
-        for number, n in enumerate(track(sizes, "fuzzing", transient=True)):
-            asked = source.requests(n, long=number % LONG_EVERY == 0)
+        for n, long in track(batches(settings), "fuzzing", transient=True):
+            asked = source.requests(n, long)
             read = bundle.user_inputs(asked.users, asked.histories, asked.as_of, asked.context)
             vectors = ask("user", read, source.some(bundle.item_vectors, POOL))
             ask("item", source.items(n), source.some(bundle.user_vectors, RANKERS))
             if bundle.ranking is not None:
                 ask("ranker", source.pairs(asked, vectors, settings.pairs), torch.tensor(settings.pairs))
     return counts
+
+
+def batches(settings: Settings) -> list[tuple[int, bool]]:
+    """Return the size of each batch, and whether it is of long histories; together as many as are asked for."""
+    out: list[tuple[int, bool]] = []
+    left = settings.inputs
+    while left:
+        long = len(out) % LONG_EVERY == 0
+        size = min(max(settings.batch // LONG_SHARE, 1) if long else settings.batch, left)
+        out.append((size, long))
+        left -= size
+    return out
 
 
 def add(count: Count, side: str, expected: Tensor, found: Tensor, others: Tensor, tolerance: float) -> None:

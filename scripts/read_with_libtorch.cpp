@@ -4,7 +4,7 @@
 //
 // Compiled against the headers and libraries of the torch wheel (T=.../site-packages/torch):
 //
-//   g++ -std=c++17 -O1 scripts/read_with_libtorch.cpp -o read_with_libtorch -I$T/include
+//   g++ -std=c++20 -O1 scripts/read_with_libtorch.cpp -o read_with_libtorch -I$T/include
 //       -I$T/include/torch/csrc/api/include -L$T/lib -Wl,-rpath,$T/lib -ltorch -ltorch_cpu -lc10
 
 #include <torch/script.h>

@@ -127,7 +127,7 @@ def test_libtorch(trained_onnx: Path, repo: Path, tmp_path: Path) -> None:
     link = [f"-L{home}/lib", f"-Wl,-rpath,{home}/lib", "-ltorch", "-ltorch_cpu", "-lc10"]
     source = str(repo / "scripts" / "read_with_libtorch.cpp")
     built = subprocess.run(
-        [compiler, "-std=c++17", "-O0", source, "-o", str(program), *include, *link], capture_output=True, text=True
+        [compiler, "-std=c++20", "-O0", source, "-o", str(program), *include, *link], capture_output=True, text=True
     )
     assert built.returncode == 0, built.stderr
 

@@ -77,8 +77,8 @@ def test_a_form_that_was_changed_is_caught(
     forms = {side: {"torchscript": by["torchscript"], "torch.export": by["torch.export"]} for side, by in whole.items()}
     right = forms[model]["torch.export"]
     forms[model]["torch.export"] = lambda inputs: change(right(inputs))
-    counts = script.fuzz(ranked, forms, script.Settings(inputs=100, batch=50))
-    assert counts[model, "torch.export"].numbers >= 2  # at least one in each batch
+    counts = script.fuzz(ranked, forms, script.Settings(inputs=70, batch=50))
+    assert counts[model, "torch.export"].numbers >= 3  # at least one in each batch
     assert sum(count.off for (side, _), count in counts.items() if side != model) == 0
     if change is one_row and model != "item":
         assert counts[model, "torch.export"].ids + counts[model, "torch.export"].order > 0
@@ -98,6 +98,12 @@ def test_what_is_counted_by_hand(script: Any) -> None:
     script.add(count, "user", expected[:1], torch.tensor([[4.0, 1.0, 2.0, 3.0]]), items, 1e-5)
     script.TOP_K = 20
     assert count.ids == 1
+
+
+def test_batches_are_as_many_as_asked_for(script: Any) -> None:
+    assert script.batches(script.Settings(inputs=1000, batch=96)) == [(12, True), *[(96, False)] * 7, (12, True),
+                                                                      *[(96, False)] * 3, (16, False)]  # fmt: skip
+    assert script.batches(script.Settings(inputs=3, batch=5)) == [(1, True), (2, False)]
 
 
 def test_requests_are_of_every_kind(script: Any, ranked: Bundle) -> None:
