@@ -1,5 +1,6 @@
 """A model as ONNX gives the numbers of the eager one, whatever it is asked, and says nothing of who made it."""
 
+import json
 import logging
 from pathlib import Path
 from typing import Any, Dict
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from recsys.export import onnx_form
+from recsys.export.bundle import export_bundle
 from recsys.export.onnx_form import export_onnx, load_onnx, missing_libraries
 from recsys.export.parity import OTHER_KERNELS, compare, export_program, serving_copy
 from recsys.models.calibration import CalibratedRanker, IsotonicScale, PlattScale
@@ -101,3 +103,22 @@ def test_what_it_cannot_express_is_said_and_left_out(tmp_path: Path, caplog: pyt
         assert exported(Inverse(), {"x": torch.rand(3, 4)}, tmp_path) is None
     assert "no model.onnx in the bundle: ONNX cannot express it" in caplog.text
     assert not (tmp_path / "model.onnx").exists()
+
+
+def test_a_model_that_is_off_is_left_out_of_the_bundle(
+    shop: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The other forms are there; the certificate says what was wrong."""
+
+    def wrong(program: Any, path: Path) -> Any:
+        path.write_bytes(b"x")
+        right = program.module()
+        return lambda inputs: right(inputs) * 1.001
+
+    monkeypatch.setattr("recsys.export.prove.export_onnx", wrong)
+    export_bundle(tmp_path / "bundle", **shop.arguments(index="flat", onnx=True))
+    parity = json.loads((tmp_path / "bundle" / "parity.json").read_text())
+    assert "the user tower as onnx differs" in parity["absent"]["user_tower.onnx"]
+    assert "no user_tower.onnx in the bundle" in caplog.text
+    assert not list((tmp_path / "bundle").glob("*.onnx"))
+    assert all(case["passed"] and case["form"] != "onnx" for case in parity["cases"])
