@@ -10,8 +10,9 @@ import signal
 import socket
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -131,6 +132,24 @@ def trained(
     done = python(folder, "-m", "recsys", "train", *data, "debug=does_it_run", "hydra.run.dir=run")
     assert done.returncode == 0, done.stdout + done.stderr
     return Trained(folder, data, folder / "run" / "bundle", done.stdout, _seconds_of_children() - before)
+
+
+@pytest.fixture(scope="session")
+def trained_onnx(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundle of that job with its models as ONNX beside, which ``debug=does_it_run`` leaves out to be quick."""
+    from recsys.bundle.format import read_manifest, seal
+    from recsys.export.onnx_form import export_onnx, missing_libraries
+
+    if missing_libraries():
+        pytest.skip(f"not installed: {missing_libraries()}")
+    folder = Path(shutil.copytree(trained.bundle, tmp_path_factory.mktemp("onnx") / "bundle"))
+    for program in folder.glob("*.pt2"):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the compiler, about its own internals
+            assert export_onnx(torch.export.load(program), program.with_suffix(".onnx"))
+    manifest = asdict(read_manifest(folder))
+    seal(folder, **{k: manifest[k] for k in manifest if k not in ("format_version", "parts", "fingerprint")})
+    return folder
 
 
 def _seconds_of_children() -> float:

@@ -97,7 +97,7 @@ def test_quickstart_installs_once(checkout: tuple[Path, dict[str, str]]) -> None
 
     first = quickstart()
     assert f"-m venv --clear {root}/.venv" in first
-    wanted = f"-c {root}/constraints.txt -e {root}[dev,redis,tuning]"
+    wanted = f"-c {root}/constraints.txt -e {root}[dev,onnx,redis,tuning]"
     assert any("pip install" in line and wanted in line for line in first)
     assert first[-1] == "train ranker=none seed=1"
     assert quickstart() == ["train ranker=none seed=1"]
@@ -145,6 +145,8 @@ def test_wheel_works_outside_a_checkout(repo: Path, tmp_path: Path) -> None:
         assert f"recsys/conf/{path.relative_to(repo / 'conf').as_posix()}" in names
     assert not any(name.startswith(("tests/", "conf/")) for name in names)
     assert f"recsys-{version('recsys')}.dist-info/licenses/LICENSE" in names
+    for name in ("bundle/FORMAT.md", "export/report.html.j2", "data/report.css"):  # read at run time
+        assert f"recsys/{name}" in names
 
     def python(*arguments: str) -> str:
         environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}

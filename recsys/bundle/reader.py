@@ -127,6 +127,30 @@ class Bundle:
         """
         return self._towers.items(self._rows_of_items(item_ids))
 
+    def user_inputs(
+        self,
+        user_ids: Sequence[Id | None] | pl.Series,
+        histories: Sequence[Sequence[Event] | None] | None = None,
+        as_of: datetime | None = None,
+        context: pl.DataFrame | None = None,
+    ) -> dict[str, Tensor]:
+        """Return what the user tower reads of B requests, for who runs it elsewhere; arguments as :meth:`embed_users`.
+
+        Raises:
+            BundleError: As in :meth:`embed_users`.
+        """
+        ids = checked_ids(user_ids, self.manifest.user_id_type, USER_ID)
+        now, fresh = self._fresh(histories, len(ids), as_of)
+        return self._towers.inputs.build(ids, self._rows_of_users(ids), fresh, [now] * len(ids), context)
+
+    def item_inputs(self, item_ids: Sequence[Id] | pl.Series) -> dict[str, Tensor]:
+        """Return what the item tower reads of items of the catalogue as of the cut.
+
+        Raises:
+            BundleError: An item that the bundle does not know.
+        """
+        return self._towers.item_inputs(self._rows_of_items(item_ids))
+
     def check_sample(self) -> int:
         """Reproduce the golden sample; returns the number of answers, all of which agreed.
 

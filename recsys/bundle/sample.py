@@ -5,6 +5,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+from torch import Tensor
+
+from recsys.bundle import format as part
+from recsys.bundle.parts import read_tower, run_tower
+from recsys.bundle.tensors import read_tensors
 from recsys.errors import BundleError
 
 if TYPE_CHECKING:
@@ -37,6 +43,8 @@ def golden_sample(bundle: "Bundle") -> dict[str, Any]:
 def check_sample(bundle: "Bundle", path: Path) -> int:
     """Ask the bundle everything in ``sample.json`` and return the number of answers that agreed: all of them.
 
+    The compiled models are run on the tensors beside it as well.
+
     Two items may change places where their scores differ by less than the tolerance.
 
     Raises:
@@ -54,7 +62,59 @@ def check_sample(bundle: "Bundle", path: Path) -> int:
     for item, vector in zip(items, vectors, strict=True):
         if not _close(item["vector"], vector, sample["tolerance"]):
             raise BundleError(f"{path.name}: the vector of item {item['item_id']!r} is another one here.")
+    if (path.parent / part.TENSORS).is_file():  # bundles of earlier versions have none
+        _check_tensors(path.parent, sample["tolerance"])
     return len(sample["requests"]) + len(items)
+
+
+def golden_tensors(bundle: "Bundle", sample: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Return the sample as the models meet it, so that a reader in another language can check its own calls.
+
+    ::
+
+        user_tower/inputs/NAME   a row a request of the sample      user_tower/output   their vectors
+        item_tower/inputs/NAME   a row an item of the sample        item_tower/output   their vectors
+        ranker/inputs/NAME       a row a candidate of the first and of the last request
+        ranker/output            logit and probability              ranker/request, ranker/item_row   whose, and of what
+
+    Args:
+        bundle: Whose models answer.
+        sample: What :func:`golden_sample` returned.
+    """
+    users = [request["user_id"] for request in sample["requests"]]
+    histories = [request["history"] for request in sample["requests"]]
+    read = {
+        part.USER_TOWER: bundle.user_inputs(users, histories),
+        part.ITEM_TOWER: bundle.item_inputs([item["item_id"] for item in sample["items"]]),
+    }
+    more = {}
+    if bundle.ranking is not None:
+        ends = [0, len(users) - 1]
+        asked = bundle.requests([users[i] for i in ends], [histories[i] for i in ends])
+        pairs = bundle.ranking.candidates(asked)
+        read[part.RANKER] = bundle.ranking.inputs(asked, pairs, torch.arange(len(pairs)))
+        more = {"ranker/request": torch.tensor(ends)[pairs.query], "ranker/item_row": pairs.item}
+    for name, inputs in read.items():
+        stem = name.removesuffix(".pt")
+        more |= {f"{stem}/inputs/{feature}": column for feature, column in inputs.items()}
+        more[f"{stem}/output"] = run_tower(read_tower(bundle.folder / name), inputs)
+    return more
+
+
+def _check_tensors(folder: Path, tolerance: float) -> None:
+    tensors = read_tensors(folder / part.TENSORS)
+    for name in (part.USER_TOWER, part.ITEM_TOWER, part.RANKER):
+        stem = name.removesuffix(".pt")
+        if f"{stem}/output" not in tensors:
+            continue
+        start = f"{stem}/inputs/"
+        inputs = {key.removeprefix(start): column for key, column in tensors.items() if key.startswith(start)}
+        expected = tensors[f"{stem}/output"]
+        found = run_tower(read_tower(folder / name), inputs)
+        if found.shape != expected.shape or not _close(
+            expected.flatten().tolist(), found.flatten().tolist(), tolerance
+        ):
+            raise BundleError(f"{part.TENSORS}: {stem} gives other numbers here.")
 
 
 def _answer(bundle: "Bundle", request: Mapping[str, Any]) -> dict[str, Any]:

@@ -77,8 +77,11 @@ class Towers:
         """Embed items of the catalogue by row as of the cut, ``[B, D]``."""
         out = torch.empty(len(rows), self._width)
         for start in range(0, len(rows), CHUNK):
-            places = torch.tensor(rows[start : start + CHUNK])
-            inputs = {name: column[places + 1] for name, column in self.inputs.table.items()}
-            inputs |= {name: column[places] for name, column in self._asof.items()}
-            out[start : start + CHUNK] = run_tower(self._item_tower, inputs)
+            out[start : start + CHUNK] = run_tower(self._item_tower, self.item_inputs(rows[start : start + CHUNK]))
         return out
+
+    def item_inputs(self, rows: Sequence[int]) -> dict[str, Tensor]:
+        """Return what the item tower reads of items of the catalogue as of the cut, ``[B]`` or ``[B, slots]``."""
+        places = torch.tensor(rows, dtype=torch.int64)
+        inputs = {name: column[places + 1] for name, column in self.inputs.table.items()}
+        return inputs | {name: column[places] for name, column in self._asof.items()}

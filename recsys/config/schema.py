@@ -190,6 +190,7 @@ class BundleConfig:
     index: str = "ivf"  # ivf | hnsw | flat
     min_index_recall: float = 0.99  # of the index against exact search; below it the export fails
     refit_on: str = "train_val"  # train_val | all: the window that the served model is fitted on
+    onnx: bool = True  # the models as ONNX as well, where the libraries of the extra `onnx` are installed
 
 
 @dataclass

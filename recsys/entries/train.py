@@ -188,6 +188,7 @@ def export(
         min_index_recall=cfg.bundle.min_index_recall,
         second=second,
         segments=segments,
+        onnx=cfg.bundle.onnx,
     )
     return folder
 

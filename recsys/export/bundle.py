@@ -27,8 +27,9 @@ from recsys.bundle.index import build_index
 from recsys.bundle.ranking import EVENT_COLUMNS, Ranking
 from recsys.bundle.reader import Bundle
 from recsys.bundle.requests import ASOF, ASOF_COLUMN, ELIGIBLE, UserInputs, item_table, microseconds
-from recsys.bundle.sample import golden_sample
+from recsys.bundle.sample import golden_sample, golden_tensors
 from recsys.bundle.segments import FreshSegments, item_values
+from recsys.bundle.tensors import write_tensors
 from recsys.bundle.towers import CHUNK
 from recsys.columns import ITEM_ID, USER_ID, VALUE
 from recsys.data.encode import Encoder
@@ -37,17 +38,11 @@ from recsys.data.ranking_store import save_state
 from recsys.data.recent import HISTORY, REQUEST
 from recsys.errors import BundleError
 from recsys.export.card import model_card
-from recsys.export.parity import (
-    Inputs,
-    certificate,
-    compare,
-    export_program,
-    save_script,
-    script,
-    serving_copy,
-)  # fmt: skip
+from recsys.export.parity import Inputs, save_script, script, serving_copy
 from recsys.export.parity_cases import item_cases, known_users, ranker_cases, take, user_cases
+from recsys.export.parity_page import write_page
 from recsys.export.profile import data_profile
+from recsys.export.prove import prove
 from recsys.segments.model import SegmentModel
 from recsys.segments.store import save_segments
 
@@ -108,6 +103,7 @@ def export_bundle(
     min_index_recall: float = 0.99,
     second: SecondStage | None = None,
     segments: SegmentModel | None = None,
+    onnx: bool = True,
 ) -> Manifest:
     """Write a bundle and return its manifest; an existing folder is replaced at the end, or not at all.
 
@@ -129,6 +125,7 @@ def export_bundle(
         min_index_recall: Least recall@100 of the index against exact search.
         second: Ranker and what it reads; None for retrieval alone.
         segments: Where users have ``segment_KIND`` attributes: what puts strangers into segments.
+        onnx: Whether the models are written as ONNX, too, where the extra ``onnx`` is installed.
 
     Raises:
         BundleError: A compiled tower differs from the eager one, the index finds too little, or the folder cannot
@@ -184,8 +181,11 @@ def export_bundle(
             vectors = torch.from_numpy(item_vectors)
             ranking = Ranking(beside, vectors, eligible.cpu(), ids, encoded, second.temperature, len(users), {})
             cases["ranker"] = ranker_cases(ranking, inputs, torch.from_numpy(user_vectors), now)
-        parity = _prove(towers, scripted, cases, beside)
+        known = {"user": torch.from_numpy(user_vectors), "item": torch.from_numpy(item_vectors)}
+        parity = prove(towers, scripted, cases, known, beside, onnx)
         _write_json(parity, beside / part.PARITY)
+        write_page(parity, facts.name, beside / part.PARITY_PAGE)
+        shutil.copyfile(Path(part.__file__).with_name(part.FORMAT_PAGE), beside / part.FORMAT_PAGE)
         _write_json(data_profile(encoder, inputs, item_inputs), beside / part.PROFILE)
 
         content: dict[str, Any] = {
@@ -209,10 +209,17 @@ def export_bundle(
         }
         draft = seal(beside, **content)
         (beside / part.CARD).write_text(model_card(draft, parity, facts.name), encoding="utf-8")
-        _write_json(golden_sample(Bundle(beside, draft)), beside / part.SAMPLE)
+        write_sample(Bundle(beside, draft))
         manifest = seal(beside, **content)
         manifest.verify(beside)
     return manifest
+
+
+def write_sample(bundle: Bundle) -> None:
+    """Ask a bundle, not yet sealed, for its golden sample, and write that beside its other parts."""
+    sample = golden_sample(bundle)
+    _write_json(sample, bundle.folder / part.SAMPLE)
+    write_tensors(golden_tensors(bundle, sample), bundle.folder / part.TENSORS)
 
 
 def write_metrics(folder: str | Path, metrics: Mapping[str, float], name: str) -> Manifest:
@@ -265,19 +272,6 @@ def _in_chunks(tower: nn.Module, inputs_of: Any, n: int) -> np.ndarray[Any, np.d
     with torch.inference_mode():
         vectors = [tower(inputs_of(torch.arange(s, min(s + CHUNK, n)))) for s in range(0, n, CHUNK)]
     return torch.cat(vectors).numpy()
-
-
-def _prove(
-    towers: Mapping[str, nn.Module], scripted: Mapping[str, Any], cases: Mapping[str, dict[str, Inputs]], folder: Path
-) -> dict[str, Any]:
-    rows = []
-    for side, tower in towers.items():
-        rows += compare(side, "torchscript", tower, scripted[side], cases[side])
-        name = "ranker.pt2" if side == "ranker" else f"{side}_tower.pt2"
-        program = export_program(tower, cases[side]["odd"], folder / name)
-        if program is not None:
-            rows += compare(side, "torch.export", tower, program, cases[side])
-    return certificate(rows)
 
 
 def _signature(example: Inputs) -> dict[str, dict[str, Any]]:

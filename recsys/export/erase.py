@@ -4,7 +4,7 @@
 
     users, vectors, histories, groups    without their rows; the rows behind them move up
     vocabularies                         null where their id was, so that every other id keeps its number and meaning
-    towers and ranker                    zero where their own weights were
+    towers and ranker                    zero where their own weights were; ONNX models are made again
     profile, card, sample, manifest      made again
 
 What the model has learned from everybody together (items, layers, hashed crosses) stays until it is trained again.
@@ -30,18 +30,21 @@ from recsys.bundle.histories import USER_ROW
 from recsys.bundle.parts import read_tower
 from recsys.bundle.reader import Bundle
 from recsys.bundle.requests import microseconds
-from recsys.bundle.sample import golden_sample
 from recsys.bundle.towers import Towers
 from recsys.columns import ITEM_ID, SCORE, USER_ID
 from recsys.data.encode import Encoder
 from recsys.errors import BundleError
+from recsys.export.bundle import write_sample
 from recsys.export.card import model_card
+from recsys.export.onnx_form import export_onnx, load_onnx, missing_libraries
 from recsys.export.parity import Inputs, certificate, compare, save_script
 from recsys.export.parity_cases import ranker_cases, user_cases
+from recsys.export.parity_page import write_page
 from recsys.export.profile import data_profile
+from recsys.export.prove import STEM
 from recsys.features import FIRST_ID
 
-PROGRAM = ".pt2"
+PROGRAM, ONNX = ".pt2", ".onnx"
 ASKED, PROOF_K = 20, 20
 """Users, at most, whose answers are compared with a stranger's, and items of an answer."""
 
@@ -84,7 +87,7 @@ def erase_from_bundle(folder: str | Path, users: Collection[str]) -> int:
         draft = seal(beside, **content)
         _prove(beside, draft)
         _describe(beside, draft)
-        _write_json(golden_sample(Bundle(beside, draft)), beside / part.SAMPLE)
+        write_sample(Bundle(beside, draft))
         seal(beside, **content).verify(beside)
     return int(gone.sum())
 
@@ -144,9 +147,10 @@ def _drop_rows(folder: Path, gone: pl.Series) -> None:
 
 
 def _forget_weights(path: Path, lost: Mapping[str, list[int]]) -> None:
-    """Set the weights of lost ids to zero, which is what an unseen id has, in a script and the program beside it.
+    """Set the weights of lost ids to zero, which is what an unseen id has, in a script and the forms beside it.
 
-    The inputs that a program was exported with, histories of real users, become zeros too.
+    An ONNX model is made again from the program, or goes where the libraries for it are not installed. The inputs that
+    a program was exported with, histories of real users, become zeros too.
     """
     module = read_tower(path)
     rows = list(_rows(module, lost, path.name))
@@ -168,6 +172,11 @@ def _forget_weights(path: Path, lost: Mapping[str, list[int]]) -> None:
         archive = io.BytesIO()
         torch.export.save(program, archive)
     program_path.write_bytes(archive.getbuffer())
+    onnx_path = path.with_suffix(ONNX)
+    if onnx_path.is_file():
+        onnx_path.unlink()
+        if not missing_libraries():
+            export_onnx(program, onnx_path)
 
 
 def _rows(module: Any, lost: Mapping[str, list[int]], part_name: str) -> Iterator[tuple[str, list[int]]]:
@@ -199,7 +208,7 @@ def _rows(module: Any, lost: Mapping[str, list[int]], part_name: str) -> Iterato
 
 
 def _prove(folder: Path, manifest: Manifest) -> None:
-    """Check that the changed scripts and programs still say the same.
+    """Check that the changed scripts, programs and ONNX models still say the same.
 
     Raises:
         BundleError: They do not.
@@ -212,23 +221,36 @@ def _prove(folder: Path, manifest: Manifest) -> None:
         cases[part.RANKER] = ranker_cases(bundle.ranking, inputs, bundle.user_vectors, now)
     rows = []
     for name, inputs_of in cases.items():
-        path = (folder / name).with_suffix(PROGRAM)
+        script, path = read_tower(folder / name), (folder / name).with_suffix(PROGRAM)
         if path.is_file():
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of the compiler, about its own internals
                 program = torch.export.load(path).module()
-            rows += compare(name.partition(".")[0], "torch.export", read_tower(folder / name), program, inputs_of)
+            rows += compare(name.partition(".")[0], "torch.export", script, program, inputs_of)
+        path = path.with_suffix(ONNX)
+        if path.is_file():
+            rows += compare(name.partition(".")[0], "onnx", script, load_onnx(path), inputs_of)
     certificate(rows)
 
 
 def _describe(folder: Path, manifest: Manifest) -> None:
-    """Make the profile and the card again."""
+    """Make the profile and the card again, and take out of the certificate what is no part any more."""
     towers = Towers(folder, manifest, pl.read_parquet(folder / part.USERS), pl.read_parquet(folder / part.CATALOGUE))
     profile = data_profile(towers.inputs.encoder, towers.inputs, towers.item_features)
     _write_json(profile, folder / part.PROFILE)
     card = folder / part.CARD
     title = card.read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ")
     parity = json.loads((folder / part.PARITY).read_text(encoding="utf-8"))
+    for side, stem in STEM.items():
+        gone = f"{stem}{ONNX}"
+        if (
+            any((case["tower"], case["form"]) == (side, "onnx") for case in parity["cases"])
+            and not (folder / gone).is_file()
+        ):
+            parity["absent"][gone] = "left out when people were erased: it could not be made again without them"
+            parity["cases"] = [case for case in parity["cases"] if (case["tower"], case["form"]) != (side, "onnx")]
+            _write_json(parity, folder / part.PARITY)
+            write_page(parity, title, folder / part.PARITY_PAGE)
     card.write_text(model_card(manifest, parity, title), encoding="utf-8")
 
 

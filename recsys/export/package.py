@@ -13,7 +13,7 @@ MODULES = (
     "data/topk.py",
     "bundle/__init__.py", "bundle/answers.py", "bundle/format.py", "bundle/histories.py", "bundle/index.py",
     "bundle/parts.py", "bundle/pyfunc.py", "bundle/ranking.py", "bundle/reader.py", "bundle/requests.py",
-    "bundle/sample.py", "bundle/segments.py", "bundle/towers.py",
+    "bundle/sample.py", "bundle/segments.py", "bundle/tensors.py", "bundle/towers.py",
     "segments/__init__.py", "segments/behaviour.py", "segments/clusters.py", "segments/demographic.py",
     "segments/intent.py", "segments/model.py", "segments/rfm.py", "segments/store.py",
 )  # fmt: skip

@@ -18,14 +18,40 @@ from recsys.errors import BundleError
 log = logging.getLogger(__name__)
 
 Inputs = dict[str, Tensor]
-TOLERANCE = 1e-5
-REASON = (
+Compiled = Callable[[Inputs], Tensor]
+Scores = Callable[[Tensor], Tensor]
+"""Turns the output of a model, ``[B, D]``, into the scores of Q rankings, ``[Q, C]``."""
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """How far a form may be from the eager model, relative to the largest entry of what that one gives, and why."""
+
+    limit: float
+    reason: str
+
+
+SAME = Tolerance(
+    1e-5,
     "Both run the same float32 operations; a compiler may order the terms of a sum differently, which moves a "
-    "value by a few units of its last place (6e-8 of the largest vector entry) for each of some dozens of sums."
+    "value by a few units of its last place (6e-8 of the largest vector entry) for each of some dozens of sums.",
 )
-"""The tolerance is relative to the largest entry of the eager vectors, and why."""
+OTHER_KERNELS = Tolerance(
+    5e-5,
+    "The runtime has kernels of its own: exponentials, logarithms and powers by other polynomials, matrix products in "
+    "other blocks. Each differs by a few units of the last place (6e-8), and a solved system passes them on "
+    "multiplied by its condition.",
+)
+TOLERANCES = {
+    "torchscript": SAME,
+    "torch.export": SAME,
+    "onnx": OTHER_KERNELS,
+}
+"""By form; where another device than the CPU has a part in it, kernels are others as well."""
 RUNS = 3
 """TorchScript profiles its first runs and optimizes after them; the last run is compared."""
+TOP_K = 20
+"""Items of a ranking that have to be the same."""
 
 
 @dataclass(frozen=True)
@@ -33,13 +59,16 @@ class Comparison:
     """One case of one tower.
 
     Attributes:
-        tower: ``user`` or ``item``.
-        form: ``torchscript`` or ``torch.export``.
+        tower: ``user``, ``item`` or ``ranker``.
+        form: ``torchscript``, ``torch.export`` or ``onnx``, with where it ran if that is not the CPU.
         case: What is special about the input.
         rows: B.
         max_difference: Largest absolute difference of any vector entry.
         scale: Largest absolute entry of the eager vectors.
-        passed: Whether the difference is at most ``TOLERANCE * scale``.
+        tolerance: Of this form.
+        overlap: Share of the best :data:`TOP_K` of the eager ranking that this form has too; None where nothing was
+            ranked.
+        passed: Whether the difference is at most ``tolerance * scale``, and the overlap 1.
     """
 
     tower: str
@@ -48,6 +77,8 @@ class Comparison:
     rows: int
     max_difference: float
     scale: float
+    tolerance: float
+    overlap: float | None
     passed: bool
 
 
@@ -79,10 +110,16 @@ def save_script(scripted: torch.jit.ScriptModule, path: Path) -> None:
 
 
 def compare(
-    tower: str, form: str, eager: nn.Module, compiled: Callable[[Inputs], Tensor], cases: Mapping[str, Inputs]
+    tower: str,
+    form: str,
+    eager: nn.Module,
+    compiled: Compiled,
+    cases: Mapping[str, Inputs],
+    scores: Scores | None = None,
 ) -> list[Comparison]:
-    """Run both forms of a tower on every case and compare the vectors ``[B, D]``."""
+    """Run both forms of a model on every case and compare the outputs ``[B, D]``, and what they rank first."""
     rows = []
+    limit = tolerance_of(form).limit
     with torch.inference_mode():
         for case, inputs in cases.items():
             expected = eager(inputs)
@@ -92,34 +129,74 @@ def compare(
             same_shape = found.shape == expected.shape
             difference = float((found - expected).abs().max()) if same_shape and expected.numel() else 0.0
             finite = bool(torch.isfinite(expected).all())
-            passed = same_shape and finite and difference <= TOLERANCE * max(scale, 1e-6)
-            rows.append(Comparison(tower, form, case, len(expected), difference, scale, passed))
+            passed = same_shape and finite and difference <= limit * max(scale, 1e-6)
+            shared = overlap(scores(expected), scores(found), limit) if scores and same_shape else None
+            passed = passed and shared in (None, 1.0)
+            rows.append(Comparison(tower, form, case, len(expected), difference, scale, limit, shared, passed))
     return rows
 
 
-def certificate(rows: list[Comparison]) -> dict[str, Any]:
+def tolerance_of(form: str) -> Tolerance:
+    """Return how far a form may be from the eager model, and why."""
+    return TOLERANCES.get(form, OTHER_KERNELS)
+
+
+def overlap(expected: Tensor, found: Tensor, tolerance: float, k: int = TOP_K) -> float:
+    """Return the share of the best ``k`` of Q rankings that are found, the mean over the rankings.
+
+    Candidates whose expected score is as good as that of the last one count as the same: nearer to it than twice the
+    tolerance of the largest score, as each of both may have moved by that.
+
+    Args:
+        expected: Scores ``[Q, C]``.
+        found: Scores ``[Q, C]``.
+        tolerance: Relative to the largest of the expected scores.
+        k: At most C are taken.
+    """
+    k = min(k, expected.size(1))
+    if expected.numel() == 0:
+        return 1.0
+    last = expected.topk(k).values[:, -1:]
+    taken = expected.gather(1, found.topk(k).indices)
+    return float((taken >= last - 2 * tolerance * expected.abs().max()).float().mean())
+
+
+def certificate(rows: list[Comparison], absent: Mapping[str, str] | None = None) -> dict[str, Any]:
     """Return what ``parity.json`` says.
+
+    Args:
+        rows: Of all models, forms and cases.
+        absent: What was not compared, and why.
 
     Raises:
         BundleError: A case is off; names tower, form, case and difference.
     """
     for row in rows:
         if not row.passed:
-            raise BundleError(
-                f"parity: the {row.tower} tower as {row.form} differs from the eager one by {row.max_difference:.2e} "
-                f"at scale {row.scale:.2e} (case '{row.case}', {row.rows} rows), or gives no numbers; allowed is "
-                f"{TOLERANCE:.0e} of the scale. The bundle was not written."
-            )
+            raise BundleError(f"parity: {off(asdict(row))} The bundle was not written.")
+    forms = {form: asdict(tolerance_of(form)) for form in dict.fromkeys(row.form for row in rows)}
     return {
-        "tolerance": TOLERANCE,
-        "relative_to": "largest absolute entry of the eager vectors",
-        "reason": REASON,
+        "forms": forms,
+        "relative_to": "largest absolute entry of what the eager model gives",
+        "top_k": TOP_K,
         "max_difference": max((row.max_difference for row in rows), default=0.0),
+        "absent": dict(absent or {}),
         "cases": [asdict(row) for row in rows],
     }
 
 
-def export_program(tower: nn.Module, example: Inputs, path: Path) -> Callable[[Inputs], Tensor] | None:
+def off(case: Mapping[str, Any]) -> str:
+    """Say what is wrong with a case of a certificate."""
+    found = f"differs from the eager one by {case['max_difference']:.2e} at scale {case['scale']:.2e}"
+    if case["overlap"] not in (None, 1.0):
+        found += f", shares {case['overlap']:.2%} of what it ranks first"
+    return (
+        f"the {case['tower']} tower as {case['form']} {found} (case '{case['case']}', {case['rows']} rows), or gives "
+        f"no numbers; allowed is {case['tolerance']:.0e} of the scale."
+    )
+
+
+def export_program(tower: nn.Module, example: Inputs, path: Path) -> torch.export.ExportedProgram | None:
     """Write a ``torch.export`` program with free batch (and history) dimensions, and return it loaded again.
 
     Args:
@@ -146,7 +223,7 @@ def export_program(tower: nn.Module, example: Inputs, path: Path) -> Callable[[I
             warnings.simplefilter("ignore")  # of the compiler, about its own internals
             torch.export.save(torch.export.export(tower, (example,), dynamic_shapes=(shapes,)), archive)
             archive.seek(0)
-            program: Callable[[Inputs], Tensor] = torch.export.load(archive).module()
+            program = torch.export.load(archive)
     except Exception as error:  # the compiler raises many kinds
         log.warning("no %s in the bundle: torch.export cannot express it (%s)", path.name, str(error).splitlines()[0])
         return None

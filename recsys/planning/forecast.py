@@ -206,7 +206,8 @@ def disk_bytes(cfg: Config, fits: Sequence[Fit], bundle: float) -> float:
 
 
 def bundle_bytes(cfg: Config, sizes: Sizes, fits: Sequence[Fit]) -> float:
-    """Return the bytes of a bundle: scripted and exported models, vectors, index and histories."""
+    """Return the bytes of a bundle: its models in every form, vectors, index and histories."""
     width = cfg.model.width + cfg.model.code_width + 1 + (cfg.model.factor_width if cfg.model.use_ids else 0)
     histories = sizes.events if cfg.ranker.enabled else min(sizes.events, sizes.users * cfg.model.history)
-    return 2.0 * sum(fit.exported for fit in fits) + 4.0 * width * (sizes.users + 2 * sizes.items) + 12.0 * histories
+    forms = 2.0 + cfg.bundle.onnx
+    return forms * sum(fit.exported for fit in fits) + 4.0 * width * (sizes.users + 2 * sizes.items) + 12.0 * histories

@@ -13,6 +13,7 @@ from typing import Any
 from recsys.bundle.format import SAMPLE, Manifest, read_manifest
 from recsys.errors import TrackingError
 from recsys.export.package import write_reader_package
+from recsys.export.prove import refuse_unproven
 from recsys.tracking.server import bounded_http, first_line, quiet
 
 REQUIREMENTS = ("torch", "numpy", "polars", "faiss-cpu", "mlflow")
@@ -37,7 +38,7 @@ def register_bundle(
         Version and URI, ``models:/NAME/VERSION``.
 
     Raises:
-        BundleError: The folder is not a whole bundle.
+        BundleError: The folder is not a whole bundle, or its parity certificate has a failed case or none for a part.
         TrackingError: The registry refused or could not be reached.
     """
     import mlflow
@@ -45,6 +46,7 @@ def register_bundle(
 
     manifest = read_manifest(Path(folder))
     manifest.verify(Path(folder))
+    refuse_unproven(Path(folder), manifest)
     # an upload takes its time
     with TemporaryDirectory() as scratch, _own_path(), quiet(), bounded_http(retries=3, timeout=120):
         code = write_reader_package(Path(scratch))

@@ -32,7 +32,7 @@ class ItemEncoder(nn.Module):
         self.price = nn.Linear(1, WIDTH)
 
     def forward(self, f: dict[str, Tensor], prefix: str) -> Tensor:
-        price = torch.nan_to_num(f[prefix + "price"]).unsqueeze(-1) / 10
+        price = torch.nan_to_num(f[prefix + "price"]).clamp(-1e3, 1e3).unsqueeze(-1) / 10
         ids = self.item(f[prefix + "item_id"]) + self.category(f[prefix + "category"])
         return ids + self.tags(f[prefix + "tags"]).sum(-2) + self.price(price)
 
@@ -46,7 +46,7 @@ class ItemTower(nn.Module):
         self.asof = nn.Linear(2, WIDTH)
 
     def forward(self, features: dict[str, Tensor]) -> Tensor:
-        asof = torch.stack([features["popularity"], features["age"]], -1)
+        asof = torch.nan_to_num(torch.stack([features["popularity"], features["age"]], -1))
         return nn.functional.normalize(self.items(features, "") + self.asof(asof), dim=-1)
 
 
@@ -97,6 +97,7 @@ class Shop:
             "eligible": eligible, "history": HISTORY,
             "facts": Facts("shop", {"train_start": "2024-01-01", "test_start": "2024-03-01"}, "train_val",
                            {"test/ndcg_at_20": 0.25}, "abc123"),
+            "onnx": False,
         } | changes  # fmt: skip
 
 
@@ -152,9 +153,9 @@ def shop() -> Shop:
 
 @pytest.fixture(scope="session")
 def exported(shop: Shop, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Manifest]:
-    """The shop's bundle on disk; tests that change it work on a copy."""
+    """The shop's bundle on disk, with its models in every form; tests that change it work on a copy."""
     folder = tmp_path_factory.mktemp("exported") / "bundle"
-    return folder, export_bundle(folder, **shop.arguments())
+    return folder, export_bundle(folder, **shop.arguments(onnx=True))
 
 
 @pytest.fixture(scope="session")

@@ -250,7 +250,7 @@ def test_half_a_second_stage_is_refused(trained: Any, tmp_path: Path, name: str)
 def test_the_ranker_is_proven_in_every_form(trained: Any) -> None:
     cases = [case for case in json.loads((trained.bundle / "parity.json").read_text())["cases"]
              if case["tower"] == "ranker"]  # fmt: skip
-    wanted = {"one", "odd", "large", "without a past", "missing", "unseen ids"}
+    wanted = {"one", "two", "odd", "large", "without a past", "missing", "unseen ids"}
     assert {(case["form"], case["case"]) for case in cases} == {
         (form, case) for form in ("torchscript", "torch.export") for case in wanted
     }

@@ -9,12 +9,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from recsys.bundle.format import Manifest
+from recsys.bundle.format import Manifest, read_manifest, seal
 from recsys.bundle.reader import Bundle
 from recsys.config.schema import RecommendConfig, SyncConfig, TrackingConfig
 from recsys.entries.sync import run as sync
@@ -92,6 +93,35 @@ def test_a_spoilt_bundle_is_not_registered(tracking: TrackingConfig, exported, t
     (folder / "item.index").unlink()
     with start_run(tracking, tmp_path), pytest.raises(BundleError, match=r"item\.index"):
         register_bundle(folder, "shop")
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (
+            {"passed": False, "max_difference": 0.5},
+            "the user tower as torchscript differs from the eager one by 5",
+        ),
+        (None, r"part 'parity\.json' is no certificate"),
+    ],
+)
+def test_a_bundle_that_is_not_proven_is_not_registered(
+    tracking: TrackingConfig, exported, tmp_path: Path, edit: dict[str, object] | None, message: str
+) -> None:
+    """Sealed as it should be, but with a failed case, or without any certificate worth the name."""
+    import mlflow
+
+    folder = Path(shutil.copytree(exported[0], tmp_path / "off"))
+    parity = json.loads((folder / "parity.json").read_text())
+    parity["cases"][0] |= edit or {}
+    (folder / "parity.json").write_text(json.dumps(parity if edit else {"says": "all is well"}))
+    manifest = asdict(read_manifest(folder))
+    seal(folder, **{k: manifest[k] for k in manifest if k not in ("format_version", "parts", "fingerprint")})
+    Bundle.load(folder)  # which is whole
+    with start_run(tracking, tmp_path):
+        with pytest.raises(BundleError, match=f"{message}.* is not registered; export it again"):
+            register_bundle(folder, "unproven")
+        assert mlflow.MlflowClient().search_model_versions("name='unproven'") == []
 
 
 def test_a_name_that_the_registry_refuses(tracking: TrackingConfig, exported, tmp_path: Path) -> None:

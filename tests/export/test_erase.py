@@ -18,6 +18,7 @@ from recsys.data.encode import Encoder
 from recsys.errors import BundleError
 from recsys.export import erase as module
 from recsys.export.erase import erase_from_bundle, finish, knows, prove_gone
+from recsys.export.prove import refuse_unproven
 from recsys.features import Feature, FeatureSpec
 
 GONE = {"u17", "u3", "nobody"}
@@ -104,6 +105,55 @@ def test_their_own_weights_are_zero_and_the_others_stay(before: Bundle, erased: 
                 expected[rows] = 0.0
             assert torch.equal(new[name], expected), name
             assert torch.equal(program.state_dict[name], expected), name
+
+
+@pytest.mark.slow
+def test_nothing_of_them_stays_in_onnx_models(trained_onnx: Path, tmp_path: Path) -> None:
+    """They are made again from the changed programs, and go where that cannot be done."""
+    import onnx
+
+    folder = Path(shutil.copytree(trained_onnx, tmp_path / "bundle"))
+    words = pl.read_parquet(folder / "vocabularies" / "user_id.parquet")["value"].to_list()
+    left = [2 + words.index(user) for user in ("u17", "u3")]
+
+    def table() -> np.ndarray[Any, Any]:
+        weights = onnx.load(folder / "user_tower.onnx").graph.initializer
+        found = [onnx.numpy_helper.to_array(w) for w in weights if w.name.endswith("id_embedding.table.weight")]
+        (own,) = [weight for weight in found if len(weight) == 2 + len(words)]
+        return own
+
+    before, items = table(), (folder / "item_tower.onnx").read_bytes()
+    assert before[left].any(axis=1).all()
+    with (folder / "sample.safetensors").open("rb") as file:
+        old = file.read()
+    assert erase_from_bundle(folder, GONE) == 2
+    after = table()
+    assert not after[left].any()
+    rest = np.delete(np.arange(len(before)), left)
+    np.testing.assert_array_equal(after[rest], before[rest])
+    assert (folder / "item_tower.onnx").read_bytes() == items
+    assert (folder / "sample.safetensors").read_bytes() != old
+    Bundle.load(folder).check_sample()
+
+
+def test_without_the_libraries_onnx_models_go(
+    exported: tuple[Path, Manifest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the certificate says so."""
+    folder = Path(shutil.copytree(exported[0], tmp_path / "bundle"))
+    if not (folder / "user_tower.onnx").is_file():
+        pytest.skip("the libraries of the extra onnx are not installed")
+    monkeypatch.setattr(module, "missing_libraries", lambda: "onnxruntime")
+    monkeypatch.setattr(module, "_rows", lambda *_: iter(()))  # the shop's tower is not one of ours
+    assert erase_from_bundle(folder, {str(Bundle.load(folder).user_ids[0])}) == 1
+    parity = json.loads((folder / "parity.json").read_text())
+    assert not (folder / "user_tower.onnx").exists()
+    assert (folder / "item_tower.onnx").is_file()
+    assert "people were erased" in parity["absent"]["user_tower.onnx"]
+    assert "people were erased" in (folder / "parity.html").read_text()
+    assert ("user", "onnx") not in {(case["tower"], case["form"]) for case in parity["cases"]}
+    assert ("item", "onnx") in {(case["tower"], case["form"]) for case in parity["cases"]}
+    refuse_unproven(folder, read_manifest(folder))
 
 
 def test_values_that_only_they_had_go_too() -> None:

@@ -1,6 +1,7 @@
 """The exported towers give the eager towers' values, and an export that does not is refused."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Dict
 
@@ -14,19 +15,114 @@ from recsys.bundle.format import Manifest
 from recsys.bundle.reader import Bundle
 from recsys.errors import BundleError
 from recsys.export.bundle import export_bundle
-from recsys.export.parity import compare, serving_copy
+from recsys.export.onnx_form import missing_libraries
+from recsys.export.parity import OTHER_KERNELS, certificate, compare, overlap, serving_copy
+from recsys.export.parity_cases import user_cases
+from recsys.export.parity_page import render
+from recsys.export.prove import across, scores_of
+
+USER_CASES = {
+    "one", "two", "odd", "large", "longest history", "missing user", "unseen user and item", "empty history",
+    "missing", "unseen ids",
+}  # fmt: skip
+ITEM_CASES = {"one", "two", "odd", "large", "missing", "unseen item"}
 
 
-def test_certificate_covers_every_case_of_both_towers_in_both_forms(exported: tuple[Path, Manifest]) -> None:
+def test_certificate_covers_every_case_of_both_towers_in_every_form(exported: tuple[Path, Manifest]) -> None:
     parity = json.loads((exported[0] / "parity.json").read_text())
     cases = {(c["tower"], c["form"], c["case"]): c for c in parity["cases"]}
-    for form in ("torchscript", "torch.export"):
-        for case in ("one", "odd", "large", "longest history", "missing user", "unseen user and item", "empty history"):
-            assert ("user", form, case) in cases
-        for case in ("one", "odd", "large", "missing", "unseen item"):
-            assert ("item", form, case) in cases
-    assert all(c["passed"] and c["scale"] > 0 for c in cases.values())
+    forms = {"torchscript", "torch.export"} | (set() if missing_libraries() else {"onnx"})
+    on_cpu = {key for key in cases if "cuda" not in key[1]}
+    assert on_cpu == {("user", form, case) for form in forms for case in USER_CASES} | {
+        ("item", form, case) for form in forms for case in ITEM_CASES
+    }
+    assert all(c["passed"] and c["scale"] > 0 and c["overlap"] == 1.0 for c in cases.values())
+    assert all(c["tolerance"] == parity["forms"][c["form"]]["limit"] for c in cases.values())
+    assert all(len(form["reason"]) > 50 for form in parity["forms"].values())
     assert cases["user", "torchscript", "large"]["rows"] == 1024
+    assert cases["user", "torchscript", "two"]["rows"] == 2
+    assert set(parity["absent"]) == (set() if torch.cuda.is_available() else {"cuda"}) | (
+        {"user_tower.onnx", "item_tower.onnx"} if missing_libraries() else set()
+    )
+
+
+def test_without_the_libraries_it_says_so(shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("recsys.export.prove.missing_libraries", lambda: "onnxscript, onnxruntime")
+    for onnx, why in ((True, "not installed: onnxscript, onnxruntime"), (False, "bundle.onnx is false")):
+        export_bundle(tmp_path / "bundle", **shop.arguments(index="flat", onnx=onnx))
+        parity = json.loads((tmp_path / "bundle" / "parity.json").read_text())
+        assert parity["absent"]["user_tower.onnx"].startswith(why)
+        assert not list((tmp_path / "bundle").glob("*.onnx"))
+        assert {case["form"] for case in parity["cases"]} == {"torchscript", "torch.export"}
+        assert why in (tmp_path / "bundle" / "parity.html").read_text()
+    assert Bundle.load(tmp_path / "bundle").check_sample() == 27
+
+
+def test_the_page_shows_every_case(exported: tuple[Path, Manifest]) -> None:
+    folder, manifest = exported
+    page, parity = (folder / "parity.html").read_text(), json.loads((folder / "parity.json").read_text())
+    assert "parity.html" in manifest.parts
+    assert page.count(">holds</span>") == len(parity["cases"])
+    assert "tag none" not in page
+    assert "src=" not in page  # self-contained
+    for case in USER_CASES | ITEM_CASES:
+        assert f"<td>{case}</td>" in page
+    spoilt = parity | {"cases": [parity["cases"][0] | {"passed": False, "overlap": 0.5}]}
+    assert "tag none" in render(spoilt, "<shop>")
+    assert "50.00%" in render(spoilt, "<shop>")
+    assert "&lt;shop&gt;" in render(spoilt, "<shop>")
+
+
+def test_overlap_by_hand() -> None:
+    expected = torch.tensor([[5.0, 4.0, 3.0, 2.0], [1.0, 2.0, 3.0, 4.0]])
+    assert overlap(expected, expected, 1e-5, k=2) == 1.0
+    worse = torch.tensor([[5.0, 0.0, 3.0, 2.0], [1.0, 2.0, 3.0, 4.0]])  # item 2 in the place of item 1
+    assert overlap(expected, worse, 1e-5, k=2) == 0.75
+    assert overlap(expected, worse, 1e-5, k=4) == 1.0
+    assert overlap(expected, worse, 0.2, k=2) == 1.0  # 3 is as good as 4 where each may be off by 0.2 * 5
+    assert overlap(expected, expected * torch.nan, 1e-5, k=9) == 1.0  # all of four; what is no number fails elsewhere
+    assert overlap(torch.zeros(0, 3), torch.zeros(0, 3), 1e-5) == 1.0
+
+
+def test_a_ranking_that_is_off_does_not_pass() -> None:
+    """Numbers within the tolerance, but one of the best items changed: the scores hang on what cancels out."""
+
+    class Eager(nn.Module):
+        def forward(self, features: Dict[str, Tensor]) -> Tensor:
+            return features["x"]
+
+    inputs = {"one": {"x": torch.tensor([[1.0, 1.0]])}}
+    items = torch.tensor([[1e3, -1e3], [-1e3, 1e3]]).repeat(11, 1)
+    rows = compare("user", "torchscript", Eager(), lambda f: f["x"] + torch.tensor([[8e-6, 0.0]]), inputs,
+                   lambda vectors: vectors @ items.T)  # fmt: skip
+    assert rows[0].max_difference < 1e-5
+    assert rows[0].overlap == 1.0  # of scores that are all 0, none is better than another
+    with pytest.raises(BundleError, match=r"shares 50\.00% of what it ranks first"):
+        certificate([replace(rows[0], overlap=0.5, passed=False)])
+
+
+def test_archives_cross_over_between_devices(shop, bundle: Bundle, device: torch.device) -> None:
+    """Compiled on a device, saved there and loaded on the CPU, and the reverse."""
+    inputs = bundle._towers.inputs
+    cases = user_cases(inputs, bundle._cut)
+    vectors = {"user": bundle.user_vectors, "item": bundle.item_vectors}
+    rows = across("user", serving_copy(shop.user_tower), cases, device, scores_of("user", vectors))
+    assert {row.form for row in rows} == {
+        f"torchscript on {device}", f"torchscript from {device}", f"torchscript to {device}",
+    }  # fmt: skip
+    assert len(rows) == 3 * len(USER_CASES)
+    assert all(row.passed and row.scale > 0 for row in rows)
+    assert {row.tolerance for row in rows} == {OTHER_KERNELS.limit}
+
+
+@pytest.mark.gpu
+def test_the_certificate_speaks_of_cuda(shop, tmp_path: Path) -> None:
+    export_bundle(tmp_path / "bundle", **shop.arguments(index="flat"))
+    parity = json.loads((tmp_path / "bundle" / "parity.json").read_text())
+    for side in ("user", "item"):
+        for form in ("torchscript on cuda", "torchscript from cuda", "torchscript to cuda"):
+            assert any((case["tower"], case["form"]) == (side, form) for case in parity["cases"])
+    assert not any("cuda" in name for name in parity["absent"])
 
 
 def test_stored_vectors_are_the_eager_towers_own(exported, bundle: Bundle, shop) -> None:

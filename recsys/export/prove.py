@@ -1,0 +1,181 @@
+"""A bundle proves that its compiled models say what the trained ones do, and is believed only as far as it did."""
+
+import copy
+import io
+import json
+import logging
+import warnings
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from recsys.bundle import format as part
+from recsys.bundle.format import Manifest
+from recsys.errors import BundleError
+from recsys.export.onnx_form import export_onnx, missing_libraries
+from recsys.export.parity import (
+    Comparison,
+    Compiled,
+    Inputs,
+    Scores,
+    certificate,
+    compare,
+    export_program,
+    off,
+    script,
+)  # fmt: skip
+
+log = logging.getLogger(__name__)
+
+STEM = {"user": "user_tower", "item": "item_tower", "ranker": "ranker"}
+"""Name of the parts of a model, before ``.pt``, ``.pt2`` or ``.onnx``."""
+FORMS = {".pt": "torchscript", ".pt2": "torch.export", ".onnx": "onnx"}
+RANKED_USERS, RANKED_ITEMS = 64, 100_000
+"""The most rows of a case whose rankings are compared, and the most items of the catalogue in each."""
+
+
+def prove(
+    towers: Mapping[str, nn.Module],
+    scripted: Mapping[str, Any],
+    cases: Mapping[str, dict[str, Inputs]],
+    vectors: Mapping[str, Tensor],
+    folder: Path,
+    onnx: bool = True,
+) -> dict[str, Any]:
+    """Write the further forms of every model beside its script, compare all of them, and return the certificate.
+
+    Args:
+        towers: Eager models on the CPU: ``user``, ``item`` and maybe ``ranker``.
+        scripted: The same, compiled.
+        cases: Inputs of each; ``odd`` serves as the example that a program is made of.
+        vectors: ``user`` ``[U, D]`` and ``item`` ``[N, D]``, which rankings are made with.
+        folder: Where the parts lie.
+        onnx: Whether that form is wanted.
+
+    Raises:
+        BundleError: TorchScript or ``torch.export`` is off; an ONNX model that is off is left out, with a warning.
+    """
+    rows: list[Comparison] = []
+    absent: dict[str, str] = {}
+    lacking = missing_libraries()
+    no_onnx = (
+        "bundle.onnx is false"
+        if not onnx
+        else f"not installed: {lacking}; pip install 'recsys[onnx]' brings them"
+        if lacking
+        else ""
+    )
+    for side, tower in towers.items():
+        scores = scores_of(side, vectors)
+        rows += compare(side, "torchscript", tower, scripted[side], cases[side], scores)
+        program = export_program(tower, cases[side]["odd"], folder / f"{STEM[side]}.pt2")
+        why = no_onnx
+        if program is None:
+            absent[f"{STEM[side]}.pt2"] = why = "torch.export cannot express the model"
+        else:
+            rows += compare(side, "torch.export", tower, program.module(), cases[side], scores)
+            model = None if no_onnx else export_onnx(program, folder / f"{STEM[side]}.onnx")
+            why = why or ("" if model else "ONNX cannot express the model")
+            if model is not None:
+                found = compare(side, "onnx", tower, model, cases[side], scores)
+                wrong = [row for row in found if not row.passed]
+                if wrong:  # a form that nobody has to have: the bundle does without it, and says so
+                    (folder / f"{STEM[side]}.onnx").unlink()
+                    why = off(asdict(wrong[0]))
+                    log.warning("no %s.onnx in the bundle: %s", STEM[side], why)
+                else:
+                    rows += found
+        if why:
+            absent[f"{STEM[side]}.onnx"] = why
+        if torch.cuda.is_available():
+            try:
+                rows += across(side, tower, cases[side], torch.device("cuda"), scores)
+            except RuntimeError as error:  # out of memory, a driver that is too old
+                absent[f"{STEM[side]} on cuda"] = str(error).splitlines()[0]
+                log.warning("%s was not compared on cuda: %s", STEM[side], absent[f"{STEM[side]} on cuda"])
+    if not torch.cuda.is_available():
+        absent["cuda"] = "no CUDA device where the bundle was made"
+    return certificate(rows, absent)
+
+
+def scores_of(side: str, vectors: Mapping[str, Tensor]) -> Scores:
+    """Return what makes rankings of a model's output.
+
+    Vectors of users rank the items of the catalogue, stored vectors of users rank the items of a case, and the logits
+    of a ranker rank the pairs of a case.
+    """
+    if side == "user":
+        return lambda found: found[:RANKED_USERS] @ vectors["item"][:RANKED_ITEMS].T
+    if side == "item":
+        return lambda found: vectors["user"][:RANKED_USERS] @ found.T
+    return lambda found: found[:, :1].T
+
+
+def across(
+    side: str, tower: nn.Module, cases: Mapping[str, Inputs], device: torch.device, scores: Scores | None = None
+) -> list[Comparison]:
+    """Compare a model compiled on a device, and the archives that cross over from it and to it, with the eager one.
+
+    Args:
+        side: ``user``, ``item`` or ``ranker``.
+        tower: Eager, on the CPU.
+        cases: On the CPU.
+        device: The other one.
+        scores: As :func:`recsys.export.parity.compare` takes them.
+    """
+    there = copy.deepcopy(tower).to(device)
+    compiled = {
+        f"torchscript on {device}": on(device, script(there)),
+        f"torchscript from {device}": crossed(script(there), torch.device("cpu")),
+        f"torchscript to {device}": on(device, crossed(script(tower), device)),
+    }
+    return [row for form, model in compiled.items() for row in compare(side, form, tower, model, cases, scores)]
+
+
+def on(device: torch.device, model: Compiled) -> Compiled:
+    """Return the model as one that takes and gives tensors on the CPU."""
+    return lambda inputs: model({name: column.to(device) for name, column in inputs.items()}).cpu()
+
+
+def crossed(scripted: torch.jit.ScriptModule, device: torch.device) -> Any:
+    """Return a compiled model as it is loaded to a device from its archive."""
+    archive = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*torch.jit.*", category=DeprecationWarning)
+        torch.jit.save(scripted, archive)
+        archive.seek(0)
+        return torch.jit.load(archive, map_location=device)
+
+
+def refuse_unproven(folder: Path, manifest: Manifest) -> None:
+    """Refuse a bundle whose certificate does not speak for every compiled model that it carries.
+
+    Raises:
+        BundleError: The certificate cannot be read, a case failed, or a model has none; names the part.
+    """
+    again = "It is not registered; export it again."
+    try:
+        content = json.loads((folder / part.PARITY).read_text(encoding="utf-8"))
+        cases = [{"tolerance": content.get("tolerance"), "overlap": None} | case for case in content["cases"]]
+        failed = [case for case in cases if not holds(case)]
+        proven = {(case["tower"], case["form"]) for case in cases}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise BundleError(
+            f"bundle {folder}: part '{part.PARITY}' is no certificate ({type(error).__name__}: {error}). {again}"
+        ) from error
+    if failed:
+        raise BundleError(f"bundle {folder}: part '{part.PARITY}': {off(failed[0])} {again}")
+    for side, stem in STEM.items():
+        for suffix, form in FORMS.items():
+            if stem + suffix in manifest.parts and (side, form) not in proven:
+                raise BundleError(f"bundle {folder}: no case of '{part.PARITY}' is about '{stem}{suffix}'. {again}")
+
+
+def holds(case: Mapping[str, Any]) -> bool:
+    """Return whether a case says that it passed, and its own numbers say so too."""
+    within = case["max_difference"] <= case["tolerance"] * max(case["scale"], 1e-6)
+    return bool(case["passed"] and within and case["overlap"] in (None, 1.0))
