@@ -41,6 +41,7 @@ from recsys.config.schema import (
     SyncConfig,
     TrackingConfig,
 )
+from recsys.config.touchpoints import touchpoint_problems
 from recsys.config.tune import TuneConfig
 from recsys.errors import ConfigError, did_you_mean
 
@@ -215,6 +216,7 @@ def config_problems(cfg: Config) -> Iterator[str]:
             f"validation=kfold with segments.features={cfg.segments.features}: segments are fitted on all users, and "
             "would know those who are asked; take a validation in time (expanding, rolling), or no segments."
         )
+    yield from touchpoint_problems(cfg.touchpoints)
     yield from _tracking(cfg.tracking)
 
 

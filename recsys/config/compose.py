@@ -29,6 +29,7 @@ from recsys.config.schema import (
     RecommendConfig,
     SyncConfig,
 )
+from recsys.config.touchpoints import TouchpointsConfig
 from recsys.config.tune import TuneConfig
 from recsys.errors import ConfigError, did_you_mean
 
@@ -51,13 +52,14 @@ SCHEMAS = {
     "model/schema": ModelConfig,
     "ranker/schema": RankerConfig,
     "evaluation/schema": EvaluationConfig,
+    "touchpoints/schema": TouchpointsConfig,
 }
 """What the YAML files extend, by the name in their defaults lists."""
 OPEN_KEYS = (
     *("candidates.sizes", "candidates.shares", "columns", "item_columns", "user_columns", "tracking.tags"),
     *("weights", "cleaning.unit_words", "imputation.items", "imputation.users", "sessions.weights"),
     *("item_times", "user_times", "search"),
-    "privacy.consent_columns",
+    *("privacy.consent_columns", "profiles"),
 )
 """Maps whose keys are the user's own: no ``+`` is needed to add one."""
 

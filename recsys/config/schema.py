@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from recsys.config.data import MISSING, DataConfig
+from recsys.config.touchpoints import TouchpointsConfig
 
 METRICS = ("ndcg", "recall", "hit_rate", "mrr")
 SLICES = ("warm", "cold", "repeat", "new", "head", "torso", "tail", "cold_items", "cold_items_full")
@@ -218,6 +219,7 @@ class Config:
     folds: int = 3  # of validation, but for holdout
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     bundle: BundleConfig = field(default_factory=BundleConfig)
+    touchpoints: TouchpointsConfig = field(default_factory=TouchpointsConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     trainer: dict[str, Any] = field(default_factory=dict)  # pytorch_lightning.Trainer, by _target_
     callbacks: dict[str, Any] = field(default_factory=dict)  # extra Lightning callbacks, by _target_
