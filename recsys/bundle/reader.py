@@ -19,6 +19,7 @@ from recsys.bundle.histories import Fresh, Ints
 from recsys.bundle.ids import Ids
 from recsys.bundle.index import ItemIndex, best_items
 from recsys.bundle.parts import local_folder, read_vectors
+from recsys.bundle.profiles import read_profiles
 from recsys.bundle.ranking import Ranking, Requests
 from recsys.bundle.requests import ELIGIBLE, Event, Id
 from recsys.bundle.sample import check_sample
@@ -66,7 +67,8 @@ class Bundle:
                 folder, self.item_vectors, self.eligible, self.item_ids, self._towers.item_features,
                 manifest.ranker["temperature"], manifest.n_users, manifest.signatures["ranker"],
             )  # fmt: skip
-        self.touchpoints = Touchpoints(folder, self.items, self.item_vectors, self.eligible, self.ranking)
+        profiles = read_profiles(folder)
+        self.touchpoints = Touchpoints(*profiles, self.items, self.item_vectors, self.eligible, self.ranking)
 
     @classmethod
     def load(cls, uri: str | Path) -> "Bundle":

@@ -8,9 +8,8 @@
 The items of a request are fresh context, such as a cart: they say what is wanted now, and are no part of the history.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -21,15 +20,18 @@ from torch import Tensor
 from recsys.bundle.filters import Filters, ItemFacts, allowed_items
 from recsys.bundle.histories import Ints
 from recsys.bundle.picking import Picked, full_values, pick
-from recsys.bundle.profiles import Profile, read_profiles
+from recsys.bundle.profiles import Profile
 from recsys.bundle.ranking import Ranking, Requests
 from recsys.bundle.requests import Id, checked_ids
 from recsys.bundle.signals import Signals
 from recsys.columns import ITEM_ID
+from recsys.data.topk import NONE
 from recsys.errors import BundleError, did_you_mean
 
 PRICE = "item_price"
 """Median price of an item before the cut, in the state of the second stage."""
+Pool = tuple[Tensor, Tensor, Tensor]
+"""Item rows ``[B, P]``, -1 for none, what they are ordered by, and what an answer says of them."""
 CELLS = 2**23
 """Requests times items whose scores are in memory at a time: 32 MB."""
 
@@ -38,7 +40,8 @@ class Touchpoints:
     """The touchpoints of a bundle; nothing in it changes.
 
     Args:
-        folder: Of the bundle; one without the part has no profiles.
+        profiles: By name.
+        price: Attribute of the items that is their price; None: what was paid, where the second stage knows it.
         items: The catalogue, N rows.
         vectors: Of the items, ``[N, D]``.
         eligible: Items that may be recommended, bool ``[N]``.
@@ -51,9 +54,15 @@ class Touchpoints:
     """
 
     def __init__(
-        self, folder: Path, items: pl.DataFrame, vectors: Tensor, eligible: Tensor, ranking: Ranking | None
+        self,
+        profiles: Mapping[str, Profile],
+        price: str | None,
+        items: pl.DataFrame,
+        vectors: Tensor,
+        eligible: Tensor,
+        ranking: Ranking | None,
     ) -> None:
-        self.profiles, price = read_profiles(folder)
+        self.profiles = profiles
         self._vectors, self._eligible, self._ranking = vectors, eligible, ranking
         self.facts = ItemFacts(items, prices(items, price, ranking))
         self.at_once = max(CELLS // max(len(items), 1), 1)
@@ -115,8 +124,6 @@ class Touchpoints:
     ) -> Picked:
         """Return the best items of B requests.
 
-        Where filters leave fewer candidates than asked for, those that come next are taken, as often as needed.
-
         Args:
             profile: The touchpoint.
             anchors: Item rows that each request brought, int64.
@@ -126,23 +133,45 @@ class Touchpoints:
             ks: Items of each request, int64 ``[B]``.
         """
         signals = Signals(profile, anchors, vectors, self._vectors, self._ranking, requests)
-        picked, may = Picked.nothing(len(anchors), int(ks.max())), may.clone()
-        found = signals.candidates(may)
+
+        def first(may: Tensor) -> Pool:
+            return signals.ordered(signals.candidates(may))
+
+        def further(may: Tensor) -> Pool:
+            return signals.ordered(signals.further(may))
+
+        return self.fill(profile, may, ks, first, further)
+
+    def fill(
+        self,
+        profile: Profile,
+        may: Tensor,
+        ks: Tensor,
+        first: Callable[[Tensor], Pool],
+        further: Callable[[Tensor], Pool],
+    ) -> Picked:
+        """Pick by the caps and the diversity of a touchpoint until each of B requests has as many items as it may.
+
+        Args:
+            profile: The touchpoint.
+            may: Which items each may get, bool ``[B, N]``.
+            ks: Items of each request, int64 ``[B]``.
+            first: Returns candidates, given which items each request may get.
+            further: The same where those did not suffice; it names at least one item of each request that may still
+                get any.
+        """
+        picked, may = Picked.nothing(len(may), int(ks.max())), may.clone()
+        pool = first(may)
         while True:
-            picked = self.pick(profile, *signals.ordered(found), ks, picked)
-            may[found.query, found.item] = False
+            picked = pick(*pool, ks, profile.filters, self.facts, self._vectors, picked)
+            row, column = (pool[0] != NONE).nonzero(as_tuple=True)
+            may[row, pool[0][row, column]] = False
             if profile.filters.caps:
                 may &= ~full_values(profile.filters, self.facts, picked)
             may[picked.count >= ks] = False
             if not may.any():
                 return picked
-            found = signals.further(may)
-
-    def pick(
-        self, profile: Profile, items: Tensor, scores: Tensor, shown: Tensor, ks: Tensor, before: Picked | None = None
-    ) -> Picked:
-        """Pick from candidates by the caps and the diversity of a touchpoint; arguments as :func:`~.picking.pick`."""
-        return pick(items, scores, shown, ks, profile.filters, self.facts, self._vectors, before)
+            pool = further(may)
 
 
 def prices(items: pl.DataFrame, attribute: str | None, ranking: Ranking | None) -> Tensor | None:

@@ -39,6 +39,7 @@ from recsys.config.schema import (
     RankerConfig,
     RecommendConfig,
     SyncConfig,
+    TouchpointsEvaluationConfig,
     TrackingConfig,
 )
 from recsys.config.touchpoints import touchpoint_problems
@@ -118,6 +119,7 @@ AUDIT_RULES: dict[str, Rule] = {
     "max_auc": (lambda v: 0.5 < v <= 1, "must be above 0.5, at most 1"),
     "max_users": AT_LEAST_1,
 }
+TOUCHPOINT_RULES: dict[str, Rule] = {"questions": AT_LEAST_1, "days": POSITIVE}
 PROMOTE_RULES: dict[str, Rule] = {
     "gate.max_loss": NOT_NEGATIVE,
     "gate.max_slice_loss": NOT_NEGATIVE,
@@ -192,6 +194,8 @@ def problems_of(
         problems += tune_problems(cfg, config_problems)
     if isinstance(cfg, AuditConfig):
         problems += _ranges(cfg, AUDIT_RULES)
+    if isinstance(cfg, TouchpointsEvaluationConfig):
+        problems += _ranges(cfg, TOUCHPOINT_RULES)
     if isinstance(cfg, PromoteConfig):
         problems += _ranges(cfg, PROMOTE_RULES)
     if isinstance(cfg, EvaluateConfig) and cfg.evaluation.variants:

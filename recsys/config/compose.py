@@ -28,6 +28,7 @@ from recsys.config.schema import (
     RankerConfig,
     RecommendConfig,
     SyncConfig,
+    TouchpointsEvaluationConfig,
 )
 from recsys.config.touchpoints import TouchpointsConfig
 from recsys.config.tune import TuneConfig
@@ -38,6 +39,7 @@ VERSION_BASE = "1.3"
 SCHEMAS = {
     "config_schema": Config,
     "evaluate_schema": EvaluateConfig,
+    "touchpoints_schema": TouchpointsEvaluationConfig,
     "recommend_schema": RecommendConfig,
     "explain_schema": ExplainConfig,
     "audit_schema": AuditConfig,

@@ -245,6 +245,15 @@ class EvaluateConfig(Config):
 
 
 @dataclass
+class TouchpointsEvaluationConfig(EvaluateConfig):
+    """``touchpoints``: each touchpoint of a bundle on events of its kind."""
+
+    from_bundle: bool = True  # false: the touchpoints of this configuration in place of the bundle's
+    questions: int = 1000  # of a touchpoint, at most; each of another user
+    days: float = 14.0  # after a purchase in which what follows it counts
+
+
+@dataclass
 class AuditConfig(Config):
     """``audit``: what of the data would leak, and what other splits would have claimed."""
 
