@@ -20,7 +20,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
-from upsell_coupons_gains import GRID, MODELS, NAMES, RANDOM, RULES, TOP, Gains, intervals, rank_campaigns
+from upsell_coupons_gains import (
+    GRID,
+    MODELS,
+    NAMES,
+    RANDOM,
+    RULES,
+    TOP,
+    Gains,
+    lifts_over_households,
+    over_campaigns,
+    rank_campaigns,
+)
 from upsell_coupons_rows import Coupons, campaign_rows
 
 from recsys.data.report_page import INK, plot
@@ -83,7 +94,7 @@ def summary(data: Coupons, gains: Gains, seed: int) -> dict[str, Any]:
         "redeemers": int(campaigns["redeemers"].sum()),
         "cut_short": late,
         "best": best,
-        "parts": {name: _part(gains, own, best, seed) for name, own in parts.items()},
+        "parts": {name: _part(gains, own, best, seed, campaigns=name == "all") for name, own in parts.items()},
         "each": [
             {key: str(value) if key == "start" else value for key, value in row.items()}
             | {"lift": {name: gains.lift(name, TOP[0], np.array([number])) for name in NAMES}}
@@ -93,27 +104,30 @@ def summary(data: Coupons, gains: Gains, seed: int) -> dict[str, Any]:
     }
 
 
-def _part(gains: Gains, own: NDArray[np.int64], best: str, seed: int) -> dict[str, Any]:
-    """Return the table of some campaigns, with intervals over them."""
+def _part(gains: Gains, own: NDArray[np.int64], best: str, seed: int, *, campaigns: bool) -> dict[str, Any]:
+    """Return the table of some campaigns, with intervals over them or over their households."""
     counts = gains.campaigns[own.tolist()]
+    drawn = {} if campaigns else {s: lifts_over_households(gains, s, own, RESAMPLES, seed) for s in TOP}
+
+    def lift(name: str, share: float, less: str | None = None) -> tuple[float, float, float]:
+        def statistic(rows: NDArray[np.int64]) -> float:
+            return gains.lift(name, share, rows) - (gains.lift(less, share, rows) if less else 0.0)
+
+        if campaigns:
+            return over_campaigns(statistic, own, RESAMPLES, seed)
+        values = drawn[share][name] - (drawn[share][less] if less else 0.0)
+        low, high = np.quantile(values, [0.025, 0.975])
+        return statistic(own), float(low), float(high)
+
     models = {}
     for name in NAMES:
-        lifts = {
-            f"lift_{share:.0%}": intervals(lambda rows, n=name, s=share: gains.lift(n, s, rows), own, RESAMPLES, seed)  # type: ignore[misc]
-            for share in TOP
-        }
-        above = intervals(
-            lambda rows, n=name: gains.lift(best, TOP[0], rows) - gains.lift(n, TOP[0], rows),
-            own,
-            RESAMPLES,
-            seed,  # type: ignore[misc]
-        )
-        area = intervals(lambda rows, n=name: float(np.nanmean(gains.auc[n][rows])), own, RESAMPLES, seed)  # type: ignore[misc]
-        models[name] = lifts | {"less": above, "auc": area}
+        models[name] = {f"lift_{share:.0%}": lift(name, share) for share in TOP}
+        models[name] |= {"less": lift(best, TOP[0], name), "auc": float(np.nanmean(gains.auc[name][own]))}
     return {
         "campaigns": len(own),
         "households": int(counts["households"].sum()),
         "redeemers": int(counts["redeemers"].sum()),
+        "over": "campaigns" if campaigns else "households",
         "models": models,
     }
 
@@ -126,8 +140,8 @@ def show(facts: dict[str, Any], console: Any) -> None:
     table = Table(
         title="who redeems: redeemers among the first tenth of the households, over chance",
         caption=f"{facts['tested']} campaigns that began after {min(row['learned_from'] for row in facts['each'])} or "
-        f"more others were over; 95 % bootstrap intervals over campaigns; less: lift of {facts['best']} less that of "
-        "the row.",
+        f"more others were over; 95 % bootstrap intervals, over campaigns for all, over households for a type; less: "
+        f"lift@10% of {facts['best']} less that of the row.",
         caption_justify="left",
         box=SIMPLE_HEAD,
         collapse_padding=True,
@@ -141,7 +155,7 @@ def show(facts: dict[str, Any], console: Any) -> None:
             first = name == NAMES[0]
             told = f"{part}: {content['campaigns']}, {content['redeemers']:,} of {content['households']:,}"
             less = "" if name == facts["best"] else _signed(values["less"])
-            cells = (_between(values["lift_10%"]), _between(values["lift_20%"]), _between(values["auc"]), less)
+            cells = (_between(values["lift_10%"]), _between(values["lift_20%"]), f"{values['auc']:.2f}", less)
             table.add_row(told if first else "", name, *cells, style="bold cyan" if name in MODELS else "")
     console.print(table)
 

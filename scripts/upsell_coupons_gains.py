@@ -39,12 +39,14 @@ class Gains:
         campaigns: ``campaign_id, campaign_type, start, households, redeemers, learned_from`` (campaigns), C rows.
         found: Model to the redeemers found at each share of :data:`GRID`, ``[C, 101]``.
         auc: Model to the area under its ROC curve, ``[C]``, NaN in a campaign without redeemers.
+        ranked: Model to the households of each campaign in its order, and whether they redeemed; none of chance.
         weights: Feature to its weight in the last linear model, per standard deviation.
     """
 
     campaigns: pl.DataFrame
     found: dict[str, Floats]
     auc: dict[str, Floats]
+    ranked: dict[str, list[tuple[NDArray[np.int64], NDArray[np.bool_]]]]
     weights: dict[str, float]
 
     def lift(self, name: str, share: float, rows: NDArray[np.int64] | None = None) -> float:
@@ -71,6 +73,7 @@ def rank_campaigns(rows: pl.DataFrame, seed: int = 0) -> Gains:
         ValueError: No campaign has enough before it.
     """
     facts, found, auc = [], {name: list[Floats]() for name in NAMES}, {name: list[float]() for name in NAMES}
+    ranked: dict[str, list[tuple[NDArray[np.int64], NDArray[np.bool_]]]] = {name: [] for name in NAMES[:-1]}
     weights: dict[str, float] = {}
     for (_, start), here in rows.group_by("campaign_id", "start", maintain_order=True):
         earlier = rows.filter(pl.col("end") < start)
@@ -81,7 +84,9 @@ def rank_campaigns(rows: pl.DataFrame, seed: int = 0) -> Gains:
         chance = np.random.default_rng([seed, len(facts)]).permutation(len(here))
         scores |= {name: rule(here) for name, rule in RULES.items()}
         for name, values in scores.items():
-            found[name].append(found_by(values, labels, chance))
+            order = np.lexsort((chance, -values))  # equal ones come in a drawn order
+            ranked[name].append((here["household_id"].to_numpy()[order], labels[order]))
+            found[name].append(found_by(labels[order]))
             auc[name].append(area(values, labels))
         found[RANDOM].append(GRID * labels.sum())
         auc[RANDOM].append(0.5)
@@ -95,6 +100,7 @@ def rank_campaigns(rows: pl.DataFrame, seed: int = 0) -> Gains:
         pl.concat(facts),
         {name: np.stack(parts) for name, parts in found.items()},
         {name: np.array(parts) for name, parts in auc.items()},
+        ranked,
         weights,
     )
 
@@ -122,16 +128,9 @@ def fitted_scores(earlier: pl.DataFrame, here: pl.DataFrame, seed: int) -> tuple
     return scores, dict(zip(FEATURES, linear[-1].coef_[0].tolist(), strict=True))
 
 
-def found_by(values: Floats, labels: NDArray[np.bool_], chance: NDArray[np.int64]) -> Floats:
-    """Return the redeemers among the best shares of :data:`GRID` of the households, ``[101]``.
-
-    Args:
-        values: Of the households, higher is earlier; equal ones come in the order ``chance``.
-        labels: Who redeemed.
-        chance: A drawn order of the households.
-    """
-    order = np.lexsort((chance, -values))
-    reached = np.concatenate([[0.0], np.cumsum(labels[order])])
+def found_by(labels: NDArray[np.bool_]) -> Floats:
+    """Return the redeemers among the first shares of :data:`GRID` of households in order, ``[101]``."""
+    reached = np.concatenate([[0.0], np.cumsum(labels)])
     return np.interp(GRID * len(labels), np.arange(len(labels) + 1), reached)
 
 
@@ -145,7 +144,7 @@ def area(values: Floats, labels: NDArray[np.bool_]) -> float:
     return float((rankdata(values)[labels].sum() - positive * (positive + 1) / 2) / (positive * (n - positive)))
 
 
-def intervals(
+def over_campaigns(
     statistic: Callable[[NDArray[np.int64]], float], rows: NDArray[np.int64], resamples: int, seed: int
 ) -> tuple[float, float, float]:
     """Return a statistic of campaigns with its 95 % bootstrap interval over campaigns (Efron 1979).
@@ -159,6 +158,30 @@ def intervals(
     draws = np.random.default_rng(seed).choice(rows, (resamples, len(rows)))
     low, high = np.nanquantile([statistic(draw) for draw in draws], [0.025, 0.975])
     return statistic(rows), float(low), float(high)
+
+
+def lifts_over_households(
+    gains: Gains, share: float, rows: NDArray[np.int64], resamples: int, seed: int
+) -> dict[str, Floats]:
+    """Return the lift of every model in bootstrap samples of the households, ``[resamples]``.
+
+    A household counts as often as it is drawn, in every campaign that it received (Poisson weights), so that the
+    campaigns stay what they are; the same households are drawn for every model.
+    """
+    known = np.unique(np.concatenate([gains.ranked[MODELS[0]][row][0] for row in rows]))
+    weights = np.random.default_rng(seed).poisson(1.0, (resamples, len(known))).astype(np.float64)
+    out = {RANDOM: np.ones(resamples)}
+    for name, campaigns in gains.ranked.items():
+        found, redeemers = np.zeros(resamples), np.zeros(resamples)
+        for households, labels in (campaigns[row] for row in rows):
+            own = weights[:, np.searchsorted(known, households)]
+            place, hits = own.cumsum(1), (own * labels).cumsum(1)
+            limit = share * place[:, -1:]
+            inside = np.diff(np.minimum(place, limit), axis=1, prepend=0.0)  # the part of each weight that is reached
+            found += (inside * labels).sum(1)
+            redeemers += hits[:, -1]
+        out[name] = found / np.maximum(redeemers, 1.0) / share
+    return out
 
 
 def _ranked(rows: pl.DataFrame, *columns: str) -> Floats:

@@ -164,7 +164,7 @@ def asked(bundle: "Bundle", touchpoint: str, questions: "Questions", k: int) -> 
     rows = found.join(numbered, on=USER_ID, maintain_order="left")
     rows = rows.join(bundle.items.select(ITEM_ID).with_row_index("row"), on=ITEM_ID, maintain_order="left")
     out = torch.full((len(questions), k), NONE)
-    question, place, item = (torch.from_numpy(rows[c].cast(pl.Int64).to_numpy()) for c in ("question", RANK, "row"))
+    question, place, item = (torch.tensor(rows[c].to_list(), dtype=torch.int64) for c in ("question", RANK, "row"))
     out[question, place - 1] = item
     return out
 

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 SHOWN = ("recall", "ndcg", "mrr")
 """Families of the table, in its order."""
+NARROW = ("MRR", "seconds")
+"""How the columns begin that a narrow console does without."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,7 @@ def table_rows(measured: Sequence[Measured], *, interval: bool = True) -> list[d
     rows = []
     for one in measured:
         for model, families in one.means.items():
-            row = {"touchpoint": one.name, "questions": f"{one.questions:,}", "model": model}
+            row = {"touchpoint": one.name, "model": model}
             row |= {_title(family, one.k): f"{families[family].mean:.4f}" for family in SHOWN}
             for family in SHOWN[:2]:
                 difference = one.differences.get(model, {}).get(family)
@@ -124,22 +126,22 @@ def table_rows(measured: Sequence[Measured], *, interval: bool = True) -> list[d
 
 
 def touchpoints_table(measured: Sequence[Measured], console: "Console") -> "Table":
-    """Return the table, with intervals where the console has room for them."""
+    """Return the widest table that the console has room for: without the intervals, at last without most columns."""
     unbounded = console.options.update(width=10_000)
-    for interval in (True, False):
-        table = _styled(measured, interval=interval)
+    for interval, whole in ((True, True), (False, True), (False, False)):
+        table = _styled(measured, interval=interval, whole=whole)
         if console.measure(table, options=unbounded).maximum <= console.width:
             break
     return table
 
 
-def _styled(measured: Sequence[Measured], *, interval: bool) -> "Table":
+def _styled(measured: Sequence[Measured], *, interval: bool, whole: bool) -> "Table":
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
     bootstrap = "95 % paired bootstrap interval"
     sure = f"with its {bootstrap}" if interval else f"* where the {bootstrap} leaves out 0"
-    words = "\n".join(f"{one.name}: {one.what}{f'; {one.filters}' if one.filters else ''}" for one in measured)
+    words = "\n".join(f"{one.name}: {one.what}; {one.filters}; {one.questions:,} users" for one in measured)
     table = Table(
         title="touchpoints, test window",
         caption=f"less: the bundle's value less that of the model, {sure}.\n{words}",
@@ -150,14 +152,17 @@ def _styled(measured: Sequence[Measured], *, interval: bool) -> "Table":
         show_edge=False,
     )
     rows = table_rows(measured, interval=interval)
+    if not whole:
+        rows = [{title: cell for title, cell in row.items() if not title.startswith(NARROW)} for row in rows]
     for title in rows[0] if rows else ():
         left = title in ("touchpoint", "model")
-        table.add_column(title.replace(" less", "\nless"), justify="left" if left else "right", no_wrap=True)
+        heading = title.replace("@", " @").replace(" ", "\n")  # no wider than the numbers below
+        table.add_column(heading, justify="left" if left else "right", no_wrap=True)
     last = ""
     for row in rows:
         new = row["touchpoint"] != last
         last = row["touchpoint"]
-        cells = row if new else row | {"touchpoint": "", "questions": ""}
+        cells = row if new else row | {"touchpoint": ""}
         table.add_row(*cells.values(), style="bold cyan" if new else "")
     return table
 
