@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 RESAMPLES = 2000
+WIDE = 125
+"""Columns that a console needs for intervals; without, a star says that one leaves out 0."""
 TEMPLATE = Path(__file__).with_suffix(".html.j2")
 STYLE = Path(importlib.import_module("recsys.data").__path__[0]) / "report.css"
 COLOURS = dict(zip(NAMES, ("#c2410c", "#1e3a5f", "#0f766e", "#7c3aed", "#64748b", "#cbd5e1"), strict=True))
@@ -150,13 +152,15 @@ def show(facts: dict[str, Any], console: Any) -> None:
     )
     for title in ("campaigns", "model", "lift@10%", "lift@20%", "AUC", f"{facts['best']} less"):
         table.add_column(title, justify="left" if title in ("campaigns", "model") else "right", no_wrap=True)
+    wide = console.width >= WIDE
+    between, signed = (_between, _signed) if wide else (lambda values: f"{values[0]:.2f}", _starred)
     for part, content in facts["parts"].items():
         for name, values in content["models"].items():
-            first = name == NAMES[0]
             told = f"{part}: {content['campaigns']}, {content['redeemers']:,} of {content['households']:,}"
-            less = "" if name == facts["best"] else _signed(values["less"])
-            cells = (_between(values["lift_10%"]), _between(values["lift_20%"]), f"{values['auc']:.2f}", less)
-            table.add_row(told if first else "", name, *cells, style="bold cyan" if name in MODELS else "")
+            less = "" if name == facts["best"] else signed(values["less"])
+            cells = (between(values["lift_10%"]), between(values["lift_20%"]), f"{values['auc']:.2f}", less)
+            style = "bold cyan" if name in MODELS else ""
+            table.add_row(told if name == NAMES[0] else "", name, *cells, style=style)
     console.print(table)
 
 
@@ -193,6 +197,11 @@ def _draw(axes: "Axes", gains: Gains, own: NDArray[np.int64]) -> None:
 def _between(values: Sequence[float]) -> str:
     mean, low, high = values
     return f"{mean:.2f} ({low:.2f} to {high:.2f})"
+
+
+def _starred(values: Sequence[float]) -> str:
+    mean, low, high = values
+    return f"{mean:+.2f}{'*' if low > 0 or high < 0 else ' '}"
 
 
 def _signed(values: Sequence[float]) -> str:
