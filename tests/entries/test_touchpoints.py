@@ -73,16 +73,17 @@ def test_together_is_what_baskets_say(bundle: Bundle, first_stage: Any) -> None:
         both.update(pair for a, b in combinations(items, 2) for pair in ((a, b), (b, a)))
     bundle = Bundle.load(bundle.folder)
     bundle.touchpoints.profiles = {"cart": Profile("cart", ("together",), ("together",))}
-    cart = [int(item) for item in bundle.item_ids[:12]]
+    cart = [int(item) for item in bundle.item_ids[:20]]
     weight = Counter[int]()
     for (a, b), n in both.items():
         if a in cart and b not in cart:
             weight[b] += n / (held[a] * held[b]) ** 0.5  # type: ignore[assignment]
     found = bundle.recommend([None], 5, touchpoint="cart", items=[cart])
     best = sorted(weight.values(), reverse=True)[:5]
-    assert len(best) == 5
-    assert found["score"].to_list() == pytest.approx(best, rel=1e-5)
-    assert [weight[item] for item in found["item_id"]] == pytest.approx(best, rel=1e-5)
+    assert len(best) > 1
+    assert len(found) == 5  # what no basket says is filled up
+    assert found["score"].to_list()[: len(best)] == pytest.approx(best, rel=1e-5)
+    assert [weight[item] for item in found["item_id"]][: len(best)] == pytest.approx(best, rel=1e-5)
 
 
 def test_several_signals_are_fused_by_their_ranks(bundle: Bundle) -> None:
@@ -103,14 +104,15 @@ def test_several_signals_are_fused_by_their_ranks(bundle: Bundle) -> None:
 def test_every_touchpoint_is_measured_on_questions_of_its_kind(bundle: Bundle, first_stage: Any) -> None:
     windows = first_stage.prepared.windows
     measured = list(measure_all(config(), bundle, first_stage.log, (windows.test_start, windows.end)))
-    assert [one.name for one in measured] == list(bundle.touchpoints.profiles)
+    # all items cost the same, so that nothing is dearer than another
+    assert [one.name for one in measured] == [name for name in bundle.touchpoints.profiles if name != "upsell"]
     for one in measured:
         assert list(one.values) == ["bundle", "item_knn", "popular", "personal_frequency"]
         assert 3 < one.questions <= 30
         assert all(0 <= family["recall"].mean <= 1 for family in one.means.values())
     keys = metric_dict(measured)
     assert keys["test/cart/recall_at_20"] == pytest.approx(measured[2].values["bundle"]["recall"].mean().item())
-    assert "test/upsell/baseline/item_knn/mrr_at_20" in keys
+    assert "test/cart/baseline/item_knn/mrr_at_20" in keys
     again = list(measure_all(config(), bundle, first_stage.log, (windows.test_start, windows.end)))
     assert metric_dict(again) == keys
 
@@ -212,7 +214,7 @@ def test_the_verb_prints_saves_and_logs(
 ) -> None:
     from mlflow import MlflowClient
 
-    measured = run(verb("questions=20"))
+    measured = run(verb("questions=20", "days=0.2"))
     shown = capsys.readouterr().out
     assert "touchpoints, test window" in shown
     assert "post_purchase" in shown
