@@ -28,8 +28,8 @@ class Filters:
         caps: Attribute to the most items of an answer that share a value; items without a value are not counted.
         diversity: Weight of the relevance in maximal marginal relevance, 0 to 1: each next item has the highest
             ``diversity * relevance - (1 - diversity) * similarity`` to what has been picked (Carbonell and Goldstein
-            1998). Relevance is scaled to 0 to 1 among the candidates, similarity the cosine of the item vectors. 1
-            leaves the order as it is.
+            1998). Relevance is scaled to 0 to 1 among the candidates; similarity is the cosine of the item vectors,
+            without the part that remembers single items. 1 leaves the order as it is.
     """
 
     without_bought: bool = False

@@ -27,6 +27,7 @@ class Signals:
         anchors: Item rows that each request brought, int64, B of them.
         vectors: Of the user tower, ``[B, D]``.
         items: Item vectors, ``[N, D]``.
+        alike: The part of them that says what items have in common, ``[N, d]``.
         ranking: The second stage; None without.
         requests: What it reads of the users; None without.
 
@@ -40,10 +41,11 @@ class Signals:
         anchors: Sequence[Tensor],
         vectors: Tensor,
         items: Tensor,
+        alike: Tensor,
         ranking: Ranking | None,
         requests: Requests | None,
     ) -> None:
-        self._profile, self._vectors, self._items = profile, vectors, items
+        self._profile, self._vectors, self._items, self._alike = profile, vectors, items, alike
         self._ranking, self._requests = ranking, requests
         query = torch.repeat_interleave(torch.arange(len(anchors)), torch.tensor([len(rows) for rows in anchors]))
         item = torch.cat([torch.empty(0, dtype=torch.int64), *anchors])
@@ -173,8 +175,7 @@ class Signals:
 
     def _similar(self, query: Tensor, item: Tensor) -> Tensor:
         """Return the cosine with the mean direction of the request's items, ``[B, N]``; -inf without items."""
-        # the part of the vectors that remembers single items says nothing of what they have in common
-        items = self._items if self._ranking is None else self._ranking.state.general
+        items = self._alike
         lengths = items.norm(dim=1).clamp(min=1e-12)
         centre = torch.zeros(len(self._vectors), items.shape[1])
         centre.index_add_(0, query, items[item] / lengths[item][:, None])

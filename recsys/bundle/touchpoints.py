@@ -64,6 +64,8 @@ class Touchpoints:
     ) -> None:
         self.profiles = profiles
         self._vectors, self._eligible, self._ranking = vectors, eligible, ranking
+        # the part of the vectors that remembers single items says nothing of what they have in common
+        self._alike = vectors if ranking is None else ranking.state.general
         self.facts = ItemFacts(items, prices(items, price, ranking))
         self.at_once = max(CELLS // max(len(items), 1), 1)
 
@@ -132,7 +134,7 @@ class Touchpoints:
             may: Which items each may get, bool ``[B, N]``, of :meth:`allowed`.
             ks: Items of each request, int64 ``[B]``.
         """
-        signals = Signals(profile, anchors, vectors, self._vectors, self._ranking, requests)
+        signals = Signals(profile, anchors, vectors, self._vectors, self._alike, self._ranking, requests)
 
         def first(may: Tensor) -> Pool:
             return signals.ordered(signals.candidates(may))
@@ -163,7 +165,7 @@ class Touchpoints:
         picked, may = Picked.nothing(len(may), int(ks.max())), may.clone()
         pool = first(may)
         while True:
-            picked = pick(*pool, ks, profile.filters, self.facts, self._vectors, picked)
+            picked = pick(*pool, ks, profile.filters, self.facts, self._alike, picked)
             row, column = (pool[0] != NONE).nonzero(as_tuple=True)
             may[row, pool[0][row, column]] = False
             if profile.filters.caps:

@@ -21,6 +21,9 @@ from torch import Tensor
 from recsys.data.log import DAY, InteractionLog
 from recsys.data.topk import NONE
 
+DRAWN = 4
+"""Users that are looked at for each that is asked, where many of them have nothing to be asked."""
+
 
 @dataclass(frozen=True)
 class Questions:
@@ -88,6 +91,9 @@ def bought_questions(window: InteractionLog, most: int, seed: int, *, days: floa
     """
     events, horizon = _events(window), int(days * DAY)
     whole = _baskets(window, seed).filter(pl.col("time") <= pl.lit(events["time"].max()) - horizon)
+    people = whole["user"].unique().sort()
+    people = people.sample(min(DRAWN * most, len(people)), seed=seed)  # a join over all could be large
+    whole = whole.filter(pl.col("user").is_in(people.implode()))
     later = whole.select("user", "basket", "time", shown="item").join(
         events.select("user", "item", when="time"), on="user", maintain_order="left_right"
     )
