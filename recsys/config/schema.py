@@ -249,7 +249,7 @@ class TouchpointsEvaluationConfig(EvaluateConfig):
     """``touchpoints``: each touchpoint of a bundle on events of its kind."""
 
     from_bundle: bool = True  # false: the touchpoints of this configuration in place of the bundle's
-    questions: int = 1000  # of a touchpoint, at most; each of another user
+    questions: int = 500  # of a touchpoint, at most; each of another user
     days: float = 14.0  # after a purchase in which what follows it counts
 
 

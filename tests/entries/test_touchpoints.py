@@ -108,7 +108,7 @@ def test_every_touchpoint_is_measured_on_questions_of_its_kind(bundle: Bundle, f
     assert [one.name for one in measured] == [name for name in bundle.touchpoints.profiles if name != "upsell"]
     for one in measured:
         assert list(one.values) == ["bundle", "item_knn", "popular", "personal_frequency"]
-        assert 3 < one.questions <= 30
+        assert 1 < one.questions <= 30
         assert all(0 <= family["recall"].mean <= 1 for family in one.means.values())
     keys = metric_dict(measured)
     assert keys["test/cart/recall_at_20"] == pytest.approx(measured[2].values["bundle"]["recall"].mean().item())
