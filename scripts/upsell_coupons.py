@@ -121,7 +121,7 @@ def _part(gains: Gains, own: NDArray[np.int64], best: str, seed: int, *, campaig
         low, high = np.quantile(values, [0.025, 0.975])
         return statistic(own), float(low), float(high)
 
-    models = {}
+    models: dict[str, dict[str, Any]] = {}
     for name in NAMES:
         models[name] = {f"lift_{share:.0%}": lift(name, share) for share in TOP}
         models[name] |= {"less": lift(best, TOP[0], name), "auc": float(np.nanmean(gains.auc[name][own]))}

@@ -72,7 +72,8 @@ def rank_campaigns(rows: pl.DataFrame, seed: int = 0) -> Gains:
     Raises:
         ValueError: No campaign has enough before it.
     """
-    facts, found, auc = [], {name: list[Floats]() for name in NAMES}, {name: list[float]() for name in NAMES}
+    facts: list[pl.DataFrame] = []
+    found, auc = {name: list[Floats]() for name in NAMES}, {name: list[float]() for name in NAMES}
     ranked: dict[str, list[tuple[NDArray[np.int64], NDArray[np.bool_]]]] = {name: [] for name in NAMES[:-1]}
     weights: dict[str, float] = {}
     for (_, start), here in rows.group_by("campaign_id", "start", maintain_order=True):

@@ -84,7 +84,9 @@ class Filters:
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> "Filters":
         """Read what :meth:`to_plain` wrote."""
-        bounds = {name: None if plain[name] is None else (plain[name][0], plain[name][1]) for name in ("price", "band")}
+        bounds: dict[str, Any] = {
+            name: None if plain[name] is None else (plain[name][0], plain[name][1]) for name in ("price", "band")
+        }
         rest = {name: value for name, value in plain.items() if name not in bounds}
         return cls(**rest, **bounds)
 

@@ -83,8 +83,8 @@ def pick(
     nearest = torch.zeros_like(relevance)
     if mixed:
         own = normalize(vectors[items.clamp(min=0)], dim=2)
-        for column in range(out.shape[1]):
-            nearest = _nearer(nearest, own, vectors, out[:, column])
+        for earlier in out.T:
+            nearest = _nearer(nearest, own, vectors, earlier)
     caps = [(facts.codes(attribute), most) for attribute, most in filters.caps.items()]
     codes = [torch.where(free, of[items], NONE) for of, _ in caps]
     counts = [_counted(of, out, mine) for (of, _), mine in zip(caps, codes, strict=True)]

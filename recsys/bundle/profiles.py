@@ -50,7 +50,7 @@ class Profile:
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> "Profile":
         """Read what :meth:`to_plain` wrote."""
-        lists = {name: tuple(plain[name]) for name in ("sources", "order", "left_out")}
+        lists: dict[str, Any] = {name: tuple(plain[name]) for name in ("sources", "order", "left_out")}
         rest = {name: plain[name] for name in ("request", "depth", "k")}
         return cls(**rest, **lists, filters=Filters.from_plain(plain["filters"]))
 

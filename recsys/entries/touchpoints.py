@@ -142,8 +142,11 @@ def questions_for(
     if filters.band is not None and filters.same:
         facts = bundle.touchpoints.facts
         what = f"the dearer item of a {filters.same} that the user takes, given what they had of it last"
-        parts = {"prices": facts.prices, "category": facts.codes(filters.same), "band": filters.band}
-        return what, ask.upsell_questions(history, truth, most, seed, **parts)
+        category = facts.codes(filters.same)
+        asked = ask.upsell_questions(
+            history, truth, most, seed, prices=facts.prices, category=category, band=filters.band
+        )
+        return what, asked
     if profile.request == "item":
         return "an item of a basket, given one other", ask.basket_questions(truth, most, seed, shown=1)
     return "an item of a basket, given the others", ask.basket_questions(truth, most, seed)
