@@ -67,8 +67,8 @@ class Bundle:
                 folder, self.item_vectors, self.eligible, self.item_ids, self._towers.item_features,
                 manifest.ranker["temperature"], manifest.n_users, manifest.signatures["ranker"],
             )  # fmt: skip
-        profiles = read_profiles(folder)
-        self.touchpoints = Touchpoints(*profiles, self.items, self.item_vectors, self.eligible, self.ranking)
+        facts = self.items, self.item_vectors, self.eligible
+        self.touchpoints = Touchpoints(*read_profiles(folder), *facts, self.ranking)
 
     @classmethod
     def load(cls, uri: str | Path) -> "Bundle":
@@ -190,14 +190,12 @@ class Bundle:
             BundleError: As in :meth:`embed_users`, or a ``k`` below 1, or no such touchpoint.
         """
         ids = self._ids.checked_users(self.user_ids if users is None else users)
-        profile = None
-        if touchpoint is not None or items is not None or filters is not None:
-            profile = self.touchpoints.profile(touchpoint, filters)
+        is_plain = touchpoint is None and items is None and filters is None
+        profile = None if is_plain else self.touchpoints.profile(touchpoint, filters)
         ks = checked_ks((profile.k if profile else 20) if k is None else k, len(ids))
         now, fresh = self._ids.fresh(histories, len(ids), as_of)
         allowed, anchors = self._ids.allowed(exclude, allow), self._ids.anchors(items, len(ids))
         stored = as_of is None and histories is None and context is None
-        leave_out = exclude_seen or (profile is not None and profile.filters.without_bought)
         size = CHUNK if profile is None else min(CHUNK, self.touchpoints.at_once)
         answers = [self._answer([], [], *NO_ITEMS)]
         for start in range(0, len(ids), size):
@@ -205,7 +203,7 @@ class Bundle:
             some = None if context is None else context[chunk]
             rows, vectors, asked = self._asked(ids[chunk], fresh[chunk], now, some, stored=stored)
             dropped: Dropped = [()] * len(rows)
-            if leave_out:
+            if exclude_seen or (profile is not None and profile.filters.without_bought):
                 past = self._towers.inputs.histories
                 dropped = [past.seen(u, f).tolist() for u, f in zip(rows, fresh[chunk], strict=True)]
             if profile is not None:
