@@ -67,8 +67,8 @@ class Bundle:
                 folder, self.item_vectors, self.eligible, self.item_ids, self._towers.item_features,
                 manifest.ranker["temperature"], manifest.n_users, manifest.signatures["ranker"],
             )  # fmt: skip
-        facts = self.items, self.item_vectors, self.eligible
-        self.touchpoints = Touchpoints(*read_profiles(folder), *facts, self.ranking)
+        profiles = read_profiles(folder)
+        self.touchpoints = Touchpoints(*profiles, self.items, self.item_vectors, self.eligible, self.ranking)
 
     @classmethod
     def load(cls, uri: str | Path) -> "Bundle":
