@@ -20,6 +20,7 @@ VERBS = {
     "tune": "trials over a search space, on the validation window; the best as a file for train",
     "sync": "what runs could not send while the tracking server was away goes there now",
     "evaluate": "a bundle beside the baselines on the test window, with intervals",
+    "touchpoints": "home, product page, cart ... of a bundle beside baselines, each on events of its kind",
     "promote": "a registered version beside the champion on one window; it serves from now on if it passes",
     "rollback": "the champion before this one serves again",
     "explain": "what moved the score of one item for one user",
@@ -30,7 +31,7 @@ VERBS = {
 HELP = f"""usage: recsys VERB [group=option] [key=value] [flags]
 
 verbs:
-{chr(10).join(f"  {verb:<10} {meaning}" for verb, meaning in VERBS.items())}
+{chr(10).join(f"  {verb:<11} {meaning}" for verb, meaning in VERBS.items())}
 
 examples:
   recsys train                                         the embedded year of shopping baskets, on the CPU

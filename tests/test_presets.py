@@ -11,7 +11,10 @@ from recsys.config.compose import compose
 from recsys.config.schema import Config
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
-GROUPS = ("callbacks", "data", "debug", "evaluation", "experiment", "logger", "model", "ranker", "search", "trainer")
+GROUPS = (
+    *("callbacks", "data", "debug", "evaluation", "experiment", "logger", "model", "ranker", "search"),
+    *("touchpoints", "trainer"),
+)
 PRESETS = [(group, path.stem) for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))]
 VERBS = {
     "prepare": [],
@@ -20,6 +23,7 @@ VERBS = {
     "train": [],
     "tune": [],
     "evaluate": ["bundle_uri=b"],
+    "touchpoints": ["bundle_uri=b"],
     "recommend": ["bundle=b"],
 }
 VERBS |= {"explain": ["bundle=b", "user=u", "item=i"], "erase": ["users=people.csv"], "sync": []}

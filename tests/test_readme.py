@@ -112,7 +112,7 @@ def typed(command: str, folder: Path, python: Callable[..., subprocess.Completed
     program, *words = shlex.split(command)
     assert program == "recsys", f"the page has a command that no test knows: {command}"
     if "--cfg" not in words:
-        words += FAST if words[0] in ("train", "tune", "evaluate", "promote") else ()
+        words += FAST if words[0] in ("train", "tune", "evaluate", "promote", "touchpoints") else ()
         words += ["gate.max_calibration_error=null", "gate.requests=5"] if words[0] == "promote" else []
         words += ["trials=2"] if words[0] == "tune" else []
         words += ["--cfg", "job"] if command == TRAIN_BEST else []
@@ -200,10 +200,11 @@ def test_nothing_waits_where_the_store_was_there(visit: Visit) -> None:
 
 
 def test_snippets_answer(visit: Visit) -> None:
-    reader, mlflow = blocks("python")
+    reader, mlflow, touchpoints = blocks("python")
     assert "shape: (15, 4)" in visit.outputs[reader]  # 3 users, 5 items each
     assert "shape: (5, 4)" in visit.outputs[reader]
     assert len(re.findall(r"\bc[12]\b +s\d+ +[1-5]\b", visit.outputs[mlflow])) == 10
+    assert re.findall(r"shape: \((\d+), 4\)", visit.outputs[touchpoints]) == ["20", "4", "5"]
 
 
 @pytest.mark.parametrize("command", COMPOSED)

@@ -37,6 +37,7 @@ RANKER = "ranker.pt"
 RANKING = "ranking"
 TYPICAL = "typical.json"
 SEGMENTS = "segments"
+TOUCHPOINTS = "touchpoints.json"
 
 REQUIRED = (
     USER_TOWER, ITEM_TOWER, USER_EMBEDDINGS, ITEM_EMBEDDINGS, INDEX, CATALOGUE, USERS, HISTORIES,

@@ -13,22 +13,17 @@ from torch import Tensor
 
 from recsys.bundle import format as part
 from recsys.bundle.answers import NO_ITEMS, answer, check_k, checked_ks
+from recsys.bundle.filters import Filters
 from recsys.bundle.format import Manifest, read_manifest
 from recsys.bundle.histories import Fresh, Ints
+from recsys.bundle.ids import Ids
 from recsys.bundle.index import ItemIndex, best_items
 from recsys.bundle.parts import local_folder, read_vectors
+from recsys.bundle.profiles import read_profiles
 from recsys.bundle.ranking import Ranking, Requests
-from recsys.bundle.requests import (
-    ELIGIBLE,
-    Event,
-    Id,
-    allowed_rows,
-    checked_ids,
-    fresh_events,
-    microseconds,
-    request_time,
-)  # fmt: skip
+from recsys.bundle.requests import ELIGIBLE, Event, Id
 from recsys.bundle.sample import check_sample
+from recsys.bundle.touchpoints import Touchpoints
 from recsys.bundle.towers import CHUNK, Towers
 from recsys.columns import ITEM_ID, USER_ID
 from recsys.errors import BundleError
@@ -51,6 +46,7 @@ class Bundle:
         item_vectors: ``[N, D]`` float32, as of the cut.
         eligible: ``[N]`` bool, items that may be recommended.
         ranking: The second stage; None in a bundle of retrieval alone.
+        touchpoints: Profiles by name, and what their filters read.
     """
 
     def __init__(self, folder: Path, manifest: Manifest) -> None:
@@ -64,21 +60,15 @@ class Bundle:
         self.eligible = torch.from_numpy(self.items[ELIGIBLE].to_numpy().copy())
         self._towers = Towers(folder, manifest, self.users, self.items)
         self._index = ItemIndex.load(folder / part.INDEX, manifest.index["search_width"])
-        self._user_rows: dict[Id, int] = {user: row for row, user in enumerate(self.user_ids.to_list())}
-        self._item_rows: dict[Id, int] = {item: row for row, item in enumerate(self.item_ids.to_list())}
-        self._cut = microseconds(datetime.fromisoformat(manifest.cut), "cut")
+        self._ids = Ids(manifest, self.user_ids, self.item_ids)
         self.ranking: Ranking | None = None
         if manifest.ranker:
             self.ranking = Ranking(
-                folder,
-                self.item_vectors,
-                self.eligible,
-                self.item_ids,
-                self._towers.item_features,
-                manifest.ranker["temperature"],
-                manifest.n_users,
-                manifest.signatures["ranker"],
-            )
+                folder, self.item_vectors, self.eligible, self.item_ids, self._towers.item_features,
+                manifest.ranker["temperature"], manifest.n_users, manifest.signatures["ranker"],
+            )  # fmt: skip
+        profiles = read_profiles(folder)
+        self.touchpoints = Touchpoints(*profiles, self.items, self.item_vectors, self.eligible, self.ranking)
 
     @classmethod
     def load(cls, uri: str | Path) -> "Bundle":
@@ -115,9 +105,9 @@ class Bundle:
         Raises:
             BundleError: An id of the wrong type, a wrong number of rows, or a time that cannot be.
         """
-        ids = checked_ids(user_ids, self.manifest.user_id_type, USER_ID)
-        now, fresh = self._fresh(histories, len(ids), as_of)
-        return self._towers.users(ids, self._rows_of_users(ids), fresh, now, context)
+        ids = self._ids.checked_users(user_ids)
+        now, fresh = self._ids.fresh(histories, len(ids), as_of)
+        return self._towers.users(ids, self._ids.users(ids), fresh, now, context)
 
     def embed_items(self, item_ids: Sequence[Id] | pl.Series) -> Tensor:
         """Run the item tower on items of the catalogue as of the cut; returns ``[B, D]`` float32.
@@ -125,7 +115,7 @@ class Bundle:
         Raises:
             BundleError: An item that the bundle does not know.
         """
-        return self._towers.items(self._rows_of_items(item_ids))
+        return self._towers.items(self._ids.items(item_ids))
 
     def user_inputs(
         self,
@@ -139,9 +129,9 @@ class Bundle:
         Raises:
             BundleError: As in :meth:`embed_users`.
         """
-        ids = checked_ids(user_ids, self.manifest.user_id_type, USER_ID)
-        now, fresh = self._fresh(histories, len(ids), as_of)
-        return self._towers.inputs.build(ids, self._rows_of_users(ids), fresh, [now] * len(ids), context)
+        ids = self._ids.checked_users(user_ids)
+        now, fresh = self._ids.fresh(histories, len(ids), as_of)
+        return self._towers.inputs.build(ids, self._ids.users(ids), fresh, [now] * len(ids), context)
 
     def item_inputs(self, item_ids: Sequence[Id] | pl.Series) -> dict[str, Tensor]:
         """Return what the item tower reads of items of the catalogue as of the cut.
@@ -149,7 +139,7 @@ class Bundle:
         Raises:
             BundleError: An item that the bundle does not know.
         """
-        return self._towers.item_inputs(self._rows_of_items(item_ids))
+        return self._towers.item_inputs(self._ids.items(item_ids))
 
     def check_sample(self) -> int:
         """Reproduce the golden sample; returns the number of answers, all of which agreed.
@@ -188,13 +178,16 @@ class Bundle:
     def recommend(
         self,
         users: Sequence[Id | None] | pl.Series | None = None,
-        k: int | Sequence[int] = 20,
+        k: int | Sequence[int] | None = None,
         histories: Sequence[Sequence[Event] | None] | None = None,
         exclude_seen: bool = False,
         exclude: Sequence[Id] | pl.Series = (),
         as_of: datetime | None = None,
         context: pl.DataFrame | None = None,
         allow: Sequence[Id] | pl.Series | None = None,
+        touchpoint: str | None = None,
+        items: Sequence[Sequence[Id]] | None = None,
+        filters: Filters | None = None,
     ) -> pl.DataFrame:
         """Return the best items for each user: ``user_id, item_id, rank, score``, rank 1 first.
 
@@ -204,37 +197,44 @@ class Bundle:
 
         Args:
             users: Raw ids; None takes every user of the bundle.
-            k: Items a user, or one number for each user.
+            k: Items a user, or one number for each user; None: as many as the touchpoint says, else 20.
             histories: As in :meth:`embed_users`.
             exclude_seen: Leave out what the user has had, fresh events included.
             exclude: Items to leave out for everybody; unknown ones do no harm.
             as_of: As in :meth:`embed_users`.
             context: As in :meth:`embed_users`.
             allow: The only items that anybody gets, such as those in stock; unknown ones do no harm.
+            touchpoint: One of ``touchpoints.profiles``, such as ``"cart"``: its candidates, order and filters. Where
+                its order is of several signals the score is theirs, fused, and no probability.
+            items: For each user what the request brings: the item that is looked at, what is in the cart, what was
+                just bought. It is no part of the history, and of no answer; unknown ones are passed over.
+            filters: In place of those of the touchpoint; they need none.
 
         Raises:
-            BundleError: As in :meth:`embed_users`, or a ``k`` below 1.
+            BundleError: As in :meth:`embed_users`, or a ``k`` below 1, or no such touchpoint.
         """
-        ids = checked_ids(self.user_ids if users is None else users, self.manifest.user_id_type, USER_ID)
-        ks = checked_ks(k, len(ids))
-        now, fresh = self._fresh(histories, len(ids), as_of)
-        allowed = allowed_rows(exclude, allow, self._item_rows, self.manifest.item_id_type)
+        ids = self._ids.checked_users(self.user_ids if users is None else users)
+        is_plain = touchpoint is None and items is None and filters is None
+        profile = None if is_plain else self.touchpoints.profile(touchpoint, filters)
+        ks = checked_ks((profile.k if profile else 20) if k is None else k, len(ids))
+        now, fresh = self._ids.fresh(histories, len(ids), as_of)
+        allowed, anchors = self._ids.allowed(exclude, allow), self._ids.anchors(items, len(ids))
         stored = as_of is None and histories is None and context is None
+        size = CHUNK if profile is None else min(CHUNK, self.touchpoints.at_once)
         answers = [self._answer([], [], *NO_ITEMS)]
-        for start in range(0, len(ids), CHUNK):
-            chunk = slice(start, start + CHUNK)
-            rows = self._rows_of_users(ids[chunk])
+        for start in range(0, len(ids), size):
+            chunk = slice(start, start + size)
             some = None if context is None else context[chunk]
-            vectors = self._vectors(ids[chunk], rows, fresh[chunk], now, some, stored=stored)
+            rows, vectors, asked = self._asked(ids[chunk], fresh[chunk], now, some, stored=stored)
             dropped: Dropped = [()] * len(rows)
-            if exclude_seen:
+            if exclude_seen or (profile is not None and profile.filters.without_bought):
                 past = self._towers.inputs.histories
                 dropped = [past.seen(u, f).tolist() for u, f in zip(rows, fresh[chunk], strict=True)]
-            if self.ranking is None:
+            if profile is not None:
+                found = self.touchpoints.answer(profile, anchors[chunk], vectors, asked, dropped, allowed, ks[chunk])
+            elif self.ranking is None or asked is None:
                 found = self.retrieve(vectors, max(ks[chunk]), dropped, allowed)
             else:
-                people = self._towers.inputs.people(ids[chunk], rows, fresh[chunk], [now] * len(rows))
-                asked = self.ranking.requests(rows, fresh[chunk], now, vectors, people)
                 more = partial(self._further, vectors, max(ks[chunk]), allowed)
                 found = self.ranking.best(asked, ks[chunk], dropped, more, allowed)
             answers.append(self._answer(ids[chunk], ks[chunk], *found))
@@ -256,12 +256,13 @@ class Bundle:
         Raises:
             BundleError: As in :meth:`embed_users`, or the bundle has no second stage.
         """
-        ranking, ids = self._ranker(), checked_ids(users, self.manifest.user_id_type, USER_ID)
-        now, fresh = self._fresh(histories, len(ids), as_of)
+        ranking, ids = self._ranker(), self._ids.checked_users(users)
+        now, fresh = self._ids.fresh(histories, len(ids), as_of)
         answers = [self._answer([], [], *NO_ITEMS)]
         for start in range(0, len(ids), CHUNK):
             chunk = slice(start, start + CHUNK)
-            asked = self._requests(ranking, ids[chunk], fresh[chunk], now, stored=as_of is None and histories is None)
+            asked = self._asked(ids[chunk], fresh[chunk], now, stored=as_of is None and histories is None)[2]
+            assert asked is not None
             limit = [ranking.state.candidate_plan.limit] * len(ids[chunk])
             answers.append(self._answer(ids[chunk], limit, *ranking.best(asked, limit, [()] * len(limit), None)))
         return pl.concat(answers)
@@ -282,37 +283,38 @@ class Bundle:
         Raises:
             BundleError: As in :meth:`embed_users`, or the bundle has no second stage.
         """
-        ranking, ids = self._ranker(), checked_ids(users, self.manifest.user_id_type, USER_ID)
-        now, fresh = self._fresh(histories, len(ids), as_of)
-        return self._requests(ranking, ids, fresh, now, stored=as_of is None and histories is None)
+        self._ranker()
+        ids = self._ids.checked_users(users)
+        now, fresh = self._ids.fresh(histories, len(ids), as_of)
+        asked = self._asked(ids, fresh, now, stored=as_of is None and histories is None)[2]
+        assert asked is not None
+        return asked
 
     def _ranker(self) -> Ranking:
         if self.ranking is None:
             raise BundleError(f"bundle {self.folder}: it has no ranker; train with ranker=wide_deep to have one.")
         return self.ranking
 
-    def _requests(
-        self, ranking: Ranking, ids: list[Id | None], fresh: list[Fresh], now: int, *, stored: bool
-    ) -> Requests:
-        rows = self._rows_of_users(ids)
-        vectors = self._vectors(ids, rows, fresh, now, None, stored=stored)
-        people = self._towers.inputs.people(ids, rows, fresh, [now] * len(rows))
-        return ranking.requests(rows, fresh, now, vectors, people)
-
-    def _vectors(
+    def _asked(
         self,
         ids: list[Id | None],
-        rows: list[int],
         fresh: list[Fresh],
         now: int,
-        context: pl.DataFrame | None,
+        context: pl.DataFrame | None = None,
         *,
         stored: bool,
-    ) -> Tensor:
-        """Return the vectors of users, ``[B, D]``: the ``stored`` ones will do where all are known, else new ones."""
-        if stored and min(rows, default=-1) >= 0:
-            return self.user_vectors[rows]
-        return self._towers.users(ids, rows, fresh, now, context)
+    ) -> tuple[list[int], Tensor, Requests | None]:
+        """Return rows of users, their vectors ``[B, D]``, and what the second stage reads of them; None without one.
+
+        The ``stored`` vectors will do where all users are known; else the user tower runs.
+        """
+        rows = self._ids.users(ids)
+        known = stored and min(rows, default=-1) >= 0
+        vectors = self.user_vectors[rows] if known else self._towers.users(ids, rows, fresh, now, context)
+        if self.ranking is None:
+            return rows, vectors, None
+        people = self._towers.inputs.people(ids, rows, fresh, [now] * len(rows))
+        return rows, vectors, self.ranking.requests(rows, fresh, now, vectors, people)
 
     def _further(self, vectors: Tensor, k: int, allowed: Tensor | None, some: Tensor, taken: Dropped) -> Ints:
         """Return further items for requests whose filters leave too few candidates."""
@@ -320,21 +322,3 @@ class Bundle:
 
     def _answer(self, ids: list[Id | None], ks: Sequence[int], rows: Ints, scores: NDArray[np.float32]) -> pl.DataFrame:
         return answer(ids, self.manifest.user_id_type, self.item_ids, ks, rows, scores)
-
-    def _rows_of_users(self, ids: list[Id | None]) -> list[int]:
-        return [-1 if user is None else self._user_rows.get(user, -1) for user in ids]
-
-    def _fresh(
-        self, histories: Sequence[Sequence[Event] | None] | None, n_users: int, as_of: datetime | None
-    ) -> tuple[int, list[Fresh]]:
-        now = request_time(as_of, self._cut, histories)
-        return now, fresh_events(histories, n_users, self._item_rows, self.manifest.item_id_type, now)
-
-    def _rows_of_items(self, item_ids: Sequence[Id] | pl.Series) -> list[int]:
-        ids = checked_ids(item_ids, self.manifest.item_id_type, "item_ids")
-        rows = [-1 if item is None else self._item_rows.get(item, -1) for item in ids]
-        if -1 in rows:
-            raise BundleError(
-                f"item_ids: {rows.count(-1)} of {len(rows)} are not in the catalogue, such as {ids[rows.index(-1)]!r}."
-            )
-        return rows

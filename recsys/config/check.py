@@ -39,8 +39,10 @@ from recsys.config.schema import (
     RankerConfig,
     RecommendConfig,
     SyncConfig,
+    TouchpointsEvaluationConfig,
     TrackingConfig,
 )
+from recsys.config.touchpoints import touchpoint_problems
 from recsys.config.tune import TuneConfig
 from recsys.errors import ConfigError, did_you_mean
 
@@ -117,6 +119,7 @@ AUDIT_RULES: dict[str, Rule] = {
     "max_auc": (lambda v: 0.5 < v <= 1, "must be above 0.5, at most 1"),
     "max_users": AT_LEAST_1,
 }
+TOUCHPOINT_RULES: dict[str, Rule] = {"questions": AT_LEAST_1, "days": POSITIVE}
 PROMOTE_RULES: dict[str, Rule] = {
     "gate.max_loss": NOT_NEGATIVE,
     "gate.max_slice_loss": NOT_NEGATIVE,
@@ -191,6 +194,8 @@ def problems_of(
         problems += tune_problems(cfg, config_problems)
     if isinstance(cfg, AuditConfig):
         problems += _ranges(cfg, AUDIT_RULES)
+    if isinstance(cfg, TouchpointsEvaluationConfig):
+        problems += _ranges(cfg, TOUCHPOINT_RULES)
     if isinstance(cfg, PromoteConfig):
         problems += _ranges(cfg, PROMOTE_RULES)
     if isinstance(cfg, EvaluateConfig) and cfg.evaluation.variants:
@@ -215,6 +220,7 @@ def config_problems(cfg: Config) -> Iterator[str]:
             f"validation=kfold with segments.features={cfg.segments.features}: segments are fitted on all users, and "
             "would know those who are asked; take a validation in time (expanding, rolling), or no segments."
         )
+    yield from touchpoint_problems(cfg.touchpoints)
     yield from _tracking(cfg.tracking)
 
 

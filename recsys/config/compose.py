@@ -28,7 +28,9 @@ from recsys.config.schema import (
     RankerConfig,
     RecommendConfig,
     SyncConfig,
+    TouchpointsEvaluationConfig,
 )
+from recsys.config.touchpoints import TouchpointsConfig
 from recsys.config.tune import TuneConfig
 from recsys.errors import ConfigError, did_you_mean
 
@@ -37,6 +39,7 @@ VERSION_BASE = "1.3"
 SCHEMAS = {
     "config_schema": Config,
     "evaluate_schema": EvaluateConfig,
+    "touchpoints_schema": TouchpointsEvaluationConfig,
     "recommend_schema": RecommendConfig,
     "explain_schema": ExplainConfig,
     "audit_schema": AuditConfig,
@@ -51,13 +54,14 @@ SCHEMAS = {
     "model/schema": ModelConfig,
     "ranker/schema": RankerConfig,
     "evaluation/schema": EvaluationConfig,
+    "touchpoints/schema": TouchpointsConfig,
 }
 """What the YAML files extend, by the name in their defaults lists."""
 OPEN_KEYS = (
     *("candidates.sizes", "candidates.shares", "columns", "item_columns", "user_columns", "tracking.tags"),
     *("weights", "cleaning.unit_words", "imputation.items", "imputation.users", "sessions.weights"),
     *("item_times", "user_times", "search"),
-    "privacy.consent_columns",
+    *("privacy.consent_columns", "profiles"),
 )
 """Maps whose keys are the user's own: no ``+`` is needed to add one."""
 

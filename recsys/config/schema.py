@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from recsys.config.data import MISSING, DataConfig
+from recsys.config.touchpoints import TouchpointsConfig
 
 METRICS = ("ndcg", "recall", "hit_rate", "mrr")
 SLICES = ("warm", "cold", "repeat", "new", "head", "torso", "tail", "cold_items", "cold_items_full")
@@ -220,6 +221,7 @@ class Config:
     folds: int = 3  # of validation, but for holdout
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     bundle: BundleConfig = field(default_factory=BundleConfig)
+    touchpoints: TouchpointsConfig = field(default_factory=TouchpointsConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     trainer: dict[str, Any] = field(default_factory=dict)  # pytorch_lightning.Trainer, by _target_
     callbacks: dict[str, Any] = field(default_factory=dict)  # extra Lightning callbacks, by _target_
@@ -242,6 +244,15 @@ class EvaluateConfig(Config):
     """``evaluate``: a bundle beside the baselines on the test window."""
 
     bundle_uri: str = MISSING  # folder, models:/NAME/VERSION or runs:/ID/bundle
+
+
+@dataclass
+class TouchpointsEvaluationConfig(EvaluateConfig):
+    """``touchpoints``: each touchpoint of a bundle on events of its kind."""
+
+    from_bundle: bool = True  # false: the touchpoints of this configuration in place of the bundle's
+    questions: int = 500  # of a touchpoint, at most; each of another user
+    days: float = 14.0  # after a purchase in which what follows it counts
 
 
 @dataclass

@@ -146,7 +146,7 @@ class RankingState:
         return (*ours, *towers, "tower_score", *(f"rank_{name}" for name in self.candidate_plan.sizes))
 
     @cached_property
-    def _general(self) -> Tensor:
+    def general(self) -> Tensor:
         """Vectors without the part that remembers single items, ``[N, D]``, columns side by side.
 
         One request is searched for in a third of the time that it takes with rows side by side.
@@ -203,7 +203,7 @@ class RankingState:
     def sources(self) -> dict[str, Source]:
         """Return the sources of the plan by name."""
         tables, code_end = self.tables, self.parts[CODE][1]
-        general = self._general
+        general = self.general
         kinds = list(tables.kinds.values())
 
         def near(asked: Asked, k: int) -> Tensor:

@@ -42,6 +42,7 @@ def probe_models(
 
     memory, world = free_memory(), world_of(cfg)
     _catalogue(plan, cfg, basis)
+    _touchpoints(plan, cfg, basis)
     if trained.ranker.enabled:
         trained = _second_stage(plan, trained, basis, memory)
     retriever = ranker = None
@@ -65,6 +66,18 @@ def probe_models(
         event_bytes=frame.estimated_size() / max(len(frame), 1),
     )
     say_needs(plan, cfg, trained, sizes, [retriever, ranker] if ranker else [retriever], sampled.bytes_an_event, memory)
+
+
+def _touchpoints(plan: Plan, cfg: Config, basis: "Basis") -> None:
+    """Say which touchpoints the bundle will have, and which filters the data do not allow."""
+    from recsys.export.touchpoints import fit_touchpoints
+
+    with plan.trying():
+        fitted = fit_touchpoints(cfg.touchpoints, basis.prepared, cfg.ranker.enabled)
+        if fitted.profiles:
+            plan.say("export", "touchpoints", ", ".join(fitted.profiles))
+        for name, profile in fitted.profiles.items():
+            plan.notes += [f"touchpoints.profiles.{name} goes without {gone}." for gone in profile.left_out]
 
 
 def _catalogue(plan: Plan, cfg: Config, basis: "Basis") -> None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from recsys.data.prepared import Prepared
     from recsys.evaluation.report import Comparison
     from recsys.export.bundle import SecondStage
+    from recsys.export.touchpoints import FittedTouchpoints
     from recsys.models.two_tower import TwoTower
     from recsys.segments.model import SegmentModel
     from recsys.tracking.run import Run
@@ -62,7 +63,8 @@ def run(cfg: Config) -> TrainResult | None:
     from recsys.entries.retriever import choose_epochs, last_only, refit, variants
     from recsys.entries.serving import check_base_rate, check_served, served
     from recsys.entries.snapshots import refuse_unknown
-    from recsys.export.bundle import write_metrics
+    from recsys.export.changes import write_metrics
+    from recsys.export.touchpoints import fit_touchpoints
     from recsys.segments.features import with_segments
     from recsys.tracking.environment import describe, note_run, noted_run
     from recsys.tracking.run import is_first_process, start_run
@@ -80,6 +82,7 @@ def run(cfg: Config) -> TrainResult | None:
         looked_at = data_report(prepared)
         print_summary(looked_at, console)
         write_html(looked_at, folder / "data_report.html")
+        touchpoints = fit_touchpoints(cfg.touchpoints, prepared, cfg.ranker.enabled)
         log = interaction_log(prepared)
         folds = make_folds(cfg, plain, prepared, log)
         main = folds[0] if cfg.validation == HOLDOUT else holdout(prepared, log)
@@ -118,7 +121,8 @@ def run(cfg: Config) -> TrainResult | None:
             return None
         second = served(cfg, prepared, log, data, model, stage, rankers[MAIN]) if stage else None
         found = {cfg.objective.metric: best}
-        bundle = export(cfg, prepared, segments, data, model, second, folder / "bundle", "train_val", found)
+        place = folder / "bundle"
+        bundle = export(cfg, prepared, segments, data, model, second, place, "train_val", found, touchpoints)
 
         loaded = Bundle.load(bundle)
         if stage and second:
@@ -137,7 +141,7 @@ def run(cfg: Config) -> TrainResult | None:
             if stage:  # the ids of other vocabularies mean nothing to the ranker of before
                 ranker = fit_again(cfg, data, stage, tracked, folder / "checkpoints" / "everything_ranker")
                 second = served(cfg, prepared, log, data, model, stage, ranker)
-            bundle = export(cfg, prepared, segments, data, model, second, folder / "bundle", "all", metrics)
+            bundle = export(cfg, prepared, segments, data, model, second, place, "all", metrics, touchpoints)
             if stage and second:
                 loaded = Bundle.load(bundle)
                 check_served(loaded, prepared, log, data, model, second, cfg.model.history)
@@ -162,6 +166,7 @@ def export(
     folder: Path,
     fitted_on: str,
     metrics: dict[str, float],
+    touchpoints: "FittedTouchpoints | None" = None,
 ) -> Path:
     """Write the bundle of a fitted model as of the cut it was fitted at."""
     import torch
@@ -189,6 +194,7 @@ def export(
         second=second,
         segments=segments,
         onnx=cfg.bundle.onnx,
+        touchpoints=touchpoints,
     )
     return folder
 

@@ -1,13 +1,18 @@
 """Baselines that learn from who took what: item neighbours, matrix factorisation, a linear autoencoder."""
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from recsys.evaluation.recommender import Past, popularity, user_items, with_fallback
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
 
 
 @dataclass
@@ -37,8 +42,19 @@ class ItemKNN:
 
     def scores(self, users: Tensor) -> Tensor:
         """Return summed similarities, popularity below them, ``[B, N]``."""
-        summed = (self._matrix[users.numpy()] @ self._similarity).toarray()
-        return with_fallback(torch.from_numpy(summed), self._popular)
+        return self._summed(self._matrix[users.numpy()])
+
+    def near_items(self, items: Sequence[Tensor]) -> Tensor:
+        """Return the same for what is in B baskets, item rows each, in place of the users' histories, ``[B, N]``."""
+        from scipy.sparse import csr_matrix
+
+        row = np.repeat(np.arange(len(items)), [len(basket) for basket in items])
+        column = np.concatenate([np.empty(0, np.int64), *(basket.numpy() for basket in items)])
+        shape = len(items), len(self._popular)
+        return self._summed(csr_matrix((np.ones(len(row), np.float32), (row, column)), shape=shape))
+
+    def _summed(self, baskets: "csr_matrix") -> Tensor:
+        return with_fallback(torch.from_numpy((baskets @ self._similarity).toarray()), self._popular)
 
 
 @dataclass

@@ -3,7 +3,7 @@
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from recsys.bundle import format as part
-from recsys.bundle.format import Manifest, read_manifest, seal, written_beside
+from recsys.bundle.format import Manifest, seal, written_beside
 from recsys.bundle.histories import (
     ITEM_ROW,
     TIMESTAMP,
@@ -24,6 +24,7 @@ from recsys.bundle.histories import (
     stored_histories,
 )  # fmt: skip
 from recsys.bundle.index import build_index
+from recsys.bundle.profiles import write_profiles
 from recsys.bundle.ranking import EVENT_COLUMNS, Ranking
 from recsys.bundle.reader import Bundle
 from recsys.bundle.requests import ASOF, ASOF_COLUMN, ELIGIBLE, UserInputs, item_table, microseconds
@@ -43,6 +44,7 @@ from recsys.export.parity_cases import item_cases, known_users, ranker_cases, ta
 from recsys.export.parity_page import write_page
 from recsys.export.profile import data_profile
 from recsys.export.prove import prove
+from recsys.export.touchpoints import FittedTouchpoints
 from recsys.segments.model import SegmentModel
 from recsys.segments.store import save_segments
 
@@ -104,6 +106,7 @@ def export_bundle(
     second: SecondStage | None = None,
     segments: SegmentModel | None = None,
     onnx: bool = True,
+    touchpoints: FittedTouchpoints | None = None,
 ) -> Manifest:
     """Write a bundle and return its manifest; an existing folder is replaced at the end, or not at all.
 
@@ -126,6 +129,7 @@ def export_bundle(
         second: Ranker and what it reads; None for retrieval alone.
         segments: Where users have ``segment_KIND`` attributes: what puts strangers into segments.
         onnx: Whether the models are written as ONNX, too, where the extra ``onnx`` is installed.
+        touchpoints: What its answers are asked for; None for a bundle without.
 
     Raises:
         BundleError: A compiled tower differs from the eager one, the index finds too little, or the folder cannot
@@ -144,6 +148,8 @@ def export_bundle(
         catalogue.write_parquet(beside / part.CATALOGUE)
         past.write_parquet(beside / part.HISTORIES)
         encoder.save(beside / part.VOCABULARIES)
+        if touchpoints is not None:
+            write_profiles(beside, touchpoints.profiles, touchpoints.price)
         save_script(scripted["user"], beside / part.USER_TOWER)
         save_script(scripted["item"], beside / part.ITEM_TOWER)
 
@@ -220,30 +226,6 @@ def write_sample(bundle: Bundle) -> None:
     sample = golden_sample(bundle)
     _write_json(sample, bundle.folder / part.SAMPLE)
     write_tensors(golden_tensors(bundle, sample), bundle.folder / part.TENSORS)
-
-
-def write_metrics(folder: str | Path, metrics: Mapping[str, float], name: str) -> Manifest:
-    """Add what was measured through a bundle to its manifest and card; the other parts stay as they are.
-
-    Args:
-        folder: A whole bundle; replaced at the end, or not at all.
-        metrics: Metric key -> value; the ones it has are replaced.
-        name: Of the model, for the card.
-
-    Raises:
-        BundleError: The bundle is not whole, or cannot be written.
-    """
-    target = Path(folder)
-    manifest = read_manifest(target)
-    manifest.verify(target)
-    content = {k: v for k, v in asdict(manifest).items() if k not in ("format_version", "parts", "fingerprint")}
-    content["metrics"] = {key: float(value) for key, value in metrics.items()}
-    with written_beside(target) as beside:
-        shutil.copytree(target, beside, dirs_exist_ok=True)
-        parity = json.loads((beside / part.PARITY).read_text(encoding="utf-8"))
-        card = model_card(replace(manifest, metrics=content["metrics"]), parity, name)
-        (beside / part.CARD).write_text(card, encoding="utf-8")
-        return seal(beside, **content)
 
 
 def _stored(events: pl.DataFrame, users: pl.DataFrame, items: pl.DataFrame, history: int, whole: bool) -> pl.DataFrame:

@@ -107,6 +107,7 @@ def _signature(manifest: Manifest) -> Any:
     inputs: list[ColSpec | TensorSpec] = [
         ColSpec(user, "user_id"),
         ColSpec(Array(item), "history", required=False),
+        ColSpec(Array(item), "items", required=False),
         ColSpec(DataType.long, "k", required=False),
     ]
     outputs: list[ColSpec | TensorSpec] = [
@@ -116,4 +117,5 @@ def _signature(manifest: Manifest) -> Any:
         ColSpec(DataType.float, "score"),
     ]
     params = [ParamSpec("k", DataType.long, 20), ParamSpec("exclude_seen", DataType.boolean, False)]
+    params.append(ParamSpec("touchpoint", DataType.string, ""))
     return ModelSignature(Schema(inputs), Schema(outputs), ParamSchema(params))

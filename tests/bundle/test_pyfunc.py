@@ -1,6 +1,7 @@
 """The model's frame in, frame out, without MLflow."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -42,6 +43,14 @@ def test_a_visitor_without_id(model) -> None:
     answer = model.predict(pd.DataFrame({"history": [[1000]]}), {"k": 2})
     assert answer["user_id"].isna().all()
     assert len(answer) == 2
+
+
+def test_a_touchpoint_and_what_its_request_brings(trained: Any) -> None:
+    bundle = Bundle.load(trained.bundle)
+    frame = pd.DataFrame({"user_id": ["u1", "u2"], "items": [["i3"], None]})
+    answer = _load_pyfunc(str(trained.bundle)).predict(frame, {"touchpoint": "cart", "k": 7})
+    expected = bundle.recommend(["u1", "u2"], 7, touchpoint="cart", items=[["i3"], []])
+    assert answer["item_id"].tolist() == expected["item_id"].to_list()
 
 
 def test_folder_that_is_no_bundle(tmp_path: Path) -> None:

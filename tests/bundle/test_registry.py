@@ -68,6 +68,7 @@ def test_round_trip(
     assert [(c.name, c.required) for c in info.signature.inputs] == [
         ("user_id", True),
         ("history", False),
+        ("items", False),
         ("k", False),
     ]
     needed = Path(mlflow.artifacts.download_artifacts(f"{uri}/requirements.txt")).read_text().split()

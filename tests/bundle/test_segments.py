@@ -72,7 +72,7 @@ def test_a_stranger_who_did_the_same_is_in_the_same_segments(shop: Any, model: S
     inputs = bundle._towers.inputs
     n = len(users)
     seen = inputs.people([None] * n, [-1] * n, fresh, [cut] * n)
-    known = inputs.people(users, bundle._rows_of_users(users), [NOTHING] * n, [cut] * n)
+    known = inputs.people(users, bundle._ids.users(users), [NOTHING] * n, [cut] * n)
     for name in ("segment", "segment_kmeans", "segment_intent"):
         assert torch.equal(seen[name], known[name]), name
     assert len(set(known["segment"].tolist())) > 2

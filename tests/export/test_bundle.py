@@ -13,7 +13,8 @@ from recsys.bundle.format import CARD, MANIFEST, Manifest, read_manifest
 from recsys.bundle.index import ItemIndex
 from recsys.bundle.reader import Bundle
 from recsys.errors import BundleError
-from recsys.export.bundle import export_bundle, write_metrics
+from recsys.export.bundle import export_bundle
+from recsys.export.changes import write_metrics
 from recsys.export.parity import export_program, save_script, script
 from recsys.files import sha256
 
