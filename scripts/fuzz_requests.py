@@ -79,8 +79,8 @@ class Source:
         """
         bundle, ranking = self.bundle, self.bundle.ranking
         assert ranking is not None
-        now, fresh = bundle._fresh(asked.histories, len(asked.users), asked.as_of)
-        rows = bundle._rows_of_users(asked.users)
+        now, fresh = bundle._ids.fresh(asked.histories, len(asked.users), asked.as_of)
+        rows = bundle._ids.users(asked.users)
         people = bundle._towers.inputs.people(asked.users, rows, fresh, [now] * len(rows))
         requests = ranking.requests(rows, fresh, now, vectors, people)
         query = torch.arange(len(asked.users)).repeat_interleave(each)
