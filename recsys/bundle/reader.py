@@ -204,8 +204,9 @@ class Bundle:
             vectors = self._vectors(ids[chunk], rows, fresh[chunk], now, some, stored=stored)
             dropped: Dropped = [()] * len(rows)
             if exclude_seen:
-                past = self._towers.inputs.histories
-                dropped = [past.seen(u, f).tolist() for u, f in zip(rows, fresh[chunk], strict=True)]
+                past, n = self._towers.inputs.histories, len(self.item_ids)
+                had = [past.seen(u, f) for u, f in zip(rows, fresh[chunk], strict=True)]
+                dropped = [items[items < n].tolist() for items in had]  # an unknown item is no row
             if self.ranking is None:
                 found = self.retrieve(vectors, max(ks[chunk]), dropped, allowed)
             else:

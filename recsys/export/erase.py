@@ -83,7 +83,7 @@ def erase_from_bundle(folder: str | Path, users: Collection[str]) -> int:
                 _forget_weights(beside / name, lost)
         draft = seal(beside, **content)
         _prove(beside, draft)
-        _describe(beside, draft)
+        describe(beside, draft)
         _write_json(golden_sample(Bundle(beside, draft)), beside / part.SAMPLE)
         seal(beside, **content).verify(beside)
     return int(gone.sum())
@@ -210,6 +210,19 @@ def _prove(folder: Path, manifest: Manifest) -> None:
     cases: dict[str, dict[str, Inputs]] = {part.USER_TOWER: user_cases(inputs, now)}
     if bundle.ranking is not None:
         cases[part.RANKER] = ranker_cases(bundle.ranking, inputs, bundle.user_vectors, now)
+    prove_programs(folder, cases)
+
+
+def prove_programs(folder: Path, cases: Mapping[str, dict[str, Inputs]]) -> dict[str, Any]:
+    """Compare scripts with the programs beside them, where there are any; return the certificate.
+
+    Args:
+        folder: Of the bundle.
+        cases: Name of a script to the inputs that it is asked about.
+
+    Raises:
+        BundleError: They do not say the same.
+    """
     rows = []
     for name, inputs_of in cases.items():
         path = (folder / name).with_suffix(PROGRAM)
@@ -218,10 +231,10 @@ def _prove(folder: Path, manifest: Manifest) -> None:
                 warnings.simplefilter("ignore")  # of the compiler, about its own internals
                 program = torch.export.load(path).module()
             rows += compare(name.partition(".")[0], "torch.export", read_tower(folder / name), program, inputs_of)
-    certificate(rows)
+    return certificate(rows)
 
 
-def _describe(folder: Path, manifest: Manifest) -> None:
+def describe(folder: Path, manifest: Manifest) -> None:
     """Make the profile and the card again."""
     towers = Towers(folder, manifest, pl.read_parquet(folder / part.USERS), pl.read_parquet(folder / part.CATALOGUE))
     profile = data_profile(towers.inputs.encoder, towers.inputs, towers.item_features)
