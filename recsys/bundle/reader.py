@@ -13,6 +13,8 @@ from torch import Tensor
 
 from recsys.bundle import format as part
 from recsys.bundle.answers import NO_ITEMS, answer, check_k, checked_ks
+from recsys.bundle.cold import group_codes, told_attributes
+from recsys.bundle.explore import check_share, explored, find_new, new_items
 from recsys.bundle.format import Manifest, read_manifest
 from recsys.bundle.histories import Fresh, Ints
 from recsys.bundle.index import ItemIndex, best_items
@@ -98,11 +100,12 @@ class Bundle:
         histories: Sequence[Sequence[Event] | None] | None = None,
         as_of: datetime | None = None,
         context: pl.DataFrame | None = None,
+        attributes: pl.DataFrame | None = None,
     ) -> Tensor:
         """Run the user tower; returns ``[B, D]`` float32.
 
-        A user that the bundle does not know, or None, is answered from attributes that are missing and from
-        the fresh history; without one the answer is what the model gives to a visitor it knows nothing of.
+        A user that the bundle does not know, or None, is answered from the fresh history and the attributes that are
+        given; without any the answer is what the model gives to a visitor it knows nothing of.
 
         Args:
             user_ids: Raw ids, B of them.
@@ -111,13 +114,17 @@ class Bundle:
             as_of: Time of the request, at or after the cut; by default that of the latest event, or the cut.
             context: B rows of context columns, which may be none but the time of the request; None for a batch
                 job, which has no hour and no store.
+            attributes: B rows of attributes of users, such as a stranger's answers to questions; a null says nothing,
+                another value stands in place of what the bundle knows.
 
         Raises:
-            BundleError: An id of the wrong type, a wrong number of rows, or a time that cannot be.
+            BundleError: An id of the wrong type, a wrong number of rows, a time that cannot be, or an attribute that
+                the bundle does not have.
         """
         ids = checked_ids(user_ids, self.manifest.user_id_type, USER_ID)
         now, fresh = self._fresh(histories, len(ids), as_of)
-        return self._towers.users(ids, self._rows_of_users(ids), fresh, now, context)
+        told = None if attributes is None else told_attributes(attributes, len(ids), self.users)
+        return self._towers.users(ids, self._rows_of_users(ids), fresh, now, context, told)
 
     def embed_items(self, item_ids: Sequence[Id] | pl.Series) -> Tensor:
         """Run the item tower on items of the catalogue as of the cut; returns ``[B, D]`` float32.
@@ -171,6 +178,9 @@ class Bundle:
         as_of: datetime | None = None,
         context: pl.DataFrame | None = None,
         allow: Sequence[Id] | pl.Series | None = None,
+        attributes: pl.DataFrame | None = None,
+        explore: float = 0.0,
+        new_days: float = 28.0,
     ) -> pl.DataFrame:
         """Return the best items for each user: ``user_id, item_id, rank, score``, rank 1 first.
 
@@ -187,33 +197,44 @@ class Bundle:
             as_of: As in :meth:`embed_users`.
             context: As in :meth:`embed_users`.
             allow: The only items that anybody gets, such as those in stock; unknown ones do no harm.
+            attributes: As in :meth:`embed_users`.
+            explore: Least share of the places, from 0 to 1, that new items get: those nearest to the user by their
+                vectors, in places that divide the answer evenly, whatever their score.
+            new_days: An item is new that nobody has had, or nobody earlier than so many days before the request.
 
         Raises:
-            BundleError: As in :meth:`embed_users`, or a ``k`` below 1.
+            BundleError: As in :meth:`embed_users`, a ``k`` below 1, or an ``explore`` that is no share.
         """
+        check_share(explore)
         ids = checked_ids(self.user_ids if users is None else users, self.manifest.user_id_type, USER_ID)
         ks = checked_ks(k, len(ids))
         now, fresh = self._fresh(histories, len(ids), as_of)
         allowed = allowed_rows(exclude, allow, self._item_rows, self.manifest.item_id_type)
-        stored = as_of is None and histories is None and context is None
+        told = None if attributes is None else told_attributes(attributes, len(ids), self.users)
+        stored = as_of is None and histories is None and context is None and told is None
         answers = [self._answer([], [], *NO_ITEMS)]
         for start in range(0, len(ids), CHUNK):
             chunk = slice(start, start + CHUNK)
             rows = self._rows_of_users(ids[chunk])
             some = None if context is None else context[chunk]
-            vectors = self._vectors(ids[chunk], rows, fresh[chunk], now, some, stored=stored)
+            theirs = None if told is None else told[chunk]
+            vectors = self._vectors(ids[chunk], rows, fresh[chunk], now, some, theirs, stored=stored)
             dropped: Dropped = [()] * len(rows)
             if exclude_seen:
                 past, n = self._towers.inputs.histories, len(self.item_ids)
                 had = [past.seen(u, f) for u, f in zip(rows, fresh[chunk], strict=True)]
                 dropped = [items[items < n].tolist() for items in had]  # an unknown item is no row
+            asked = None
             if self.ranking is None:
                 found = self.retrieve(vectors, max(ks[chunk]), dropped, allowed)
             else:
-                people = self._towers.inputs.people(ids[chunk], rows, fresh[chunk], [now] * len(rows))
-                asked = self.ranking.requests(rows, fresh[chunk], now, vectors, people)
+                asked = self._asked(self.ranking, ids[chunk], fresh[chunk], now, vectors, some, theirs)
                 more = partial(self._further, vectors, max(ks[chunk]), allowed)
                 found = self.ranking.best(asked, ks[chunk], dropped, more, allowed)
+            if explore:
+                new = new_items(self, now, new_days)
+                find = partial(find_new, self, vectors, asked, dropped, new if allowed is None else new & allowed)
+                found = explored(*found, ks[chunk], explore, new.numpy(), find)
             answers.append(self._answer(ids[chunk], ks[chunk], *found))
         return pl.concat(answers)
 
@@ -272,9 +293,24 @@ class Bundle:
         self, ranking: Ranking, ids: list[Id | None], fresh: list[Fresh], now: int, *, stored: bool
     ) -> Requests:
         rows = self._rows_of_users(ids)
-        vectors = self._vectors(ids, rows, fresh, now, None, stored=stored)
-        people = self._towers.inputs.people(ids, rows, fresh, [now] * len(rows))
-        return ranking.requests(rows, fresh, now, vectors, people)
+        vectors = self._vectors(ids, rows, fresh, now, None, None, stored=stored)
+        return self._asked(ranking, ids, fresh, now, vectors, None, None)
+
+    def _asked(
+        self,
+        ranking: Ranking,
+        ids: list[Id | None],
+        fresh: list[Fresh],
+        now: int,
+        vectors: Tensor,
+        context: pl.DataFrame | None,
+        told: pl.DataFrame | None,
+    ) -> Requests:
+        """Return what the second stage reads of users with known vectors."""
+        inputs, rows = self._towers.inputs, self._rows_of_users(ids)
+        people = inputs.people(ids, rows, fresh, [now] * len(rows), told)
+        strange = group_codes(ranking.state.candidate_plan.group, inputs.encoder, people, context, len(rows))
+        return ranking.requests(rows, fresh, now, vectors, people, strange)
 
     def _vectors(
         self,
@@ -283,13 +319,14 @@ class Bundle:
         fresh: list[Fresh],
         now: int,
         context: pl.DataFrame | None,
+        told: pl.DataFrame | None,
         *,
         stored: bool,
     ) -> Tensor:
         """Return the vectors of users, ``[B, D]``: the ``stored`` ones will do where all are known, else new ones."""
         if stored and min(rows, default=-1) >= 0:
             return self.user_vectors[rows]
-        return self._towers.users(ids, rows, fresh, now, context)
+        return self._towers.users(ids, rows, fresh, now, context, told)
 
     def _further(self, vectors: Tensor, k: int, allowed: Tensor | None, some: Tensor, taken: Dropped) -> Ints:
         """Return further items for requests whose filters leave too few candidates."""

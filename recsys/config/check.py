@@ -118,6 +118,7 @@ CONFIG_RULES: dict[str, Rule] = {
     "segments.sample": (lambda v: 2 <= v <= 30_000, "must be from 2 to 30000; trees take sample² x 4 bytes"),
     "segments.recent_days": POSITIVE,
     "evaluation.importance": NOT_NEGATIVE,
+    "evaluation.cold_users": NOT_NEGATIVE,
     "evaluation.bootstrap": AT_LEAST_1,
     "evaluation.chunk_users": AT_LEAST_1,
     "bundle.min_index_recall": SHARE,

@@ -5,7 +5,7 @@ import polars as pl
 from recsys.bundle.requests import ASOF_COLUMN, ELIGIBLE
 from recsys.bundle.segments import ITEM_VALUE
 from recsys.columns import ITEM_ID
-from recsys.data.dtypes import plain_attributes
+from recsys.data.dtypes import as_stored, plain_attributes
 from recsys.errors import DataError, did_you_mean
 
 STATE = (*ASOF_COLUMN.values(), ELIGIBLE, ITEM_VALUE)
@@ -39,7 +39,9 @@ def new_rows(items: pl.DataFrame, catalogue: pl.DataFrame, place: str) -> pl.Dat
         for name in unknown
     ]
     if ITEM_ID not in items.columns:
-        problems.append(f"no column '{ITEM_ID}'; columns: {', '.join(items.columns)}." + did_you_mean(ITEM_ID, items))
+        problems.append(
+            f"no column '{ITEM_ID}'; columns: {', '.join(items.columns)}." + did_you_mean(ITEM_ID, items.columns)
+        )
         raise _refused(place, problems)
     if items.is_empty():
         raise _refused(place, [*problems, "no rows."])
@@ -47,7 +49,7 @@ def new_rows(items: pl.DataFrame, catalogue: pl.DataFrame, place: str) -> pl.Dat
     plain, _ = plain_attributes(items.select(given), given, given, place)
     columns = []
     for name in given:
-        column, found = _as(plain[name], catalogue.schema[name])
+        column, found = as_stored(plain[name], catalogue.schema[name])
         columns.append(column)
         problems += found
     problems += _id_problems(items[ITEM_ID], columns[given.index(ITEM_ID)], catalogue[ITEM_ID])
@@ -60,27 +62,6 @@ def new_rows(items: pl.DataFrame, catalogue: pl.DataFrame, place: str) -> pl.Dat
 
 def _refused(place: str, problems: list[str]) -> DataError:
     return DataError("\n".join(f"{place}: {problem}" for problem in problems))
-
-
-def _as(column: pl.Series, dtype: pl.DataType) -> tuple[pl.Series, list[str]]:
-    """Return a column as another type, and what is wrong with it."""
-    if column.null_count() == len(column) or column.dtype == dtype:
-        return column.cast(dtype), []
-    if dtype == pl.String:
-        return column.cast(dtype), [
-            f"column '{column.name}' is {column.dtype} in all {len(column)} rows; in the bundle it is text. Convert it."
-        ]
-    cast = column.cast(dtype, strict=False)
-    lost = cast.is_null() & column.is_not_null()
-    if column.dtype.is_numeric():
-        lost |= (cast.cast(column.dtype) != column).fill_null(False)
-    if not lost.any():
-        return cast, []
-    wrong = column.filter(lost)
-    return cast, [
-        f"column '{column.name}': {len(wrong)} of {len(column)} values are no {dtype}, which it is in the bundle, such"
-        f" as {wrong[0]!r}. Correct them."
-    ]
 
 
 def _id_problems(raw: pl.Series, ids: pl.Series, known: pl.Series) -> list[str]:
