@@ -27,7 +27,7 @@ from recsys.bundle import format as part
 from recsys.bundle.format import Manifest, read_manifest, seal, written_beside
 from recsys.bundle.index import ItemIndex, extend_index
 from recsys.bundle.reader import Bundle
-from recsys.bundle.requests import ASOF_COLUMN, ELIGIBLE, microseconds
+from recsys.bundle.requests import ASOF_COLUMN, ELIGIBLE, UserInputs, microseconds
 from recsys.bundle.sample import golden_sample
 from recsys.bundle.towers import Towers
 from recsys.columns import ITEM_ID
@@ -104,13 +104,12 @@ def add_items(folder: str | Path, items: pl.DataFrame, target: str | Path, place
             before = load_state(ranking, old.item_vectors, _of_old(features, len(old.items)), old.eligible)
             save_state(_with_items(before, towers.inputs.encoder, catalogue, features, vectors, may), ranking)
         draft = seal(beside, **content)
-        parity = json.loads((beside / part.PARITY).read_text(encoding="utf-8"))
-        parity[ADDED] = _prove(beside, draft, len(fresh))
-        _write_json(parity, beside / part.PARITY)
-        describe(beside, draft)
-        draft = seal(beside, **content)
         new = Bundle(beside, draft)
         _check_unmoved(old, new)
+        parity = json.loads((beside / part.PARITY).read_text(encoding="utf-8"))
+        parity[ADDED] = _prove(new, towers.inputs, len(fresh))
+        _write_json(parity, beside / part.PARITY)
+        describe(beside, draft)
         _write_json(golden_sample(new), beside / part.SAMPLE)
         sealed = seal(beside, **content)
         sealed.verify(beside)
@@ -174,14 +173,12 @@ def _padded(values: Tensor, n: int, filler: float = 0) -> Tensor:
     return torch.cat([values, values.new_full((max(n - len(values), 0),), filler)])
 
 
-def _prove(folder: Path, manifest: Manifest, n_new: int) -> dict[str, Any]:
+def _prove(bundle: Bundle, inputs: UserInputs, n_new: int) -> dict[str, Any]:
     """Ask item tower and ranker again, the new items among what they are asked; returns the certificate.
 
     Raises:
         BundleError: Scripts and programs do not say the same.
     """
-    bundle = Bundle(folder, manifest)
-    inputs = Towers(folder, manifest, bundle.users, bundle.items).inputs
     items = {name: column[1:-1] for name, column in inputs.table.items()}
     items |= {name: torch.from_numpy(bundle.items[column].to_numpy().copy()) for name, column in ASOF_COLUMN.items()}
     last = torch.arange(len(bundle.items) - n_new, len(bundle.items))
@@ -189,9 +186,9 @@ def _prove(folder: Path, manifest: Manifest, n_new: int) -> dict[str, Any]:
         part.ITEM_TOWER: item_cases(items, inputs.table) | {"added": take(items, last)}
     }
     if bundle.ranking is not None:
-        now = microseconds(datetime.fromisoformat(manifest.cut), "cut")
+        now = microseconds(datetime.fromisoformat(bundle.manifest.cut), "cut")
         cases[part.RANKER] = ranker_cases(bundle.ranking, inputs, bundle.user_vectors, now)
-    return prove_programs(folder, cases)
+    return prove_programs(bundle.folder, cases)
 
 
 def _check_unmoved(old: Bundle, new: Bundle) -> None:
