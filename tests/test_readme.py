@@ -139,6 +139,7 @@ def write_my_shop(folder: Path) -> None:
     pl.DataFrame(sales).write_csv(folder / "sales.csv")
     products = {"sku": [f"s{i}" for i in range(50)], "brand": ["ab"[i % 2] for i in range(50)]}
     pl.DataFrame(products).write_parquet(folder / "products.parquet")
+    (folder / "new.csv").write_text("item_id,brand\nnew-1,a\nnew-2,c\n")
 
 
 @pytest.mark.slow
@@ -200,10 +201,14 @@ def test_nothing_waits_where_the_store_was_there(visit: Visit) -> None:
 
 
 def test_snippets_answer(visit: Visit) -> None:
-    reader, mlflow = blocks("python")
+    reader, mlflow, cold = blocks("python")
     assert "shape: (15, 4)" in visit.outputs[reader]  # 3 users, 5 items each
     assert "shape: (5, 4)" in visit.outputs[reader]
     assert len(re.findall(r"\bc[12]\b +s\d+ +[1-5]\b", visit.outputs[mlflow])) == 10
+    assert "models:/recsys-myshop/2" in output_of(visit, "recsys add-items")
+    assert "shape: (5, 4)" in visit.outputs[cold]
+    assert "shape: (10, 4)" in visit.outputs[cold]
+    assert "new-2" in visit.outputs[cold]
 
 
 @pytest.mark.parametrize("command", COMPOSED)

@@ -135,3 +135,12 @@ def test_groups_of_strangers_by_where_they_ask(bundle: Bundle) -> None:
     for nowhere in (None, pl.DataFrame({"other": [1, 2, 3]})):
         assert group_codes("device", encoder, people, nowhere, 3).tolist() == [-1] * 3
     assert group_codes("", encoder, people, where, 3).tolist() == [-1] * 3
+
+
+def test_an_item_that_nobody_knows_leaves_nothing_out(trained: Any, bundle: Bundle) -> None:
+    """Its row is the number of items: of the next request that would be the first item."""
+    ranked = Bundle.load(trained.bundle)
+    told = ranked.recommend([None, None], 80, histories=[["from elsewhere"], None], exclude_seen=True)
+    assert len(told) == 160
+    assert ranked.item_ids[0] in told["item_id"][80:]
+    assert len(bundle.recommend([None], 149, histories=[[424242]], exclude_seen=True)) == 149
