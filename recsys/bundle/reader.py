@@ -181,6 +181,7 @@ class Bundle:
         attributes: pl.DataFrame | None = None,
         explore: float = 0.0,
         new_days: float = 28.0,
+        explore_among: Sequence[Id] | pl.Series | None = None,
     ) -> pl.DataFrame:
         """Return the best items for each user: ``user_id, item_id, rank, score``, rank 1 first.
 
@@ -201,6 +202,8 @@ class Bundle:
             explore: Least share of the places, from 0 to 1, that new items get: those nearest to the user by their
                 vectors, in places that divide the answer evenly, whatever their score.
             new_days: An item is new that nobody has had, or nobody earlier than so many days before the request.
+            explore_among: The items that count as new instead, such as those of this week: a catalogue may be full of
+                what nobody has ever had.
 
         Raises:
             BundleError: As in :meth:`embed_users`, a ``k`` below 1, or an ``explore`` that is no share.
@@ -232,7 +235,8 @@ class Bundle:
                 more = partial(self._further, vectors, max(ks[chunk]), allowed)
                 found = self.ranking.best(asked, ks[chunk], dropped, more, allowed)
             if explore:
-                new = new_items(self, now, new_days)
+                new = allowed_rows((), explore_among, self._item_rows, self.manifest.item_id_type)
+                new = new_items(self, now, new_days) if new is None else new
                 find = partial(find_new, self, vectors, asked, dropped, new if allowed is None else new & allowed)
                 found = explored(*found, ks[chunk], explore, new.numpy(), find)
             answers.append(self._answer(ids[chunk], ks[chunk], *found))

@@ -108,6 +108,14 @@ def test_filters_hold_for_new_items(aged: Bundle) -> None:
     assert counts["len"].to_list() == ks
 
 
+def test_the_shop_says_what_is_new(aged: Bundle) -> None:
+    chosen = aged.recommend(k=10, explore=0.2, explore_among=[1020, 1021, 424242])
+    shares = chosen.group_by("user_id").agg(pl.col("item_id").is_in([1020, 1021]).sum(), pl.len())
+    assert shares["item_id"].to_list() == [2] * 40
+    assert shares["len"].to_list() == [10] * 40
+    assert aged.recommend(k=10, explore=0.2, explore_among=[]).equals(aged.recommend(k=10))
+
+
 @pytest.mark.parametrize("share", [-0.1, 1.1, True, "a lot"])
 def test_what_is_no_share(bundle: Bundle, share: object) -> None:
     with pytest.raises(BundleError, match="is not a share of the places from 0 to 1"):
