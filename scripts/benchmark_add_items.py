@@ -24,14 +24,20 @@ from recsys.entries.evaluate import BundleScorer
 from recsys.entries.train import export
 from recsys.evaluation.baselines import Popular
 from recsys.evaluation.content import ContentKNN
-from recsys.evaluation.evaluate import ModelResult, evaluate
-from recsys.evaluation.recommender import Past, Recommender
+from recsys.evaluation.evaluate import evaluate
+from recsys.evaluation.recommender import Past, Recommender, Scorer
 from recsys.evaluation.significance import mean_interval, paired_difference
-from recsys.evaluation.slices import make_targets
+from recsys.evaluation.slices import Targets, make_targets
+from recsys.evaluation.two_stage import PairScorer
 from recsys.export.add_items import add_items
 
 KS = (20, 100, 500)
 LISTS = ("new products", "whole catalogue")
+EXPLORE = 0.1
+"""Share of the places of an answer that new products get where it explores."""
+OURS, EXPLORING = "add-items", f"add-items, explore={EXPLORE}"
+Recall = dict[str, torch.Tensor]
+"""Cut-off to one value for each user."""
 
 
 @dataclass(frozen=True)
@@ -113,34 +119,56 @@ def ask(bundle: Bundle, held: HeldOut, cut: int) -> dict[str, Any]:
     """Measure the bundle beside baselines, in lists of the new products alone and of the whole catalogue."""
     assert bundle.item_ids.to_list()[-len(held.products) :] == held.products[ITEM_ID].to_list()
     n, new = held.history.n_items, len(held.products)
-    ours, encoder = BundleScorer(bundle), Encoder.load(bundle.folder / VOCABULARIES)
-    ours.name = "add-items"
-    every = torch.ones(n, dtype=torch.bool)
-    past = Past(held.history, cut, encoder.encode(bundle.items, "item"), every)
+    encoder = Encoder.load(bundle.folder / VOCABULARIES)
+    past = Past(held.history, cut, encoder.encode(bundle.items, "item"), torch.ones(n, dtype=torch.bool))
     rivals: list[Recommender] = [ContentKNN(), Popular()]
     for rival in rivals:
         rival.fit(past)
-    results: dict[str, dict[str, ModelResult]] = {}
+    recall: dict[str, dict[str, Recall]] = {}
     for name, eligible in zip(LISTS, (torch.arange(n) >= n - new, bundle.eligible), strict=True):
         targets = make_targets(held.history, held.truth, eligible)
-        results[name] = {model.name: evaluate(model, targets, KS, ("all",)) for model in (ours, *rivals)}
+        recall[name] = {OURS: _recall(BundleScorer(bundle), targets)}
+        if name == LISTS[1]:
+            recall[name][EXPLORING] = exploring(bundle, held.products[ITEM_ID], targets)
+        recall[name] |= {rival.name: _recall(rival, targets) for rival in rivals}
     return {
         "users": len(targets.users),
         "taken": len(targets.truth_keys),
-        "recall": {name: {model: _recall(found) for model, found in of.items()} for name, of in results.items()},
-        "less_content": {name: _less(of["add-items"], of["content_knn"]) for name, of in results.items()},
+        "recall": {
+            name: {
+                model: {k: asdict(mean_interval(values)) for k, values in found.items()} for model, found in of.items()
+            }
+            for name, of in recall.items()
+        },
+        "less_content": {
+            name: {
+                model: {k: asdict(paired_difference(values, of["content_knn"][k])) for k, values in found.items()}
+                for model, found in of.items()
+                if model in (OURS, EXPLORING)
+            }
+            for name, of in recall.items()
+        },
     }
 
 
-def _recall(found: ModelResult) -> dict[str, Any]:
-    return {str(k): asdict(mean_interval(found.per_user["all"][f"recall_at_{k}"])) for k in KS}
+def exploring(bundle: Bundle, new: pl.Series, targets: Targets) -> Recall:
+    """Return the recall of answers of k products with a share of the places for the new ones, through the reader."""
+    users = bundle.user_ids.gather(targets.users.numpy())
+    rows = {item: row for row, item in enumerate(bundle.item_ids.to_list())}
+    found = {}
+    for k in KS:
+        answer = bundle.recommend(users, k, explore=EXPLORE, explore_among=new)
+        rank = torch.from_numpy(answer["rank"].to_numpy().copy())
+        item = torch.tensor([rows[i] for i in answer[ITEM_ID]])
+        query = (rank == 1).cumsum(0) - 1
+        scorer = PairScorer(EXPLORING, targets.n_items, targets.users, query, item, -rank.float())
+        found |= _recall(scorer, targets, (k,))
+    return found
 
 
-def _less(ours: ModelResult, other: ModelResult) -> dict[str, Any]:
-    keys = {str(k): f"recall_at_{k}" for k in KS}
-    return {
-        k: asdict(paired_difference(ours.per_user["all"][key], other.per_user["all"][key])) for k, key in keys.items()
-    }
+def _recall(model: Scorer, targets: Targets, ks: Sequence[int] = KS) -> Recall:
+    values = evaluate(model, targets, ks, ("all",)).per_user["all"]
+    return {str(k): values[f"recall_at_{k}"] for k in ks}
 
 
 def add_items_table(report: dict[str, Any]) -> Table:
@@ -152,9 +180,10 @@ def add_items_table(report: dict[str, Any]) -> Table:
     for name in LISTS:
         for model, recall in report["recall"][name].items():
             table.add_row(name, model, *(f"{recall[str(k)]['mean']:.4f}" for k in KS))
-        less = report["less_content"][name]
-        gaps = [f"{gap['mean']:+.4f}\n[{gap['low']:+.4f}, {gap['high']:+.4f}]" for gap in less.values()]
-        table.add_row("", "add-items less content_knn", *gaps, style="bold", end_section=True)
+        for model, less in report["less_content"][name].items():
+            gaps = [f"{gap['mean']:+.4f}\n[{gap['low']:+.4f}, {gap['high']:+.4f}]" for gap in less.values()]
+            table.add_row("", f"{model}\nless content_knn", *gaps, style="bold")
+        table.add_section()
     table.caption = (
         f"{report['users']:,} users took {report['taken']:,} of them; 95 % paired intervals; add-items took"
         f" {report['add_seconds']:.1f} seconds, with a bundle of {report['catalogue']:,} products"

@@ -21,6 +21,7 @@ from recsys.bundle.index import ItemIndex, best_items
 from recsys.bundle.parts import local_folder, read_vectors
 from recsys.bundle.ranking import Ranking, Requests
 from recsys.bundle.requests import (
+    ADDED,
     ELIGIBLE,
     Event,
     Id,
@@ -129,10 +130,17 @@ class Bundle:
     def embed_items(self, item_ids: Sequence[Id] | pl.Series) -> Tensor:
         """Run the item tower on items of the catalogue as of the cut; returns ``[B, D]`` float32.
 
+        Items that joined after the fit have more than their attributes say, so theirs are the stored vectors.
+
         Raises:
             BundleError: An item that the bundle does not know.
         """
-        return self._towers.items(self._rows_of_items(item_ids))
+        rows = self._rows_of_items(item_ids)
+        vectors = self._towers.items(rows)
+        if ADDED in self.items.columns:
+            added = torch.from_numpy(self.items[ADDED].to_numpy().copy())[rows]
+            vectors[added] = self.item_vectors[rows][added]
+        return vectors
 
     def check_sample(self) -> int:
         """Reproduce the golden sample; returns the number of answers, all of which agreed.

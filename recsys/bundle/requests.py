@@ -29,6 +29,8 @@ ASOF_COLUMN = {name: f"asof/{name}" for name in ASOF}
 """Their columns in the catalogue, beside attributes of any name."""
 ELIGIBLE = "asof/eligible"
 """Whether the item may be recommended."""
+ADDED = "asof/added"
+"""Whether an item joined after the fit, with a vector that is stored; bundles without such items lack the column."""
 DTYPES = {"int": pl.Int64, "str": pl.String}
 
 

@@ -6,8 +6,9 @@
     vocabularies, towers, ranker, users    as they were: a new product's id is one that the model has not seen
     parity, profile, card, sample, manifest    made again
 
-The vector of a new product comes from its attributes alone, by the item tower that has learned, with ids hidden at
-random, what attributes say. It counts as first sold at the cut: nobody has bought it, and it is not old.
+The vector of a new product is what the item tower says of its attributes, which it has learned with ids hidden at
+random, and what it inherits of those that are like it (:mod:`recsys.export.kin`). It counts as first sold at the cut:
+nobody has bought it, and it is not old.
 """
 
 import json
@@ -26,8 +27,9 @@ from torch import Tensor
 from recsys.bundle import format as part
 from recsys.bundle.format import Manifest, read_manifest, seal, written_beside
 from recsys.bundle.index import ItemIndex, extend_index
+from recsys.bundle.parts import read_tower
 from recsys.bundle.reader import Bundle
-from recsys.bundle.requests import ASOF_COLUMN, ELIGIBLE, UserInputs, microseconds
+from recsys.bundle.requests import ADDED, ASOF_COLUMN, ELIGIBLE, UserInputs, microseconds
 from recsys.bundle.sample import golden_sample
 from recsys.bundle.towers import Towers
 from recsys.columns import ITEM_ID
@@ -39,13 +41,14 @@ from recsys.data.ranking_state import RankingState
 from recsys.data.ranking_store import load_state, save_state
 from recsys.errors import BundleError
 from recsys.export.erase import describe, prove_programs
+from recsys.export.kin import inherited
 from recsys.export.new_items import attributes_of, new_rows
 from recsys.export.parity import Inputs
 from recsys.export.parity_cases import item_cases, ranker_cases, take
 
 NEW = {"popularity": 0.0, "age": 0.0}
 """State of a new product as the item tower reads it: nobody has bought it, and it is sold from now on."""
-ADDED = "added_items"
+CERTIFICATE = "added_items"
 """Key of ``parity.json``: the certificate of what was asked again with the new products."""
 
 
@@ -84,16 +87,18 @@ def add_items(folder: str | Path, items: pl.DataFrame, target: str | Path, place
     manifest.verify(source)
     old = Bundle(source, manifest)
     rows = new_rows(items, old.items, place)
-    state = {column: NEW[name] for name, column in ASOF_COLUMN.items()} | {ELIGIBLE: True}
-    fresh = rows.with_columns(pl.lit(v).cast(old.items.schema[name]).alias(name) for name, v in state.items())
-    catalogue = pl.concat([old.items, fresh], how="diagonal")
+    state = [pl.lit(NEW[name], pl.Float32).alias(column) for name, column in ASOF_COLUMN.items()]
+    fresh = rows.with_columns(*state, pl.lit(True).alias(ELIGIBLE), pl.lit(True).alias(ADDED))
+    catalogue = pl.concat([old.items, fresh], how="diagonal").with_columns(pl.col(ADDED).fill_null(False))
     content = {k: v for k, v in asdict(manifest).items() if k not in ("format_version", "parts", "fingerprint")}
     content["n_items"] = len(catalogue)
     with written_beside(target) as beside:
         shutil.copytree(source, beside, dirs_exist_ok=True)
         catalogue.write_parquet(beside / part.CATALOGUE)
         towers = Towers(beside, manifest, old.users, catalogue)
+        inputs = towers.item_features | _states(catalogue)
         added = towers.items(range(len(old.items), len(catalogue)))
+        added += inherited(read_tower(source / part.ITEM_TOWER), inputs, old.item_vectors, old.user_vectors)
         vectors = torch.cat([old.item_vectors, added])
         column = pl.Series("vector", vectors.numpy(), dtype=pl.Array(pl.Float32, vectors.shape[1]))
         pl.DataFrame([catalogue[ITEM_ID].rename("id"), column]).write_parquet(beside / part.ITEM_EMBEDDINGS)
@@ -107,7 +112,7 @@ def add_items(folder: str | Path, items: pl.DataFrame, target: str | Path, place
         new = Bundle(beside, draft)
         _check_unmoved(old, new)
         parity = json.loads((beside / part.PARITY).read_text(encoding="utf-8"))
-        parity[ADDED] = _prove(new, towers.inputs, len(fresh))
+        parity[CERTIFICATE] = _prove(new, towers.inputs, inputs, len(fresh))
         _write_json(parity, beside / part.PARITY)
         describe(beside, draft)
         _write_json(golden_sample(new), beside / part.SAMPLE)
@@ -173,14 +178,17 @@ def _padded(values: Tensor, n: int, filler: float = 0) -> Tensor:
     return torch.cat([values, values.new_full((max(n - len(values), 0),), filler)])
 
 
-def _prove(bundle: Bundle, inputs: UserInputs, n_new: int) -> dict[str, Any]:
+def _states(catalogue: pl.DataFrame) -> dict[str, Tensor]:
+    """Return popularity and age as of the cut, ``[N]``."""
+    return {name: torch.from_numpy(catalogue[column].to_numpy().copy()) for name, column in ASOF_COLUMN.items()}
+
+
+def _prove(bundle: Bundle, inputs: UserInputs, items: Inputs, n_new: int) -> dict[str, Any]:
     """Ask item tower and ranker again, the new items among what they are asked; returns the certificate.
 
     Raises:
         BundleError: Scripts and programs do not say the same.
     """
-    items = {name: column[1:-1] for name, column in inputs.table.items()}
-    items |= {name: torch.from_numpy(bundle.items[column].to_numpy().copy()) for name, column in ASOF_COLUMN.items()}
     last = torch.arange(len(bundle.items) - n_new, len(bundle.items))
     cases: dict[str, dict[str, Inputs]] = {
         part.ITEM_TOWER: item_cases(items, inputs.table) | {"added": take(items, last)}

@@ -2,13 +2,13 @@
 
 import polars as pl
 
-from recsys.bundle.requests import ASOF_COLUMN, ELIGIBLE
+from recsys.bundle.requests import ADDED, ASOF_COLUMN, ELIGIBLE
 from recsys.bundle.segments import ITEM_VALUE
 from recsys.columns import ITEM_ID
 from recsys.data.dtypes import as_stored, plain_attributes
 from recsys.errors import DataError, did_you_mean
 
-STATE = (*ASOF_COLUMN.values(), ELIGIBLE, ITEM_VALUE)
+STATE = (*ASOF_COLUMN.values(), ELIGIBLE, ADDED, ITEM_VALUE)
 """Columns of a catalogue that say what happened with the items, and are made here."""
 
 

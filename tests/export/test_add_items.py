@@ -12,7 +12,8 @@ import torch
 from recsys.bundle.format import Manifest, read_manifest
 from recsys.bundle.reader import Bundle
 from recsys.errors import BundleError, DataError
-from recsys.export.add_items import ADDED, add_items
+from recsys.export.add_items import CERTIFICATE, _states, add_items
+from recsys.export.kin import inherited
 from recsys.files import hashes
 
 NEW = pl.DataFrame(
@@ -48,7 +49,7 @@ def test_the_old_bundle_is_untouched_and_the_new_one_whole(
         assert new.parts[name] == old.parts[name]
     assert grown.check_sample() == len(json.loads((grown.folder / "sample.json").read_text())["requests"]) + 16
     assert "153 items" in (grown.folder / "model_card.md").read_text()
-    proven = json.loads((grown.folder / "parity.json").read_text())[ADDED]
+    proven = json.loads((grown.folder / "parity.json").read_text())[CERTIFICATE]
     assert "added" in {case["case"] for case in proven["cases"]}
 
 
@@ -68,6 +69,11 @@ def test_rows_follow_at_the_end_with_vectors_of_their_attributes(bundle: Bundle,
     }
     with torch.inference_mode():
         expected = tower(by_hand)
+    of_all = {
+        name: torch.cat([column, by_hand[name]])
+        for name, column in (bundle._towers.item_features | _states(bundle.items)).items()
+    }
+    expected = expected + inherited(tower, of_all, bundle.item_vectors, bundle.user_vectors)
     torch.testing.assert_close(grown.item_vectors[150:], expected)
     torch.testing.assert_close(grown.embed_items([2001, 2002, 2003]), expected)
 

@@ -114,7 +114,11 @@ def test_add_items_holds_the_newest_products_out_and_adds_them(
     recall = report["recall"]["new products"]
     assert recall["add-items"]["20"]["mean"] == pytest.approx((hits["rank"] / hits["n"]).mean())
     gap = recall["add-items"]["20"]["mean"] - recall["content_knn"]["20"]["mean"]
-    assert report["less_content"]["new products"]["20"]["mean"] == pytest.approx(gap, abs=1e-6)
+    assert report["less_content"]["new products"]["add-items"]["20"]["mean"] == pytest.approx(gap, abs=1e-6)
+    answer = after.recommend(taken["user_id"].unique(), 20, explore=0.1, explore_among=sorted(newest))
+    hits = taken.join(answer, on=["user_id", "item_id"], how="left").group_by("user_id")
+    share = hits.agg(found=pl.col("rank").count() / pl.len())["found"].mean()
+    assert report["recall"]["whole catalogue"]["add-items, explore=0.1"]["20"]["mean"] == pytest.approx(share)
     assert f"{recall['add-items']['20']['mean']:.4f}" in shown
 
 
