@@ -155,7 +155,7 @@ def exploring(bundle: Bundle, new: pl.Series, targets: Targets) -> Recall:
     """Return the recall of answers of k products with a share of the places for the new ones, through the reader."""
     users = bundle.user_ids.gather(targets.users.numpy())
     rows = {item: row for row, item in enumerate(bundle.item_ids.to_list())}
-    found = {}
+    found: Recall = {}
     for k in KS:
         answer = bundle.recommend(users, k, explore=EXPLORE, explore_among=new)
         rank = torch.from_numpy(answer["rank"].to_numpy().copy())
