@@ -25,6 +25,7 @@ VERBS = {
     "rollback": "the champion before this one serves again",
     "explain": "what moved the score of one item for one user",
     "erase": "people leave prepared data, runs, bundles and registered models; a receipt says what changed",
+    "add-items": "new products into a bundle, and a new version of a registered one, without training",
     "recommend": "a bundle -> the k best items for all or given users, as parquet",
     "publish": "a bundle -> the same lists in Redis, all at one moment",
 }
@@ -148,7 +149,7 @@ def _hydra_app(verb: str, arguments: list[str], entry: str | None = None) -> Non
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach `main` instead of being printed and turned into an exit
     sys.argv = [f"recsys {verb}", *arguments]
     try:
-        hydra.main(version_base=VERSION_BASE, config_path=str(conf_dir()), config_name=verb)(task)()
+        hydra.main(version_base=VERSION_BASE, config_path=str(conf_dir()), config_name=module_of(verb))(task)()
     finally:
         sys.argv = command_line
 
@@ -159,7 +160,7 @@ def _check_first(verb: str, arguments: list[str]) -> None:
 
     config_dir, overrides = _own_arguments(arguments)
     if not any(override.startswith("-") for override in overrides):
-        compose(verb, overrides, config_dir)
+        compose(module_of(verb), overrides, config_dir)
 
 
 def _own_arguments(arguments: list[str]) -> tuple[str | None, list[str]]:
@@ -176,7 +177,12 @@ def _run_entry(verb: str, cfg: Any) -> None:
 
     typed, stop = to_typed(cfg), Stop()
     with stop.listening(), stop.armed():
-        importlib.import_module(f"recsys.entries.{verb}").run(typed)
+        importlib.import_module(f"recsys.entries.{module_of(verb)}").run(typed)
+
+
+def module_of(verb: str) -> str:
+    """Return what the module and the configuration of a verb are called: ``add_items`` of ``add-items``."""
+    return verb.replace("-", "_")
 
 
 def _message(error: Exception) -> str | None:

@@ -13,6 +13,10 @@ python scripts/benchmark.py warm [--days 7] [model.hidden=64 ...]
     Steps, seconds and NDCG@20 on the validation window of a retriever that is fitted anew as of its start, and of one
     that starts from a fit of some days before (`init_from`). Overrides are those of `recsys train`.
 
+python scripts/benchmark.py add_items [--share 0.05] [--window test] [training.max_epochs=2 ...]
+    Recall of the newest products in a window: held out of training, then added to the bundle by `recsys add-items`,
+    beside the content baseline and popularity, and the seconds that it took. Overrides are those of `recsys train`.
+
 python scripts/benchmark.py serve BUNDLE [--requests 10000] [--items 1000000] [--index ivf]
     Milliseconds of an answer and of its parts, by percentile, one request after the other on one core; retrieval among
     more items than the bundle has stands beside exact search.
@@ -64,6 +68,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     warm.add_argument("--days", type=float, default=7.0, help="between the two fits")
     warm.add_argument("--output", type=Path, default=Path("runs/benchmark"), help="folder of the JSON report")
     warm.add_argument("overrides", nargs="*", help="as of `recsys train`, for example training.warm_rate=0.3")
+    added = commands.add_parser("add_items", help="the newest products, held out and added")
+    added.set_defaults(run=run_add_items, device="cpu")
+    added.add_argument("--share", type=float, default=0.05, help="of the products sold before the window")
+    added.add_argument("--window", choices=("val", "test"), default="test", help="that users are asked about")
+    added.add_argument("--keep", type=Path, help="folder for the bundles before and after; they are not kept without")
+    added.add_argument("--output", type=Path, default=Path("runs/benchmark"), help="folder of the JSON report")
+    added.add_argument("overrides", nargs="*", help="as of `recsys train`, for example training.max_epochs=1")
     serve = commands.add_parser("serve", help="latency of a bundle's answers")
     serve.set_defaults(run=run_serve, device="cpu")
     serve.add_argument("bundle", help="folder, models:/NAME/VERSION or runs:/ID/bundle")
@@ -146,6 +157,22 @@ def run_serve(asked: argparse.Namespace) -> None:
     }
     console = Console()
     console.print(serve_table(report, bundle.folder))
+    console.print(f"saved {save(report, asked.output)}", soft_wrap=True)
+
+
+def run_add_items(asked: argparse.Namespace) -> None:
+    """Measure held-out products that were added, print the table and save the numbers."""
+    from benchmark_add_items import add_items_table, with_and_without
+
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    report = {
+        "benchmark": "add_items",
+        "device": device_name(torch.device("cpu")),
+        "overrides": asked.overrides,
+        **with_and_without(asked.overrides, asked.share, asked.window, asked.keep),
+    }
+    console = Console()
+    console.print(add_items_table(report))
     console.print(f"saved {save(report, asked.output)}", soft_wrap=True)
 
 

@@ -79,10 +79,9 @@ class Source:
         """
         bundle, ranking = self.bundle, self.bundle.ranking
         assert ranking is not None
-        now, fresh = bundle._ids.fresh(asked.histories, len(asked.users), asked.as_of)
-        rows = bundle._ids.users(asked.users)
-        people = bundle._towers.inputs.people(asked.users, rows, fresh, [now] * len(rows))
-        requests = ranking.requests(rows, fresh, now, vectors, people)
+        who = bundle._ids.asking(asked.users, asked.histories, asked.as_of)
+        people = bundle._towers.inputs.people(who.ids, who.rows, who.fresh, [who.now] * len(who))
+        requests = ranking.requests(who.rows, who.fresh, who.now, vectors, people)
         query = torch.arange(len(asked.users)).repeat_interleave(each)
         item = torch.from_numpy(self.chance.integers(len(self._items), size=len(query)))
         rank = {

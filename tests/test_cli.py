@@ -13,7 +13,8 @@ from types import SimpleNamespace
 import pytest
 from polars.exceptions import ComputeError
 
-from recsys.cli import VERBS, main
+from recsys.cli import VERBS, main, module_of
+from recsys.config.add_items import AddItemsConfig
 from recsys.config.privacy import EraseConfig
 from recsys.config.schema import (
     AuditConfig,
@@ -90,15 +91,16 @@ def test_help_imports_nothing_heavy(repo: Path) -> None:
         ("audit", ["item_times.price=updated"], AuditConfig),
         ("erase", ["users=people.csv"], EraseConfig),
         ("sync", ["runs=[a,b]"], SyncConfig),
+        ("add-items", ["bundle=b", "items=new.csv"], AddItemsConfig),
     ],
 )
 def test_verb_calls_its_entry_with_a_typed_object(
     verb: str, overrides: list[str], schema: type, entry: Callable[..., list[object]], tmp_path: Path
 ) -> None:
-    calls = entry(verb)
+    calls = entry(module_of(verb))
     assert main([verb, *overrides]) == 0
     assert [type(cfg) for cfg in calls] == [schema]
-    (run_dir,) = (tmp_path / "runs" / verb).iterdir()
+    (run_dir,) = (tmp_path / "runs" / module_of(verb)).iterdir()
     if isinstance(calls[0], Config):
         assert calls[0].run_dir == str(run_dir)
     assert Path.cwd() == tmp_path

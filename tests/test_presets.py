@@ -28,6 +28,7 @@ VERBS = {
 }
 VERBS |= {"explain": ["bundle=b", "user=u", "item=i"], "erase": ["users=people.csv"], "sync": []}
 VERBS |= {"promote": ["candidate=models:/m/1"], "rollback": ["name=m"], "publish": ["bundle=b", "to=redis://h"]}
+VERBS |= {"add_items": ["bundle=b", "items=new.parquet"]}
 
 
 def test_every_file_belongs_to_a_verb_or_a_group() -> None:

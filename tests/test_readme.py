@@ -139,6 +139,7 @@ def write_my_shop(folder: Path) -> None:
     pl.DataFrame(sales).write_csv(folder / "sales.csv")
     products = {"sku": [f"s{i}" for i in range(50)], "brand": ["ab"[i % 2] for i in range(50)]}
     pl.DataFrame(products).write_parquet(folder / "products.parquet")
+    (folder / "new.csv").write_text("item_id,brand\nnew-1,a\nnew-2,c\n")
 
 
 @pytest.mark.slow
@@ -200,11 +201,15 @@ def test_nothing_waits_where_the_store_was_there(visit: Visit) -> None:
 
 
 def test_snippets_answer(visit: Visit) -> None:
-    reader, mlflow, touchpoints = blocks("python")
+    reader, mlflow, touchpoints, cold = blocks("python")
     assert "shape: (15, 4)" in visit.outputs[reader]  # 3 users, 5 items each
     assert "shape: (5, 4)" in visit.outputs[reader]
     assert len(re.findall(r"\bc[12]\b +s\d+ +[1-5]\b", visit.outputs[mlflow])) == 10
     assert re.findall(r"shape: \((\d+), 4\)", visit.outputs[touchpoints]) == ["20", "4", "5"]
+    assert "models:/recsys-myshop/2" in output_of(visit, "recsys add-items")
+    assert "shape: (5, 4)" in visit.outputs[cold]
+    assert "shape: (10, 4)" in visit.outputs[cold]
+    assert len(re.findall(r"\bnew-[12] +┆ (5|10) ", visit.outputs[cold])) == 2  # places that divide ten evenly
 
 
 @pytest.mark.parametrize("command", COMPOSED)

@@ -1,6 +1,7 @@
 """Raw ids to the rows of a bundle's tables."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
 import polars as pl
@@ -22,6 +23,38 @@ from recsys.columns import USER_ID
 from recsys.errors import BundleError
 
 
+@dataclass(frozen=True)
+class Asking:
+    """Who asks: B requests.
+
+    Attributes:
+        ids: Raw ids.
+        rows: Of the users' tables, -1 for who is unknown.
+        fresh: Events since the cut.
+        now: Time of all requests, microseconds since 1970 UTC.
+        context: B rows of the moment; None for a batch job.
+        told: B rows of what they say of themselves; None for nothing.
+        is_plain: Whether they bring nothing but their ids.
+    """
+
+    ids: list[Id | None]
+    rows: list[int]
+    fresh: list[Fresh]
+    now: int
+    context: pl.DataFrame | None
+    told: pl.DataFrame | None
+    is_plain: bool
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, some: slice) -> "Asking":
+        """Return some of the requests."""
+        context = None if self.context is None else self.context[some]
+        told = None if self.told is None else self.told[some]
+        return Asking(self.ids[some], self.rows[some], self.fresh[some], self.now, context, told, self.is_plain)
+
+
 class Ids:
     """The ids of a bundle; nothing in it changes.
 
@@ -36,14 +69,6 @@ class Ids:
         self._user_rows: dict[Id, int] = {user: row for row, user in enumerate(users.to_list())}
         self._item_rows: dict[Id, int] = {item: row for row, item in enumerate(items.to_list())}
         self._cut = microseconds(datetime.fromisoformat(manifest.cut), "cut")
-
-    def checked_users(self, ids: Sequence[Id | None] | pl.Series) -> list[Id | None]:
-        """Return plain user ids of the bundle's type; None stays None.
-
-        Raises:
-            BundleError: A value has another type.
-        """
-        return checked_ids(ids, self._user_type, USER_ID)
 
     def users(self, ids: Sequence[Id | None]) -> list[int]:
         """Return user rows, -1 for those that are not known."""
@@ -63,16 +88,32 @@ class Ids:
             )
         return rows
 
-    def fresh(
-        self, histories: Sequence[Sequence[Event] | None] | None, n_requests: int, as_of: datetime | None
-    ) -> tuple[int, list[Fresh]]:
-        """Return the time of B requests in microseconds since 1970 UTC, and their fresh events.
+    def asking(
+        self,
+        users: Sequence[Id | None] | pl.Series,
+        histories: Sequence[Sequence[Event] | None] | None = None,
+        as_of: datetime | None = None,
+        context: pl.DataFrame | None = None,
+        told: pl.DataFrame | None = None,
+    ) -> Asking:
+        """Return who asks, and what they bring; arguments as :meth:`recsys.bundle.reader.Bundle.embed_users`.
+
+        Args:
+            users: Raw ids, B of them.
+            histories: For each the events since the cut.
+            as_of: Time of the request.
+            context: B rows of the moment.
+            told: Attributes, of :func:`recsys.bundle.cold.told_attributes`.
 
         Raises:
-            BundleError: As :func:`~recsys.bundle.requests.request_time` and :func:`fresh_events`.
+            BundleError: An id of the wrong type, or as :func:`~recsys.bundle.requests.request_time` and
+                :func:`~recsys.bundle.requests.fresh_events`.
         """
+        ids = checked_ids(users, self._user_type, USER_ID)
         now = request_time(as_of, self._cut, histories)
-        return now, fresh_events(histories, n_requests, self._item_rows, self._item_type, now)
+        fresh = fresh_events(histories, len(ids), self._item_rows, self._item_type, now)
+        is_plain = as_of is None and histories is None and context is None and told is None
+        return Asking(ids, self.users(ids), fresh, now, context, told, is_plain)
 
     def allowed(self, exclude: Sequence[Id] | pl.Series, allow: Sequence[Id] | pl.Series | None) -> Tensor | None:
         """Return the item rows that anybody may get, as :func:`~recsys.bundle.requests.allowed_rows`."""

@@ -5,7 +5,7 @@ Graphs and clusters are made for distances. The items get one more component tha
 product (Bachrach et al. 2014).
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,8 @@ LINKS, BUILD_WIDTH = 32, 200
 ROUNDS, ITEMS_A_CLUSTER = 10, 39
 """Of the k-means behind ``ivf``."""
 MEASURED_K, MEASURED_QUERIES = 100, 1000
+ENOUGH = 0.99
+"""Recall that an index with further items need not exceed."""
 NO_ROWS = np.empty(0, np.int64)
 FEW = 20_000
 """Allowed items that are scored one by one faster than an index finds its way among the others."""
@@ -179,14 +181,62 @@ def build_index(
         raise BundleError(f"bundle.index '{kind}' is not one of {', '.join(KINDS)}." + did_you_mean(kind, KINDS))
     if not len(vectors):
         raise BundleError("bundle: no item is eligible, so there is nothing to index.")
-    core, widths = _empty(kind, len(vectors), vectors.shape[1])
+    core = _empty(kind, len(vectors), vectors.shape[1])
     lengths = np.einsum("nd,nd->n", vectors, vectors)
     level = np.sqrt(lengths.max() - lengths).astype(np.float32)
     points = np.ascontiguousarray(np.column_stack([vectors, level]), dtype=np.float32)
     core.train(points)
     index = faiss.IndexIDMap2(core)
     index.add_with_ids(points, rows)
+    return _widened(index, kind, _widths(kind, index), vectors, rows, queries, min_recall)
 
+
+def extend_index(
+    built: ItemIndex, facts: Mapping[str, Any], vectors: Matrix, rows: NDArray[np.int64], n_new: int, queries: Matrix
+) -> tuple[ItemIndex, dict[str, Any]]:
+    """Add items to an index, and widen its search until it finds as much as it did.
+
+    Args:
+        built: Of the items before; it is changed.
+        facts: What the manifest says about it.
+        vectors: ``[N, D]``, of all items that may be recommended, the new ones last.
+        rows: ``[N]``, their row numbers, ascending.
+        n_new: New ones among them.
+        queries: ``[U, D]``, as in :func:`build_index`.
+
+    Returns:
+        The index, and what the manifest says about it.
+
+    Raises:
+        BundleError: It finds less, at any width.
+    """
+    enough = min(facts["recall"], ENOUGH)
+    lengths = np.einsum("nd,nd->n", vectors, vectors)
+    longest = lengths[: len(lengths) - n_new].max(initial=0.0)
+    if lengths.max() > longest * (1 + 1e-5):  # the further component of all others would be another one
+        return build_index(vectors, rows, queries, facts["kind"], enough)
+    if n_new:
+        level = np.sqrt(np.maximum(longest - lengths[-n_new:], 0.0))
+        points = np.ascontiguousarray(np.column_stack([vectors[-n_new:], level]), dtype=np.float32)
+        built.index.add_with_ids(points, rows[-n_new:])
+    widths = [width for width in _widths(facts["kind"], built.index) if width > built.search_width]
+    return _widened(built.index, facts["kind"], [built.search_width, *widths], vectors, rows, queries, enough)
+
+
+def _widened(
+    index: Any,
+    kind: str,
+    widths: Sequence[int],
+    vectors: Matrix,
+    rows: NDArray[np.int64],
+    queries: Matrix,
+    min_recall: float,
+) -> tuple[ItemIndex, dict[str, Any]]:
+    """Take the first of the search widths at which the index finds enough; arguments as :func:`build_index` has them.
+
+    Raises:
+        BundleError: None of them does.
+    """
     asked = queries[np.linspace(0, len(queries) - 1, min(len(queries), MEASURED_QUERIES)).astype(int)]
     k = min(MEASURED_K, len(vectors))
     kth = _kth_scores(vectors, asked, k)
@@ -213,21 +263,31 @@ def build_index(
     return ItemIndex(index, search_width), facts
 
 
-def _empty(kind: str, n: int, width: int) -> tuple[Any, list[int]]:
-    """Return an index without items, and the search widths to try, the cheapest first."""
+def _empty(kind: str, n: int, width: int) -> Any:
+    """Return an index without items."""
     import faiss
 
     if kind == "flat":
-        return faiss.IndexFlatL2(width + 1), [0]
+        return faiss.IndexFlatL2(width + 1)
     if kind == "hnsw":
-        core: Any = faiss.IndexHNSWFlat(width + 1, LINKS)
-        core.hnsw.efConstruction = BUILD_WIDTH
-        return core, [128, 256, 512, 1024, 2048]
+        graph: Any = faiss.IndexHNSWFlat(width + 1, LINKS)
+        graph.hnsw.efConstruction = BUILD_WIDTH
+        return graph
     clusters = max(1, min(round(2 * n**0.5), n // ITEMS_A_CLUSTER))
     core = faiss.IndexIVFFlat(faiss.IndexFlatL2(width + 1), width + 1, clusters)
     core.cp.niter = ROUNDS
     core.cp.min_points_per_centroid = 1  # a small catalogue is no reason for a warning
-    return core, sorted({min(8 * 2**i, clusters) for i in range(20)})  # all of them is exact
+    return core
+
+
+def _widths(kind: str, index: Any) -> list[int]:
+    """Return the search widths to try, the cheapest first."""
+    import faiss
+
+    if kind == "ivf":
+        clusters: int = faiss.downcast_index(index.index).nlist  # type: ignore[attr-defined]
+        return sorted({min(8 * 2**i, clusters) for i in range(20)})  # all of them is exact
+    return [128, 256, 512, 1024, 2048] if kind == "hnsw" else [0]
 
 
 def _recall(index: ItemIndex, vectors: Matrix, rows: NDArray[np.int64], queries: Matrix, kth: Matrix, k: int) -> float:

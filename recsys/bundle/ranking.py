@@ -92,7 +92,13 @@ class Ranking:
         self._item_features = {name: ids for name, ids in item_features.items() if not ids.is_floating_point()}
 
     def requests(
-        self, rows: Sequence[int], fresh: Sequence[Fresh], now: int, vectors: Tensor, people: dict[str, Tensor]
+        self,
+        rows: Sequence[int],
+        fresh: Sequence[Fresh],
+        now: int,
+        vectors: Tensor,
+        people: dict[str, Tensor],
+        strange: Tensor | None = None,
     ) -> Requests:
         """Collect what the sources and the features read of B requests.
 
@@ -102,14 +108,17 @@ class Ranking:
             now: Time of the requests, microseconds since 1970 UTC.
             vectors: Of the user tower, ``[B, D]``.
             people: Encoded features of the users.
+            strange: Groups of those who are unknown, int64 ``[B]``, -1 for none.
         """
         events = self._past(rows, fresh)
         # Fresh events without a time happen at the time of the request, and only earlier ones are known.
         cut = now + 1 if any(len(f.items) for f in fresh) else now
         log = log_of_rows(events, len(rows), len(self._item_ids), self.state.plan.relevant)
-        asked = asked_as_of(
-            log, torch.arange(len(rows)), cut, vectors / self._temperature, self.state.groups_of(torch.tensor(rows))
-        )
+        known = torch.tensor(rows)
+        groups = self.state.groups_of(known)
+        if strange is not None:
+            groups = {name: torch.where(known >= 0, codes, strange) for name, codes in groups.items()}
+        asked = asked_as_of(log, torch.arange(len(rows)), cut, vectors / self._temperature, groups)
         ids = {name: column for name, column in people.items() if not column.is_floating_point()}
         named = events.rename({"user": USER_ID})
         recent = recent_items(asked, self.state.history) if self.state.history else None
@@ -124,6 +133,22 @@ class Ranking:
         out = torch.empty(len(pairs), 2)
         for some in torch.arange(len(pairs)).split(CHUNK):
             out[some] = self.run(self.inputs(requests, pairs, some))
+        return out
+
+    def probabilities(self, requests: Requests, some: Sequence[int], rows: Ints) -> NDArray[np.float32]:
+        """Return the probabilities of items that no source has named, for some requests; -inf where there is none.
+
+        Args:
+            requests: B of them.
+            some: Numbers of ``b`` of them.
+            rows: Item rows ``[b, k]``, -1 for none.
+        """
+        request, place = np.nonzero(rows >= 0)
+        nowhere = {name: torch.zeros(len(place), dtype=torch.int32) for name in self.state.candidate_plan.sizes}
+        query = torch.tensor(some)[torch.from_numpy(request)]
+        found = Candidates(query, torch.from_numpy(rows[request, place]), nowhere)
+        out = np.full(rows.shape, -np.inf, np.float32)
+        out[request, place] = self.score(requests, found)[:, 1]
         return out
 
     def run(self, features: dict[str, Tensor]) -> Tensor:

@@ -13,15 +13,17 @@ from torch import Tensor
 
 from recsys.bundle import format as part
 from recsys.bundle.answers import NO_ITEMS, answer, check_k, checked_ks
+from recsys.bundle.cold import group_codes, told_attributes
+from recsys.bundle.explore import check_share, explored, find_new, new_items
 from recsys.bundle.filters import Filters
 from recsys.bundle.format import Manifest, read_manifest
-from recsys.bundle.histories import Fresh, Ints
-from recsys.bundle.ids import Ids
+from recsys.bundle.histories import Ints
+from recsys.bundle.ids import Asking, Ids
 from recsys.bundle.index import ItemIndex, best_items
 from recsys.bundle.parts import local_folder, read_vectors
 from recsys.bundle.profiles import read_profiles
 from recsys.bundle.ranking import Ranking, Requests
-from recsys.bundle.requests import ELIGIBLE, Event, Id
+from recsys.bundle.requests import ADDED, ELIGIBLE, Event, Id
 from recsys.bundle.sample import check_sample
 from recsys.bundle.touchpoints import Touchpoints
 from recsys.bundle.towers import CHUNK, Towers
@@ -88,11 +90,12 @@ class Bundle:
         histories: Sequence[Sequence[Event] | None] | None = None,
         as_of: datetime | None = None,
         context: pl.DataFrame | None = None,
+        attributes: pl.DataFrame | None = None,
     ) -> Tensor:
         """Run the user tower; returns ``[B, D]`` float32.
 
-        A user that the bundle does not know, or None, is answered from attributes that are missing and from
-        the fresh history; without one the answer is what the model gives to a visitor it knows nothing of.
+        A user that the bundle does not know, or None, is answered from the fresh history and the attributes that are
+        given; without any the answer is what the model gives to a visitor it knows nothing of.
 
         Args:
             user_ids: Raw ids, B of them.
@@ -101,21 +104,29 @@ class Bundle:
             as_of: Time of the request, at or after the cut; by default that of the latest event, or the cut.
             context: B rows of context columns, which may be none but the time of the request; None for a batch
                 job, which has no hour and no store.
+            attributes: B rows of attributes of users, such as a stranger's answers to questions; a null says nothing,
+                another value stands in place of what the bundle knows.
 
         Raises:
-            BundleError: An id of the wrong type, a wrong number of rows, or a time that cannot be.
+            BundleError: An id of the wrong type, a wrong number of rows, a time that cannot be, or an attribute that
+                the bundle does not have.
         """
-        ids = self._ids.checked_users(user_ids)
-        now, fresh = self._ids.fresh(histories, len(ids), as_of)
-        return self._towers.users(ids, self._ids.users(ids), fresh, now, context)
+        return self._embedded(self._asking(user_ids, histories, as_of, context, attributes))
 
     def embed_items(self, item_ids: Sequence[Id] | pl.Series) -> Tensor:
         """Run the item tower on items of the catalogue as of the cut; returns ``[B, D]`` float32.
 
+        Items that joined after the fit have more than their attributes say, so theirs are the stored vectors.
+
         Raises:
             BundleError: An item that the bundle does not know.
         """
-        return self._towers.items(self._ids.items(item_ids))
+        rows = self._ids.items(item_ids)
+        vectors = self._towers.items(rows)
+        if ADDED in self.items.columns:
+            added = torch.from_numpy(self.items[ADDED].to_numpy().copy())[rows]
+            vectors[added] = self.item_vectors[rows][added]
+        return vectors
 
     def user_inputs(
         self,
@@ -129,9 +140,8 @@ class Bundle:
         Raises:
             BundleError: As in :meth:`embed_users`.
         """
-        ids = self._ids.checked_users(user_ids)
-        now, fresh = self._ids.fresh(histories, len(ids), as_of)
-        return self._towers.inputs.build(ids, self._ids.users(ids), fresh, [now] * len(ids), context)
+        who = self._asking(user_ids, histories, as_of, context)
+        return self._towers.inputs.build(who.ids, who.rows, who.fresh, [who.now] * len(who), context)
 
     def item_inputs(self, item_ids: Sequence[Id] | pl.Series) -> dict[str, Tensor]:
         """Return what the item tower reads of items of the catalogue as of the cut.
@@ -188,6 +198,10 @@ class Bundle:
         touchpoint: str | None = None,
         items: Sequence[Sequence[Id]] | None = None,
         filters: Filters | None = None,
+        attributes: pl.DataFrame | None = None,
+        explore: float = 0.0,
+        new_days: float = 28.0,
+        explore_among: Sequence[Id] | pl.Series | None = None,
     ) -> pl.DataFrame:
         """Return the best items for each user: ``user_id, item_id, rank, score``, rank 1 first.
 
@@ -209,27 +223,35 @@ class Bundle:
             items: For each user what the request brings: the item that is looked at, what is in the cart, what was
                 just bought. It is no part of the history, and of no answer; unknown ones are passed over.
             filters: In place of those of the touchpoint; they need none.
+            attributes: As in :meth:`embed_users`.
+            explore: Least share of the places, from 0 to 1, that new items get: those nearest to the user by their
+                vectors, in places that divide the answer evenly, whatever their score; without touchpoint and filters.
+            new_days: An item is new that nobody has had, or nobody earlier than so many days before the request.
+            explore_among: The items that count as new instead, such as those of this week: a catalogue may be full of
+                what nobody has ever had.
 
         Raises:
-            BundleError: As in :meth:`embed_users`, or a ``k`` below 1, or no such touchpoint.
+            BundleError: As in :meth:`embed_users`, a ``k`` below 1, no such touchpoint, or an ``explore`` that is no
+                share or stands beside a touchpoint.
         """
-        ids = self._ids.checked_users(self.user_ids if users is None else users)
         is_plain = touchpoint is None and items is None and filters is None
+        check_share(explore, is_plain)
+        who = self._asking(self.user_ids if users is None else users, histories, as_of, context, attributes)
         profile = None if is_plain else self.touchpoints.profile(touchpoint, filters)
-        ks = checked_ks((profile.k if profile else 20) if k is None else k, len(ids))
-        now, fresh = self._ids.fresh(histories, len(ids), as_of)
-        allowed, anchors = self._ids.allowed(exclude, allow), self._ids.anchors(items, len(ids))
-        stored = as_of is None and histories is None and context is None
+        ks = checked_ks((profile.k if profile else 20) if k is None else k, len(who))
+        allowed, anchors = self._ids.allowed(exclude, allow), self._ids.anchors(items, len(who))
+        new = torch.zeros(0)
+        if explore:
+            named = self._ids.allowed((), explore_among)
+            new = new_items(self, who.now, new_days) if named is None else named
         size = CHUNK if profile is None else min(CHUNK, self.touchpoints.at_once)
         answers = [self._answer([], [], *NO_ITEMS)]
-        for start in range(0, len(ids), size):
+        for start in range(0, len(who), size):
             chunk = slice(start, start + size)
-            some = None if context is None else context[chunk]
-            rows, vectors, asked = self._asked(ids[chunk], fresh[chunk], now, some, stored=stored)
-            dropped: Dropped = [()] * len(rows)
+            vectors, asked = self._asked(who[chunk])
+            dropped: Dropped = [()] * len(vectors)
             if exclude_seen or (profile is not None and profile.filters.without_bought):
-                past = self._towers.inputs.histories
-                dropped = [past.seen(u, f).tolist() for u, f in zip(rows, fresh[chunk], strict=True)]
+                dropped = self._seen(who[chunk])
             if profile is not None:
                 found = self.touchpoints.answer(profile, anchors[chunk], vectors, asked, dropped, allowed, ks[chunk])
             elif self.ranking is None or asked is None:
@@ -237,7 +259,10 @@ class Bundle:
             else:
                 more = partial(self._further, vectors, max(ks[chunk]), allowed)
                 found = self.ranking.best(asked, ks[chunk], dropped, more, allowed)
-            answers.append(self._answer(ids[chunk], ks[chunk], *found))
+            if explore:
+                find = partial(find_new, self, vectors, asked, dropped, new if allowed is None else new & allowed)
+                found = explored(*found, ks[chunk], explore, new.numpy(), find)
+            answers.append(self._answer(who[chunk].ids, ks[chunk], *found))
         return pl.concat(answers)
 
     def rank(
@@ -256,15 +281,14 @@ class Bundle:
         Raises:
             BundleError: As in :meth:`embed_users`, or the bundle has no second stage.
         """
-        ranking, ids = self._ranker(), self._ids.checked_users(users)
-        now, fresh = self._ids.fresh(histories, len(ids), as_of)
+        ranking, who = self._ranker(), self._asking(users, histories, as_of)
         answers = [self._answer([], [], *NO_ITEMS)]
-        for start in range(0, len(ids), CHUNK):
-            chunk = slice(start, start + CHUNK)
-            asked = self._asked(ids[chunk], fresh[chunk], now, stored=as_of is None and histories is None)[2]
+        for start in range(0, len(who), CHUNK):
+            some = who[start : start + CHUNK]
+            asked = self._asked(some)[1]
             assert asked is not None
-            limit = [ranking.state.candidate_plan.limit] * len(ids[chunk])
-            answers.append(self._answer(ids[chunk], limit, *ranking.best(asked, limit, [()] * len(limit), None)))
+            limit = [ranking.state.candidate_plan.limit] * len(some)
+            answers.append(self._answer(some.ids, limit, *ranking.best(asked, limit, [()] * len(limit), None)))
         return pl.concat(answers)
 
     def requests(
@@ -284,9 +308,7 @@ class Bundle:
             BundleError: As in :meth:`embed_users`, or the bundle has no second stage.
         """
         self._ranker()
-        ids = self._ids.checked_users(users)
-        now, fresh = self._ids.fresh(histories, len(ids), as_of)
-        asked = self._asked(ids, fresh, now, stored=as_of is None and histories is None)[2]
+        asked = self._asked(self._asking(users, histories, as_of))[1]
         assert asked is not None
         return asked
 
@@ -295,26 +317,39 @@ class Bundle:
             raise BundleError(f"bundle {self.folder}: it has no ranker; train with ranker=wide_deep to have one.")
         return self.ranking
 
-    def _asked(
+    def _asking(
         self,
-        ids: list[Id | None],
-        fresh: list[Fresh],
-        now: int,
+        users: Sequence[Id | None] | pl.Series,
+        histories: Sequence[Sequence[Event] | None] | None,
+        as_of: datetime | None,
         context: pl.DataFrame | None = None,
-        *,
-        stored: bool,
-    ) -> tuple[list[int], Tensor, Requests | None]:
-        """Return rows of users, their vectors ``[B, D]``, and what the second stage reads of them; None without one.
+        attributes: pl.DataFrame | None = None,
+    ) -> Asking:
+        told = None if attributes is None else told_attributes(attributes, len(users), self.users)
+        return self._ids.asking(users, histories, as_of, context, told)
 
-        The ``stored`` vectors will do where all users are known; else the user tower runs.
+    def _embedded(self, who: Asking) -> Tensor:
+        return self._towers.users(who.ids, who.rows, who.fresh, who.now, who.context, who.told)
+
+    def _asked(self, who: Asking) -> tuple[Tensor, Requests | None]:
+        """Return vectors of users ``[B, D]``, and what the second stage reads of them; None without one.
+
+        The stored vectors will do where all are known and bring nothing; else the user tower runs.
         """
-        rows = self._ids.users(ids)
-        known = stored and min(rows, default=-1) >= 0
-        vectors = self.user_vectors[rows] if known else self._towers.users(ids, rows, fresh, now, context)
+        known = who.is_plain and min(who.rows, default=-1) >= 0
+        vectors = self.user_vectors[who.rows] if known else self._embedded(who)
         if self.ranking is None:
-            return rows, vectors, None
-        people = self._towers.inputs.people(ids, rows, fresh, [now] * len(rows))
-        return rows, vectors, self.ranking.requests(rows, fresh, now, vectors, people)
+            return vectors, None
+        inputs, group = self._towers.inputs, self.ranking.state.candidate_plan.group
+        people = inputs.people(who.ids, who.rows, who.fresh, [who.now] * len(who), who.told)
+        strange = group_codes(group, inputs.encoder, people, who.context, len(who))
+        return vectors, self.ranking.requests(who.rows, who.fresh, who.now, vectors, people, strange)
+
+    def _seen(self, who: Asking) -> Dropped:
+        """Return the item rows that users have had, fresh events included."""
+        past, n = self._towers.inputs.histories, len(self.item_ids)
+        had = [past.seen(user, fresh) for user, fresh in zip(who.rows, who.fresh, strict=True)]
+        return [items[items < n].tolist() for items in had]  # an unknown item is no row
 
     def _further(self, vectors: Tensor, k: int, allowed: Tensor | None, some: Tensor, taken: Dropped) -> Ints:
         """Return further items for requests whose filters leave too few candidates."""

@@ -11,6 +11,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
+from recsys.bundle.cold import with_told
 from recsys.bundle.histories import NOTHING, Fresh, Histories
 from recsys.bundle.segments import FreshSegments
 from recsys.columns import ITEM_ID, TIMESTAMP, USER_ID
@@ -28,6 +29,8 @@ ASOF_COLUMN = {name: f"asof/{name}" for name in ASOF}
 """Their columns in the catalogue, beside attributes of any name."""
 ELIGIBLE = "asof/eligible"
 """Whether the item may be recommended."""
+ADDED = "asof/added"
+"""Whether an item joined after the fit, with a vector that is stored; bundles without such items lack the column."""
 DTYPES = {"int": pl.Int64, "str": pl.String}
 
 
@@ -65,13 +68,19 @@ class UserInputs:
         return self.encoder.encode(self.users, "user")
 
     def people(
-        self, user_ids: Sequence[Id | None], rows: Sequence[int], fresh: Sequence[Fresh], now: Sequence[int]
+        self,
+        user_ids: Sequence[Id | None],
+        rows: Sequence[int],
+        fresh: Sequence[Fresh],
+        now: Sequence[int],
+        told: pl.DataFrame | None = None,
     ) -> dict[str, Tensor]:
         """Return the encoded features of users, ``[B]`` or ``[B, slots]``; arguments as :meth:`build` takes them.
 
-        The attributes of who is unknown are missing, but for segments, which follow from the fresh events.
+        The attributes of who is unknown are missing, but for what is ``told`` and for segments, which follow from the
+        fresh events.
         """
-        if min(rows, default=-1) >= 0:
+        if told is None and min(rows, default=-1) >= 0:
             return {name: column[list(rows)] for name, column in self._known.items()}
         asked = pl.DataFrame({USER_ID: pl.Series(list(user_ids), dtype=DTYPES[self.user_type])})
         found = asked.join(self.users, on=USER_ID, how="left", maintain_order="left")
@@ -79,6 +88,8 @@ class UserInputs:
             unknown = pl.Series([row < 0 for row in rows])
             theirs = self.segments.attributes(fresh, now)
             found = found.with_columns(found[column.name].zip_with(~unknown, column) for column in theirs)
+        if told is not None:
+            found = with_told(found, told)
         return self.encoder.encode(found, "user")
 
     def build(
@@ -88,6 +99,7 @@ class UserInputs:
         fresh: Sequence[Fresh],
         now: Sequence[int],
         context: pl.DataFrame | None,
+        told: pl.DataFrame | None = None,
     ) -> dict[str, Tensor]:
         """Return the user tower's input for B requests.
 
@@ -98,8 +110,9 @@ class UserInputs:
             now: Time of each request, microseconds since 1970 UTC.
             context: B rows of context columns; missing columns are missing values, but ``timestamp`` is then
                 ``now``. None: a batch job, which has no hour and no store.
+            told: What the users say about themselves, B rows, from :func:`recsys.bundle.cold.told_attributes`.
         """
-        inputs = self.people(user_ids, rows, fresh, now)
+        inputs = self.people(user_ids, rows, fresh, now, told)
 
         # Without a context it is a batch job: its own hour of the day says nothing about the customers'.
         moment = pl.DataFrame({"asof/row": range(len(user_ids))})

@@ -57,6 +57,7 @@ class Towers:
         fresh: Sequence[Fresh],
         now: int,
         context: pl.DataFrame | None,
+        told: pl.DataFrame | None = None,
     ) -> Tensor:
         """Embed B users as of ``now``, ``[B, D]``; arguments as :meth:`UserInputs.build` takes them.
 
@@ -69,7 +70,8 @@ class Towers:
         for start in range(0, len(ids), CHUNK):
             chunk = slice(start, start + CHUNK)
             some, asked = rows[chunk], None if context is None else context[chunk]
-            inputs = self.inputs.build(ids[chunk], some, fresh[chunk], [now] * len(some), asked)
+            theirs = None if told is None else told[chunk]
+            inputs = self.inputs.build(ids[chunk], some, fresh[chunk], [now] * len(some), asked, theirs)
             out[chunk] = run_tower(self._user_tower, inputs)
         return out
 

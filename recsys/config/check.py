@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from operator import attrgetter
 from typing import Any
 
+from recsys.config.add_items import AddItemsConfig
 from recsys.config.check_data import data_problems
 from recsys.config.check_tune import tune_problems
 from recsys.config.data import IMPUTATIONS, SESSIONS_BY, SOURCES, TIMESTAMP_UNITS
@@ -46,7 +47,16 @@ from recsys.config.touchpoints import touchpoint_problems
 from recsys.config.tune import TuneConfig
 from recsys.errors import ConfigError, did_you_mean
 
-Verb = Config | RecommendConfig | ExplainConfig | EraseConfig | SyncConfig | RollbackConfig | PublishConfig
+Verb = (
+    Config
+    | RecommendConfig
+    | ExplainConfig
+    | EraseConfig
+    | SyncConfig
+    | RollbackConfig
+    | PublishConfig
+    | AddItemsConfig
+)
 """The configuration of any verb."""
 Rule = tuple[Callable[[Any], bool], str]
 POSITIVE: Rule = (lambda v: v > 0, "must be above 0")
@@ -110,6 +120,7 @@ CONFIG_RULES: dict[str, Rule] = {
     "segments.sample": (lambda v: 2 <= v <= 30_000, "must be from 2 to 30000; trees take sample² x 4 bytes"),
     "segments.recent_days": POSITIVE,
     "evaluation.importance": NOT_NEGATIVE,
+    "evaluation.cold_users": NOT_NEGATIVE,
     "evaluation.bootstrap": AT_LEAST_1,
     "evaluation.chunk_users": AT_LEAST_1,
     "bundle.min_index_recall": SHARE,
@@ -161,9 +172,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
 """Legal values of a key, or of each element of a list or value of a map."""
 
 
-def check(
-    cfg: Config | EvaluateConfig | RecommendConfig | ExplainConfig | EraseConfig | SyncConfig | RollbackConfig,
-) -> None:
+def check(cfg: Verb) -> None:
     """Check everything that can be checked before data is read.
 
     Raises:
@@ -173,9 +182,7 @@ def check(
         raise ConfigError("\n".join(problems))
 
 
-def problems_of(
-    cfg: Config | EvaluateConfig | RecommendConfig | ExplainConfig | EraseConfig | SyncConfig | RollbackConfig,
-) -> list[str]:
+def problems_of(cfg: Verb) -> list[str]:
     """Return a message for every rule that is broken; each names the key, its value and what is legal."""
     problems: list[str] = []
     if isinstance(cfg, RecommendConfig):

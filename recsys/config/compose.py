@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from recsys.config import conf_dir
+from recsys.config.add_items import AddItemsConfig
 from recsys.config.check import check, problems_of
 from recsys.config.data import DataConfig
 from recsys.config.explain import explain
@@ -41,6 +42,7 @@ SCHEMAS = {
     "evaluate_schema": EvaluateConfig,
     "touchpoints_schema": TouchpointsEvaluationConfig,
     "recommend_schema": RecommendConfig,
+    "add_items_schema": AddItemsConfig,
     "explain_schema": ExplainConfig,
     "audit_schema": AuditConfig,
     "prepare_schema": PrepareConfig,

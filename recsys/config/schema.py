@@ -180,6 +180,7 @@ class EvaluationConfig:
         default_factory=lambda: ["wide_only", "deep_only", "lightgbm"]
     )
     importance: int = 0  # users whose features are shuffled, to see what the ranker reads; 0: none
+    cold_users: int = 500  # users of the window asked about as strangers, with clicks, attributes, nothing; 0: none
     bootstrap: int = 1000  # resamples of the paired intervals
     chunk_users: int = 64  # users scored at a time; bounds memory at chunk x items x 4 bytes
 

@@ -134,3 +134,30 @@ def same_type(column: pl.Series, dtype: pl.DataType, place: str) -> pl.Series:
             " value is the same in both; store both as integer or both as text."
         )
     return cast
+
+
+def as_stored(column: pl.Series, dtype: pl.DataType) -> tuple[pl.Series, list[str]]:
+    """Return a plain column in the type that it was stored with before, and what is wrong with it.
+
+    Text is read as numbers where these are wanted; numbers do not become text, which might be written another way.
+
+    Args:
+        column: Int64, Float64 or String, of :func:`plain_attributes`.
+        dtype: One of these.
+    """
+    if column.null_count() == len(column) or column.dtype == dtype:
+        return column.cast(dtype), []
+    if dtype == pl.String:
+        told = f"column '{column.name}' is {column.dtype} in {len(column)} rows; in the bundle it is text. Convert it."
+        return column.cast(dtype), [told]
+    cast = column.cast(dtype, strict=False)
+    lost = cast.is_null() & column.is_not_null()
+    if column.dtype.is_numeric():
+        lost |= (cast.cast(column.dtype) != column).fill_null(False)
+    if not lost.any():
+        return cast, []
+    wrong = column.filter(lost)
+    return cast, [
+        f"column '{column.name}': {len(wrong)} of {len(column)} values are no {dtype}, which it is in the bundle, such"
+        f" as {wrong[0]!r}. Correct them."
+    ]

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from recsys.data.dataset import FittedData
     from recsys.data.log import InteractionLog
     from recsys.data.prepared import Prepared
+    from recsys.entries.cold_paths import ColdPaths
     from recsys.entries.rank_window import RankedWindow
     from recsys.entries.ranker import SecondStage
     from recsys.evaluation.report import Comparison
@@ -82,7 +83,7 @@ def refuse_other_data(bundle: "Bundle", uri: str, prepared: "Prepared") -> None:
     """Refuse data that the bundle was not made from: its windows, or even its rows, would be others.
 
     Raises:
-        BundleError: The fingerprints differ.
+        BundleError: The fingerprints differ, or the bundle was given further items.
     """
     own, given = bundle.manifest.data_fingerprint, prepared.fingerprint
     if own != given:
@@ -90,6 +91,11 @@ def refuse_other_data(bundle: "Bundle", uri: str, prepared: "Prepared") -> None:
             f"bundle_uri={uri}: made from prepared data {own[:12]}, but this configuration gives {given[:12]} "
             f"({prepared.path}); repeat the data settings of its training run (data=..., data.columns, data.split), "
             "which its config.json lists, on the same tables."
+        )
+    if bundle.manifest.n_items != len(prepared.items):
+        raise BundleError(
+            f"bundle_uri={uri}: knows {bundle.manifest.n_items:,} items and the data {len(prepared.items):,}, since "
+            "recsys add-items gave it further ones; evaluate the version before."
         )
 
 
@@ -114,6 +120,7 @@ def evaluate_bundle(
         stage: What they learned from; LightGBM learns from it, too.
     """
     from recsys.data.dataset import fit_data, microseconds
+    from recsys.entries.cold_paths import cold_paths
     from recsys.entries.rank_window import rank_window
     from recsys.entries.segment import segment_groups
     from recsys.evaluation.baselines import make_baseline
@@ -149,7 +156,7 @@ def evaluate_bundle(
         baselines.insert(0, BOOSTING)
     k = int(cfg.objective.metric.rpartition("_")[2])
     comparison = compare(results, baselines, "test", k, settings.bootstrap, cfg.seed)
-    return Report(comparison, ranked)
+    return Report(comparison, ranked, cold_paths(cfg, bundle, targets, past, comparison))
 
 
 @dataclass(frozen=True)
@@ -159,17 +166,19 @@ class Report:
     Attributes:
         comparison: The table.
         ranked: Candidates and probabilities of the second stage; None without one.
+        cold: The same users asked about as strangers.
     """
 
     comparison: "Comparison"
     ranked: "RankedWindow | None"
+    cold: "ColdPaths"
 
     @property
     def metrics(self) -> dict[str, float]:
         """Flat keys, ``test/...``."""
         from recsys.evaluation.report import metric_dict
 
-        found = metric_dict(self.comparison)
+        found = metric_dict(self.comparison) | self.cold.metrics
         return found | (self.ranked.metrics("test/ranking") if self.ranked else {})
 
     def save(self, folder: Path) -> list[Path]:
@@ -177,7 +186,7 @@ class Report:
         from recsys.evaluation.groups import save_groups
         from recsys.evaluation.report import save
 
-        written = save(self.comparison, folder) + save_groups(self.comparison, folder)
+        written = save(self.comparison, folder) + save_groups(self.comparison, folder) + self.cold.save(folder)
         return written + (self.ranked.save(folder) if self.ranked else [])
 
     def show(self, console: "Console") -> None:
@@ -187,6 +196,7 @@ class Report:
 
         print_comparison(self.comparison, console)
         print_groups(self.comparison, console)
+        self.cold.show(console)
         if self.ranked:
             console.print()
             self.ranked.show(console)

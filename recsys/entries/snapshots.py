@@ -219,7 +219,9 @@ def state_as_of(
         data.tables.item,
         cut,
         plan=plan,
-        candidate_plan=CandidatePlan(chosen.limit, {k: n for k, n in chosen.sizes.items() if n}, dict(chosen.shares)),
+        candidate_plan=CandidatePlan(
+            chosen.limit, {k: n for k, n in chosen.sizes.items() if n}, dict(chosen.shares), chosen.group or ""
+        ),
         eligible=eligible,
         vectors=embed_items(towers, data.tables, ItemClock(past), cut),
         parts=towers.parts,

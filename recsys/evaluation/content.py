@@ -35,7 +35,7 @@ class ContentKNN:
         """Weigh attributes over the eligible items and sum them up into users' profiles."""
         from sklearn.preprocessing import normalize
 
-        self._items = normalize(_tf_idf(past.item_features, past.eligible))
+        self._items = normalize(tf_idf(past.item_features, past.eligible))
         self._profiles = normalize(user_items(past.history).log1p() @ self._items)
         self._popular = popularity(past.history)
 
@@ -46,8 +46,13 @@ class ContentKNN:
         return with_fallback(torch.where(cosine > 0, cosine + self.tie_break * self._popular, 0.0), self._popular)
 
 
-def _tf_idf(item_features: dict[str, Tensor], eligible: Tensor) -> "csr_matrix":
-    """One column for each known value of each categorical attribute, ``[N, V]`` float32."""
+def tf_idf(item_features: dict[str, Tensor], eligible: Tensor) -> "csr_matrix":
+    """Weigh the known values of categorical attributes: a column for each, ``[N, V]`` float32.
+
+    Args:
+        item_features: Encoded, ``[N]`` or ``[N, slots]``; ids of items and numbers are left out.
+        eligible: Items over which values are counted, bool ``[N]``.
+    """
     from scipy.sparse import coo_matrix, hstack
 
     n_items = len(eligible)

@@ -1,1 +1,1 @@
-"""From trained models to a bundle: written, proven, sealed; and what changes a sealed one: metrics, erasure."""
+"""From trained models to a bundle: written, proven, sealed; what changes a sealed one: metrics, erasure, products."""

@@ -86,7 +86,7 @@ def erase_from_bundle(folder: str | Path, users: Collection[str]) -> int:
                 _forget_weights(beside / name, lost)
         draft = seal(beside, **content)
         _prove(beside, draft)
-        _describe(beside, draft)
+        describe(beside, draft)
         write_sample(Bundle(beside, draft))
         seal(beside, **content).verify(beside)
     return int(gone.sum())
@@ -219,6 +219,19 @@ def _prove(folder: Path, manifest: Manifest) -> None:
     cases: dict[str, dict[str, Inputs]] = {part.USER_TOWER: user_cases(inputs, now)}
     if bundle.ranking is not None:
         cases[part.RANKER] = ranker_cases(bundle.ranking, inputs, bundle.user_vectors, now)
+    prove_programs(folder, cases)
+
+
+def prove_programs(folder: Path, cases: Mapping[str, dict[str, Inputs]]) -> dict[str, Any]:
+    """Compare scripts with the programs beside them, where there are any; return the certificate.
+
+    Args:
+        folder: Of the bundle.
+        cases: Name of a script to the inputs that it is asked about.
+
+    Raises:
+        BundleError: They do not say the same.
+    """
     rows = []
     for name, inputs_of in cases.items():
         script, path = read_tower(folder / name), (folder / name).with_suffix(PROGRAM)
@@ -230,10 +243,10 @@ def _prove(folder: Path, manifest: Manifest) -> None:
         path = path.with_suffix(ONNX)
         if path.is_file():
             rows += compare(name.partition(".")[0], "onnx", script, load_onnx(path), inputs_of)
-    certificate(rows)
+    return certificate(rows)
 
 
-def _describe(folder: Path, manifest: Manifest) -> None:
+def describe(folder: Path, manifest: Manifest) -> None:
     """Make the profile and the card again, and take out of the certificate what is no part any more."""
     towers = Towers(folder, manifest, pl.read_parquet(folder / part.USERS), pl.read_parquet(folder / part.CATALOGUE))
     profile = data_profile(towers.inputs.encoder, towers.inputs, towers.item_features)

@@ -78,15 +78,20 @@ def restore(name: str, alias: str) -> tuple[int, int]:
     return now, earlier[0]
 
 
-def parse(uri: str, tracking_uri: str | None) -> tuple[str, int]:
+def parse(uri: str, tracking_uri: str | None, key: str = "candidate") -> tuple[str, int]:
     """Return name and version of ``models:/NAME/VERSION`` after a look whether the registry answers.
+
+    Args:
+        uri: As given for ``key``.
+        tracking_uri: Of the server.
+        key: Of the configuration, for messages.
 
     Raises:
         TrackingError: It is no such URI, or the registry could not be reached.
     """
     name, _, version = uri.removeprefix("models:/").rpartition("/")
     if not uri.startswith("models:/") or not name or not version.isdigit():
-        raise TrackingError(f"candidate={uri}: give a registered version, models:/NAME/VERSION.")
+        raise TrackingError(f"{key}={uri}: give a registered version, models:/NAME/VERSION.")
     connect(tracking_uri)
     return name, int(version)
 

@@ -104,7 +104,7 @@ def test_a_ranking_that_is_off_does_not_pass() -> None:
 def test_archives_cross_over_between_devices(shop, bundle: Bundle, device: torch.device) -> None:
     """Compiled on a device, saved there and loaded on the CPU, and the reverse."""
     inputs = bundle._towers.inputs
-    cases = user_cases(inputs, bundle._cut)
+    cases = user_cases(inputs, bundle._ids._cut)
     vectors = {"user": bundle.user_vectors, "item": bundle.item_vectors}
     rows = across("user", serving_copy(shop.user_tower), cases, device, scores_of("user", vectors))
     assert {row.form for row in rows} == {

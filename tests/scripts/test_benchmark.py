@@ -6,11 +6,15 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 import torch
 from torch.utils.data import default_collate
 
+from recsys.bundle.reader import Bundle
+from recsys.config.compose import compose
 from recsys.data.batches import MomentBatches
+from recsys.data.prepared import prepare
 from recsys.training.task import retrieval_loss
 
 
@@ -76,6 +80,46 @@ def test_warm_starts_from_the_earlier_fit(
     assert f"│ {steps['warm'] / steps['cold']:.2f} │" in shown
     assert report["difference"]["mean"] == pytest.approx(ndcg["warm"] - ndcg["cold"], abs=1e-6)
     assert ndcg["unmoved"] != ndcg["warm"]
+
+
+def test_add_items_holds_the_newest_products_out_and_adds_them(
+    script: Any, shop: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = ["model.width=8", "model.code_width=8", "model.hidden=16", "model.factor_width=4", "training.max_epochs=1"]
+    asked = ["add_items", "--share=0.2", f"--keep={tmp_path}/kept", f"--output={tmp_path}/out", *shop, *small]
+    assert script("benchmark").main(asked) == 0
+    (path,) = (tmp_path / "out").iterdir()
+    report = json.loads(path.read_text())
+    shown = " ".join(capsys.readouterr().out.split())
+    assert f"add-items took {report['add_seconds']:.1f} seconds" in shown
+
+    cfg = compose("train", [*shop, f"run_dir={tmp_path}"])
+    events, start = prepare(cfg.data).events, prepare(cfg.data).windows.test_start
+    past = events.filter(pl.col("timestamp") < start)
+    first = past.group_by("item_id").agg(pl.col("timestamp").min()).sort("timestamp", "item_id")
+    newest = set(first["item_id"].tail(round(0.2 * len(first))))
+    before, after = (Bundle.load(tmp_path / "kept" / name) for name in ("before", "after"))
+    assert set(after.item_ids) - set(before.item_ids) == newest
+    assert not newest & set(pl.read_parquet(before.folder / "vocabularies" / "item_id.parquet")["value"])
+    taken = events.filter((pl.col("timestamp") >= start) & pl.col("item_id").is_in(sorted(newest)))
+    taken = taken.select("user_id", "item_id").unique()
+    assert (report["users"], report["taken"]) == (taken["user_id"].n_unique(), len(taken))
+
+    best = after.recommend(taken["user_id"].unique(), 20, allow=sorted(newest))  # by hand, through the reader
+    hits = (
+        taken.join(best, on=["user_id", "item_id"], how="left")
+        .group_by("user_id")
+        .agg(pl.col("rank").count(), n=pl.len())
+    )
+    recall = report["recall"]["new products"]
+    assert recall["add-items"]["20"]["mean"] == pytest.approx((hits["rank"] / hits["n"]).mean())
+    gap = recall["add-items"]["20"]["mean"] - recall["content_knn"]["20"]["mean"]
+    assert report["less_content"]["new products"]["add-items"]["20"]["mean"] == pytest.approx(gap, abs=1e-6)
+    answer = after.recommend(taken["user_id"].unique(), 20, explore=0.1, explore_among=sorted(newest))
+    hits = taken.join(answer, on=["user_id", "item_id"], how="left").group_by("user_id")
+    share = hits.agg(found=pl.col("rank").count() / pl.len())["found"].mean()
+    assert report["recall"]["whole catalogue"]["add-items, explore=0.1"]["20"]["mean"] == pytest.approx(share)
+    assert f"{recall['add-items']['20']['mean']:.4f}" in shown
 
 
 def test_both_read_the_same_history(script: Any, shop: list[str]) -> None:
