@@ -98,7 +98,7 @@ class Forest(nn.Module):
         node = self.roots.expand(values.size(0), -1)  # [P, T]
         for _ in range(self.steps):
             number = values.gather(1, self.feature[node])
-            goes_left = torch.where(torch.isnan(number), self.missing_left[node], number <= self.threshold[node])
+            goes_left = (number <= self.threshold[node]) | (torch.isnan(number) & self.missing_left[node])
             node = torch.where(goes_left, self.left[node], self.right[node])
         return self.value[node].sum(1)
 
