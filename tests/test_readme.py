@@ -18,12 +18,14 @@ import yaml
 
 from recsys.cli import main
 
+pytestmark = pytest.mark.timeout(900)  # the first test waits for all commands of the page
+
 README = Path(__file__).resolve().parents[1] / "README.md"
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 FAST = (
     "training.max_epochs=1", "training.batch_moments=64", "training.negatives=64", "model.width=16", "model.history=8",
-    "trainer.limit_train_batches=2", "evaluation=quick", "ranker.training.snapshots=1",
+    "trainer.limit_train_batches=2", "evaluation=quick", "ranker.training.snapshots=1", "bundle.onnx=false",
 )  # fmt: skip
 """Appended to what trains or evaluates: the same path through the code in seconds."""
 COMPOSED = (
