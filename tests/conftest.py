@@ -1,6 +1,5 @@
 """Markers and fixtures for all tests."""
 
-import logging
 import os
 import pwd
 import random
@@ -23,6 +22,7 @@ import torch
 from hypothesis import settings
 
 from recsys.data.log import InteractionLog
+from tests.console import console_in
 
 settings.register_profile(
     "shared", deadline=None
@@ -203,23 +203,10 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str
 
 
 @pytest.fixture
-def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Call the console in an empty folder, and take back what Hydra and MLflow leave in this process."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
-    for key in [key for key in os.environ if key.startswith("MLFLOW_")]:
-        monkeypatch.delenv(key)
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
-    yield tmp_path
-    for handler in set(root.handlers) - set(handlers):
-        root.removeHandler(handler)
-        handler.close()
-    root.handlers[:], root.level = handlers, level
-    if "mlflow" in sys.modules:
-        sys.modules["mlflow"].set_tracking_uri(None)
-    for key in [key for key in os.environ if key.startswith("MLFLOW_")]:
-        del os.environ[key]
+def outside(tmp_path: Path) -> Iterator[Path]:
+    """Call the console in an empty folder, and take back what it leaves in this process."""
+    with console_in(tmp_path):
+        yield tmp_path
 
 
 @pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])

@@ -17,6 +17,7 @@ import pytest
 import yaml
 
 from recsys.cli import main
+from tests.console import console
 
 pytestmark = pytest.mark.timeout(900)  # the first test waits for all commands of the page
 
@@ -25,7 +26,7 @@ BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 FAST = (
     "training.max_epochs=1", "training.batch_moments=64", "training.negatives=64", "model.width=16", "model.history=8",
-    "trainer.limit_train_batches=2", "evaluation=quick", "ranker.training.snapshots=1", "bundle.onnx=false",
+    "trainer.limit_train_batches=2", "evaluation=quick", "ranker.training.snapshots=1", "bundle.forms=torchscript",
 )  # fmt: skip
 """Appended to what trains or evaluates: the same path through the code in seconds."""
 COMPOSED = (
@@ -101,7 +102,7 @@ def visit(
     write_my_shop(seen.folder)
     for command in commands():
         if command not in (*COMPOSED, SWEEP, *MAKES_AN_ENVIRONMENT) and not command.startswith(SERVED):
-            seen.outputs[command] = typed(command, seen.folder, python)
+            seen.outputs[command] = typed(command, seen.folder)
     for snippet in blocks("python"):
         done = python(seen.folder, "-c", snippet)
         assert done.returncode == 0, f"{snippet}\n{done.stdout}{done.stderr}"
@@ -109,7 +110,7 @@ def visit(
     return seen
 
 
-def typed(command: str, folder: Path, python: Callable[..., subprocess.CompletedProcess[str]]) -> str:
+def typed(command: str, folder: Path) -> str:
     """Run a ``recsys`` command with fast overrides and return what it printed."""
     program, *words = shlex.split(command)
     assert program == "recsys", f"the page has a command that no test knows: {command}"
@@ -119,7 +120,7 @@ def typed(command: str, folder: Path, python: Callable[..., subprocess.Completed
         words += ["trials=2"] if words[0] == "tune" else []
         words += ["--cfg", "job"] if command == TRAIN_BEST else []
         words += ["logger=none"] if words[:2] == ["train", "data=tables"] else []  # what follows uses the other one
-    done = python(folder, "-m", "recsys", *words)
+    done = console(folder, *words)
     assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
     return done.stdout
 
@@ -215,12 +216,10 @@ def test_snippets_answer(visit: Visit) -> None:
 
 
 @pytest.mark.parametrize("command", COMPOSED)
-def test_command_composes(
-    command: str, tmp_path: Path, python: Callable[..., subprocess.CompletedProcess[str]]
-) -> None:
+def test_command_composes(command: str, tmp_path: Path) -> None:
     assert command in commands()
     words = shlex.split(command)[1:]
-    done = python(tmp_path, "-m", "recsys", *words, "--cfg", "job")
+    done = console(tmp_path, *words, "--cfg", "job")
     assert done.returncode == 0, done.stderr
     assert ("tracking_uri:" if words[0] in ("publish", "rollback") else "objective:") in done.stdout
     assert list(tmp_path.iterdir()) == []
@@ -256,16 +255,14 @@ def test_gpu_tests_exist(repo: Path) -> None:
     assert marked
 
 
-def test_docker_lines_are_those_of_the_dockerfile(
-    repo: Path, tmp_path: Path, python: Callable[..., subprocess.CompletedProcess[str]]
-) -> None:
+def test_docker_lines_are_those_of_the_dockerfile(repo: Path, tmp_path: Path) -> None:
     build, run = (command for command in commands() if command.startswith("docker"))
     dockerfile = (repo / "Dockerfile.gpu").read_text()
     assert build in dockerfile
     assert run in dockerfile
     assert 'ENTRYPOINT ["recsys"]' in dockerfile
     verb = shlex.split(run.partition(" recsys ")[2])
-    assert python(tmp_path, "-m", "recsys", *verb, "--cfg", "job").returncode == 0
+    assert console(tmp_path, *verb, "--cfg", "job").returncode == 0
 
 
 def test_links_and_paths_exist(repo: Path) -> None:

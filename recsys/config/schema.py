@@ -22,6 +22,7 @@ BASELINES = (
 VARIANTS = ("content_only", "id_only")
 RANKERS = ("wide_only", "deep_only", "lightgbm")
 INDEXES = ("ivf", "hnsw", "flat")
+FORMS = ("torchscript", "torch.export", "onnx")
 REFIT_WINDOWS = ("train_val", "all")
 MODES = ("max", "min")
 VALIDATIONS = ("holdout", "expanding", "rolling", "kfold")
@@ -192,7 +193,7 @@ class BundleConfig:
     index: str = "ivf"  # ivf | hnsw | flat
     min_index_recall: float = 0.99  # of the index against exact search; below it the export fails
     refit_on: str = "train_val"  # train_val | all: the window that the served model is fitted on
-    onnx: bool = True  # the models as ONNX as well, where the libraries of the extra `onnx` are installed
+    forms: str = "onnx"  # torchscript | torch.export | onnx: of the models; each brings those before it along
 
 
 @dataclass

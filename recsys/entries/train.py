@@ -193,7 +193,7 @@ def export(
         min_index_recall=cfg.bundle.min_index_recall,
         second=second,
         segments=segments,
-        onnx=cfg.bundle.onnx,
+        forms=cfg.bundle.forms,
         touchpoints=touchpoints,
     )
     return folder

@@ -105,7 +105,7 @@ def export_bundle(
     min_index_recall: float = 0.99,
     second: SecondStage | None = None,
     segments: SegmentModel | None = None,
-    onnx: bool = True,
+    forms: str = "onnx",
     touchpoints: FittedTouchpoints | None = None,
 ) -> Manifest:
     """Write a bundle and return its manifest; an existing folder is replaced at the end, or not at all.
@@ -128,7 +128,7 @@ def export_bundle(
         min_index_recall: Least recall@100 of the index against exact search.
         second: Ranker and what it reads; None for retrieval alone.
         segments: Where users have ``segment_KIND`` attributes: what puts strangers into segments.
-        onnx: Whether the models are written as ONNX, too, where the extra ``onnx`` is installed.
+        forms: Of the models, ``torchscript``, ``torch.export`` or ``onnx``; each brings those before it along.
         touchpoints: What its answers are asked for; None for a bundle without.
 
     Raises:
@@ -188,7 +188,7 @@ def export_bundle(
             ranking = Ranking(beside, vectors, eligible.cpu(), ids, encoded, second.temperature, len(users), {})
             cases["ranker"] = ranker_cases(ranking, inputs, torch.from_numpy(user_vectors), now)
         known = {"user": torch.from_numpy(user_vectors), "item": torch.from_numpy(item_vectors)}
-        parity = prove(towers, scripted, cases, known, beside, onnx)
+        parity = prove(towers, scripted, cases, known, beside, forms)
         _write_json(parity, beside / part.PARITY)
         write_page(parity, facts.name, beside / part.PARITY_PAGE)
         shutil.copyfile(Path(part.__file__).with_name(part.FORMAT_PAGE), beside / part.FORMAT_PAGE)

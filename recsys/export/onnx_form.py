@@ -80,6 +80,7 @@ def _session(content: bytes) -> Callable[[Inputs], Tensor]:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3  # errors; warnings are about its own fusions
+    options.enable_cpu_mem_arena = False  # which keeps several times what a large case needs, and is slower there
     session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     names = [entry.name for entry in session.get_inputs()]
 

@@ -37,10 +37,11 @@ SAME = Tolerance(
     "value by a few units of its last place (6e-8 of the largest vector entry) for each of some dozens of sums.",
 )
 OTHER_KERNELS = Tolerance(
-    5e-5,
+    2e-4,
     "The runtime has kernels of its own: exponentials, logarithms and powers by other polynomials, matrix products in "
     "other blocks. Each differs by a few units of the last place (6e-8), and a solved system passes them on "
-    "multiplied by its condition.",
+    "multiplied by its condition: of 100,000 random requests to a real user tower half differ by 1e-7, one in 10,000 "
+    "by 7e-6, and the worst, with 512 events, by 7e-5, where torch itself is 9e-5 from the same in double precision.",
 )
 TOLERANCES = {
     "torchscript": SAME,
@@ -48,8 +49,8 @@ TOLERANCES = {
     "onnx": OTHER_KERNELS,
 }
 """By form; where another device than the CPU has a part in it, kernels are others as well."""
-RUNS = 3
-"""TorchScript profiles its first runs and optimizes after them; the last run is compared."""
+RUNS = {"torchscript": 3}
+"""By how a form begins: TorchScript profiles its first runs and optimizes after them. The last run is compared."""
 TOP_K = 20
 """Items of a ranking that have to be the same."""
 
@@ -119,11 +120,11 @@ def compare(
 ) -> list[Comparison]:
     """Run both forms of a model on every case and compare the outputs ``[B, D]``, and what they rank first."""
     rows = []
-    limit = tolerance_of(form).limit
+    limit, runs = tolerance_of(form).limit, RUNS.get(form.split()[0], 1)
     with torch.inference_mode():
         for case, inputs in cases.items():
             expected = eager(inputs)
-            for _ in range(RUNS):
+            for _ in range(runs):
                 found = compiled(inputs)
             scale = float(expected.abs().max()) if expected.numel() else 0.0
             same_shape = found.shape == expected.shape

@@ -7,13 +7,14 @@ from torch import Tensor
 from recsys.bundle.histories import NOTHING, Fresh
 from recsys.bundle.ranking import Ranking
 from recsys.bundle.requests import ASOF, UserInputs
+from recsys.bundle.towers import CHUNK
 from recsys.columns import USER_ID
 from recsys.data.recent import AGE, HISTORY, REQUEST
 from recsys.export.parity import Inputs
 from recsys.features import OOV_ID, PAD_ID
 
-CASE_ROWS = 1024
-"""Rows of the large case."""
+CASE_ROWS = CHUNK
+"""Rows of the large case: as many as a reader asks a tower for at a time."""
 CASE_USERS = 8
 """Users whose candidates are compared."""
 PLACES = (REQUEST, AGE, HISTORY + "repeats")

@@ -44,7 +44,7 @@ def prove(
     cases: Mapping[str, dict[str, Inputs]],
     vectors: Mapping[str, Tensor],
     folder: Path,
-    onnx: bool = True,
+    forms: str = "onnx",
 ) -> dict[str, Any]:
     """Write the further forms of every model beside its script, compare all of them, and return the certificate.
 
@@ -54,7 +54,7 @@ def prove(
         cases: Inputs of each; ``odd`` serves as the example that a program is made of.
         vectors: ``user`` ``[U, D]`` and ``item`` ``[N, D]``, which rankings are made with.
         folder: Where the parts lie.
-        onnx: Whether that form is wanted.
+        forms: ``torchscript``, ``torch.export`` or ``onnx``; each brings those before it along.
 
     Raises:
         BundleError: TorchScript or ``torch.export`` is off; an ONNX model that is off is left out, with a warning.
@@ -62,35 +62,18 @@ def prove(
     rows: list[Comparison] = []
     absent: dict[str, str] = {}
     lacking = missing_libraries()
-    no_onnx = (
-        "bundle.onnx is false"
-        if not onnx
-        else f"not installed: {lacking}; pip install 'recsys[onnx]' brings them"
-        if lacking
-        else ""
-    )
+    without = f"bundle.forms is {forms}"
+    no_onnx = "" if forms == "onnx" else without
+    if not no_onnx and lacking:
+        no_onnx = f"not installed: {lacking}; pip install 'recsys[onnx]' brings them"
     for side, tower in towers.items():
         scores = scores_of(side, vectors)
         rows += compare(side, "torchscript", tower, scripted[side], cases[side], scores)
-        program = export_program(tower, cases[side]["odd"], folder / f"{STEM[side]}.pt2")
-        why = no_onnx
-        if program is None:
-            absent[f"{STEM[side]}.pt2"] = why = "torch.export cannot express the model"
+        if forms == "torchscript":
+            absent |= {f"{STEM[side]}.pt2": without, f"{STEM[side]}.onnx": without}
         else:
-            rows += compare(side, "torch.export", tower, program.module(), cases[side], scores)
-            model = None if no_onnx else export_onnx(program, folder / f"{STEM[side]}.onnx")
-            why = why or ("" if model else "ONNX cannot express the model")
-            if model is not None:
-                found = compare(side, "onnx", tower, model, cases[side], scores)
-                wrong = [row for row in found if not row.passed]
-                if wrong:  # a form that nobody has to have: the bundle does without it, and says so
-                    (folder / f"{STEM[side]}.onnx").unlink()
-                    why = off(asdict(wrong[0]))
-                    log.warning("no %s.onnx in the bundle: %s", STEM[side], why)
-                else:
-                    rows += found
-        if why:
-            absent[f"{STEM[side]}.onnx"] = why
+            found, lost = export_further(side, tower, cases[side], scores, folder, no_onnx)
+            rows, absent = rows + found, absent | lost
         if torch.cuda.is_available():
             try:
                 rows += across(side, tower, cases[side], torch.device("cuda"), scores)
@@ -100,6 +83,42 @@ def prove(
     if not torch.cuda.is_available():
         absent["cuda"] = "no CUDA device where the bundle was made"
     return certificate(rows, absent)
+
+
+def export_further(
+    side: str, tower: nn.Module, cases: dict[str, Inputs], scores: Scores, folder: Path, no_onnx: str = ""
+) -> tuple[list[Comparison], dict[str, str]]:
+    """Write a model as a ``torch.export`` program and as ONNX, which is made of that, and compare both.
+
+    Args:
+        side: ``user``, ``item`` or ``ranker``.
+        tower: Eager, on the CPU.
+        cases: Its inputs.
+        scores: As :func:`recsys.export.parity.compare` takes them.
+        folder: Where the parts lie.
+        no_onnx: Why that form is not made; empty: it is.
+
+    Returns:
+        The comparisons, and what is not there, with the reason.
+    """
+    path, onnx_path = folder / f"{STEM[side]}.pt2", folder / f"{STEM[side]}.onnx"
+    program = export_program(tower, cases["odd"], path)
+    if program is None:
+        return [], dict.fromkeys((path.name, onnx_path.name), "torch.export cannot express the model")
+    rows = compare(side, "torch.export", tower, program.module(), cases, scores)
+    if no_onnx:
+        return rows, {onnx_path.name: no_onnx}
+    model = export_onnx(program, onnx_path)
+    if model is None:
+        return rows, {onnx_path.name: "ONNX cannot express the model"}
+    found = compare(side, "onnx", tower, model, cases, scores)
+    wrong = [row for row in found if not row.passed]
+    if not wrong:
+        return rows + found, {}
+    onnx_path.unlink()  # a form that nobody has to have: the bundle does without it, and says so
+    why = off(asdict(wrong[0]))
+    log.warning("no %s in the bundle: %s", onnx_path.name, why)
+    return rows, {onnx_path.name: why}
 
 
 def scores_of(side: str, vectors: Mapping[str, Tensor]) -> Scores:

@@ -97,7 +97,7 @@ class Shop:
             "eligible": eligible, "history": HISTORY,
             "facts": Facts("shop", {"train_start": "2024-01-01", "test_start": "2024-03-01"}, "train_val",
                            {"test/ndcg_at_20": 0.25}, "abc123"),
-            "onnx": False,
+            "forms": "torchscript",
         } | changes  # fmt: skip
 
 
@@ -155,7 +155,7 @@ def shop() -> Shop:
 def exported(shop: Shop, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Manifest]:
     """The shop's bundle on disk, with its models in every form; tests that change it work on a copy."""
     folder = tmp_path_factory.mktemp("exported") / "bundle"
-    return folder, export_bundle(folder, **shop.arguments(onnx=True))
+    return folder, export_bundle(folder, **shop.arguments(forms="onnx"))
 
 
 @pytest.fixture(scope="session")

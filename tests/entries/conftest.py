@@ -67,6 +67,7 @@ def first_stage(tmp_path_factory: pytest.TempPathFactory) -> FirstStage:
             *("data=tables", *(f"data.{key}={folder}/{key}.parquet" for key in ("events", "items", "users"))),
             *("data.relevant=[buy]", "data.context=[store]", f"data.cache_dir={folder}/prepared", f"run_dir={folder}"),
             *("debug=does_it_run", "trainer.limit_train_batches=1.0", "trainer.enable_progress_bar=false"),
+            "bundle.forms=torchscript",
             *("ranker.cross_buckets=1024", "ranker.id_dropout=0.0", "ranker.dropout=0.0", "ranker.hidden=[16]"),
             *("ranker.training.batch_groups=4", "ranker.training.embedding_learning_rate=0.1"),
             *("ranker.training.learning_rate=0.01", "ranker.training.wide_learning_rate=0.05"),

@@ -20,6 +20,7 @@ from recsys.privacy.access_log import verify_log
 from recsys.privacy.erased import add_erased
 from recsys.privacy.pseudonyms import pseudonym
 from recsys.privacy.receipt import verify_receipt
+from tests.console import console
 
 KEY = "5up3r-s3cr3t-k3y-0f-the-tiny-shop"
 NAME = "customer-7f3a91-"
@@ -42,7 +43,7 @@ class Shop:
         privacy = ("pseudonym_key=env:SHOP_KEY", "access_log=access.jsonl")
         consent = (f"consent={self.tables}/consent.parquet", "default=allow")
         settings = (f"data.privacy.{word}" for word in (*privacy, *consent))
-        return ("data=tables", *data, *settings, "debug=does_it_run", *more)
+        return ("data=tables", *data, *settings, "debug=does_it_run", "bundle.forms=torchscript", *more)
 
 
 def write_tables(folder: Path) -> None:
@@ -72,14 +73,14 @@ def write_tables(folder: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def shop(tmp_path_factory: pytest.TempPathFactory, python: Callable[..., subprocess.CompletedProcess[str]]) -> Shop:
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Shop:
     """The main job on it, run once."""
     tables, folder = tmp_path_factory.mktemp("tables"), tmp_path_factory.mktemp("pseudonymous")
     write_tables(tables)
     shop = Shop(tables, folder, "")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SHOP_KEY", KEY)
-        done = python(folder, "-m", "recsys", "train", *shop.words("hydra.run.dir=run"))
+        done = console(folder, "train", *shop.words("hydra.run.dir=run"))
     assert done.returncode == 0, done.stdout + done.stderr
     return Shop(tables, folder, done.stdout + done.stderr)
 
@@ -134,13 +135,13 @@ def test_erasure_end_to_end(
     monkeypatch.setenv("SHOP_KEY", KEY)
     folder, gone = shop.folder, [pseudonym_of(user) for user in GONE]
     pl.DataFrame({"user_id": [f"{NAME}{user}" for user in GONE]}).write_csv(tmp_path / "people.csv")
-    words = ("-m", "recsys", "erase", f"users={tmp_path}/people.csv", "pseudonym_key=env:SHOP_KEY", "runs=[run]")
+    words = ("erase", f"users={tmp_path}/people.csv", "pseudonym_key=env:SHOP_KEY", "runs=[run]")
     words += ("models=[debug-tables]", "tracking_experiment=debug", "access_log=access.jsonl")
     before = Bundle.load(folder / "run" / "bundle")
     assert set(gone) <= set(before.user_ids)
     assert len(found(folder, *gone)) > 10
 
-    done = python(folder, *words, "hydra.run.dir=first")
+    done = console(folder, *words, "hydra.run.dir=first")
     assert done.returncode == 0, done.stdout + done.stderr
     assert found(folder, *gone, NAME, KEY, "only-seventeen-has-this") == {}
     assert NAME not in done.stdout + done.stderr
@@ -162,11 +163,11 @@ def test_erasure_end_to_end(
     verify_receipt(folder / "first" / "receipt.json")
     log = verify_log(folder / "access.jsonl")
     assert (log.head, [entry["what"] for entry in log.entries]) == (receipt["access_log_head"], ["train", "erase"])
-    done = python(folder, "-m", "recsys", "erase", "verify=first/receipt.json", "access_log=access.jsonl")
+    done = console(folder, "erase", "verify=first/receipt.json", "access_log=access.jsonl")
     assert "access.jsonl: 2 lines, each follows the one before" in done.stdout
 
     # again: nothing is left to do
-    done = python(folder, *words, "hydra.run.dir=second")
+    done = console(folder, *words, "hydra.run.dir=second")
     assert done.returncode == 0, done.stdout + done.stderr
     assert json.loads((folder / "second" / "receipt.json").read_text())["changes"] == []
 
@@ -181,12 +182,12 @@ def test_erasure_end_to_end(
     assert said[:2] == ["[2]", f"True {len(rest)} {after.manifest.fingerprint}"]
 
     # training goes on, from the purged data
-    done = python(folder, "-m", "recsys", "train", *shop.words("ranker=none", "hydra.run.dir=again"))
+    done = console(folder, "train", *shop.words("ranker=none", "hydra.run.dir=again"))
     assert done.returncode == 0, done.stdout + done.stderr
     assert len([path for path in (folder / "prepared").iterdir() if path.is_dir()]) == 1
     assert Bundle.load(folder / "again" / "bundle").user_ids.to_list() == rest
     # and from the source prepared anew
-    done = python(folder, "-m", "recsys", "prepare", *shop.words("data.split.val=0.2"))
+    done = console(folder, "prepare", *shop.words("data.split.val=0.2"))
     assert done.returncode == 0, done.stdout + done.stderr
     assert found(folder, *gone, NAME, KEY, "only-seventeen-has-this") == {}
 

@@ -29,7 +29,12 @@ def test_a_job_that_is_stopped_goes_on_in_the_same_run(
     trained: Any, outside: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
-    less = ("evaluation.rankers=[]", "evaluation.baselines=[popular]", "evaluation.bootstrap=2")
+    less = (
+        "evaluation.rankers=[]",
+        "evaluation.baselines=[popular]",
+        "evaluation.bootstrap=2",
+        "bundle.forms=torchscript",
+    )
     job = ("train", *trained.data, "debug=does_it_run", "hydra.run.dir=run", "ckpt_path=last", *less)
     assert main([*job, STOPS]) == 143  # in the towers
     assert capsys.readouterr().err.endswith("terminated\n")

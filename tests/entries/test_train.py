@@ -43,7 +43,7 @@ def test_what_is_off_by_default_goes_through_every_stage(
 
     monkeypatch.setattr(serving, "check_base_rate", noted)
     switches = ("ranker.attention=4", "ranker.history=6", "ranker.start_from_towers=true", "evaluation.importance=10")
-    quiet = ("tracking.enabled=false", "hydra.run.dir=run", "bundle.refit_on=all")
+    quiet = ("tracking.enabled=false", "hydra.run.dir=run", "bundle.refit_on=all", "bundle.forms=torchscript")
     assert main(["train", *trained.data, "debug=does_it_run", *switches, *quiet]) == 0, capsys.readouterr().err
     assert [fitted_on for fitted_on, _, _ in checked] == ["train_val", "all"]
     assert all(0.5 < mean / rate < 2 for _, mean, rate in checked)
@@ -64,6 +64,7 @@ def test_two_processes_fit_and_one_does_the_rest(
     done = python(
         tmp_path,
         *("-m", "recsys", "train", *trained.data, "debug=does_it_run", "tracking.enabled=false"),
+        "bundle.forms=torchscript",
         *("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "trainer.precision=32-true"),
         f"hydra.run.dir={tmp_path / 'run'}",
     )

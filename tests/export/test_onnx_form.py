@@ -116,7 +116,7 @@ def test_a_model_that_is_off_is_left_out_of_the_bundle(
         return lambda inputs: right(inputs) * 1.001
 
     monkeypatch.setattr("recsys.export.prove.export_onnx", wrong)
-    export_bundle(tmp_path / "bundle", **shop.arguments(index="flat", onnx=True))
+    export_bundle(tmp_path / "bundle", **shop.arguments(index="flat", forms="onnx"))
     parity = json.loads((tmp_path / "bundle" / "parity.json").read_text())
     assert "the user tower as onnx differs" in parity["absent"]["user_tower.onnx"]
     assert "no user_tower.onnx in the bundle" in caplog.text
