@@ -46,11 +46,9 @@ class Forest(nn.Module):
         names: Of the numbers that a tree asks about.
     """
 
-    feature: Tensor
+    column: Tensor
     threshold: Tensor
-    missing_left: Tensor
-    left: Tensor
-    right: Tensor
+    child: Tensor
     value: Tensor
     roots: Tensor
     names: List[str]  # TorchScript cannot infer the type of an empty list
@@ -60,28 +58,26 @@ class Forest(nn.Module):
         used = sorted({place for tree in trees for place in tree.feature})
         self.names = [names[place] for place in used]
         self.steps = max((_depth(tree) for tree in trees), default=0)
-        feature: list[int] = []
+        column: list[int] = []
         threshold: list[float] = []
-        missing_left: list[bool] = []
-        left: list[int] = []
-        right: list[int] = []
+        child: list[int] = []
         value: list[float] = []
         roots: list[int] = []
         for tree in trees:
-            start, questions, leaves = len(feature), len(tree.feature), len(tree.values)
+            start, questions, leaves = len(column), len(tree.feature), len(tree.values)
             ends = list(range(start + questions, start + questions + leaves))
             roots.append(start)
-            feature += [used.index(place) for place in tree.feature] + [0] * leaves
+            # a number stands in two columns: one where missing ones go left, and one where they go right
+            asked = zip(tree.feature, tree.missing_left, strict=True)
+            column += [used.index(place) + (0 if left else len(used)) for place, left in asked] + [0] * leaves
             threshold += [*tree.threshold, *[0.0] * leaves]
-            missing_left += [*tree.missing_left, *[True] * leaves]
-            left += [start + n if n >= 0 else ends[-1 - n] for n in tree.left] + ends
-            right += [start + n if n >= 0 else ends[-1 - n] for n in tree.right] + ends
+            for pair in zip(tree.left, tree.right, strict=True):
+                child += [start + n if n >= 0 else ends[-1 - n] for n in pair]
+            child += [end for end in ends for _ in range(2)]
             value += [0.0] * questions + [*tree.values]
-        self.register_buffer("feature", torch.tensor(feature, dtype=torch.int64))
+        self.register_buffer("column", torch.tensor(column, dtype=torch.int64))
         self.register_buffer("threshold", torch.tensor(threshold, dtype=torch.float32))
-        self.register_buffer("missing_left", torch.tensor(missing_left, dtype=torch.bool))
-        self.register_buffer("left", torch.tensor(left, dtype=torch.int64))
-        self.register_buffer("right", torch.tensor(right, dtype=torch.int64))
+        self.register_buffer("child", torch.tensor(child, dtype=torch.int64))
         self.register_buffer("value", torch.tensor(value, dtype=torch.float32))
         self.register_buffer("roots", torch.tensor(roots, dtype=torch.int64))
 
@@ -94,13 +90,18 @@ class Forest(nn.Module):
         Args:
             features: Name -> raw numbers ``[P]``, NaN where missing; at least those of ``names``, one or more.
         """
-        values = torch.stack([features[name].float() for name in self.names], 1)  # [P, F]
-        node = self.roots.expand(values.size(0), -1)  # [P, T]
+        values = torch.stack([features[name].float() for name in self.names], 1)
+        missing = torch.isnan(values)
+        least, most = values.masked_fill(missing, -torch.inf), values.masked_fill(missing, torch.inf)
+        both = torch.cat([least, most], 1)  # [P, 2 F]
+        rows, trees = both.size(0), self.roots.size(0)
+        begin = (torch.arange(rows, device=both.device) * both.size(1)).unsqueeze(1).expand(rows, trees).reshape(-1)
+        node = self.roots.expand(rows, trees).reshape(-1)  # [P T]: one dimension is looked up several times faster
         for _ in range(self.steps):
-            number = values.gather(1, self.feature[node])
-            goes_left = (number <= self.threshold[node]) | (torch.isnan(number) & self.missing_left[node])
-            node = torch.where(goes_left, self.left[node], self.right[node])
-        return self.value[node].sum(1)
+            number = both.view(-1).index_select(0, begin + self.column.index_select(0, node))
+            goes_right = number > self.threshold.index_select(0, node)
+            node = self.child.index_select(0, 2 * node + goes_right.long())
+        return self.value.index_select(0, node).view(rows, trees).sum(1)
 
 
 def _depth(tree: Tree) -> int:
