@@ -67,6 +67,16 @@ class UserInputs:
         """Encoded features of the users that the bundle knows, ``[U]`` or ``[U, slots]``."""
         return self.encoder.encode(self.users, "user")
 
+    @cached_property
+    def _no_moment(self) -> dict[str, Tensor]:
+        """Encoded context of one request that brings none."""
+        return self.encoder.encode(self._moment(pl.DataFrame({"asof/row": [0]})), "context")
+
+    def _moment(self, context: pl.DataFrame) -> pl.DataFrame:
+        """Add the columns of the context that are missing, as missing values."""
+        absent = {f.column for f in self.encoder.spec.side("context")} - set(context.columns)
+        return context.with_columns(pl.lit(None).alias(c) for c in sorted(absent))
+
     def people(
         self,
         user_ids: Sequence[Id | None],
@@ -114,13 +124,12 @@ class UserInputs:
         """
         inputs = self.people(user_ids, rows, fresh, now, told)
 
-        # Without a context it is a batch job: its own hour of the day says nothing about the customers'.
-        moment = pl.DataFrame({"asof/row": range(len(user_ids))})
-        if context is not None:
+        if context is None:  # a batch job: its own hour of the day says nothing about the customers'
+            inputs |= {name: column[[0] * len(user_ids)] for name, column in self._no_moment.items()}
+        else:
             asked_at = pl.Series(TIMESTAMP, list(now), dtype=pl.Int64).cast(pl.Datetime("us", "UTC"))
-            moment = moment.with_columns(asked_at).with_columns(context.get_columns())
-        absent = {f.column for f in self.encoder.spec.side("context")} - set(moment.columns)
-        inputs |= self.encoder.encode(moment.with_columns(pl.lit(None).alias(c) for c in sorted(absent)), "context")
+            moment = asked_at.to_frame().with_columns(context.get_columns())
+            inputs |= self.encoder.encode(self._moment(moment), "context")
 
         past = self.histories.gather(rows, fresh, now, self.length)
         places = torch.from_numpy(past.items + 1)

@@ -7,6 +7,7 @@ import json
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from urllib.parse import quote
 
@@ -39,11 +40,16 @@ class Vocabulary:
         """Rows that an embedding table for this vocabulary needs."""
         return FIRST_ID + len(self.values)
 
+    @cached_property
+    def _table(self) -> pl.DataFrame:
+        return pl.DataFrame({"value": self.values, "id": np.arange(FIRST_ID, self.size, dtype=np.int64)})
+
     def encode(self, values: pl.Series) -> pl.Series:
         """Map values to ids, int64 ``[n]``; null becomes PAD_ID, an unseen value OOV_ID."""
-        table = pl.DataFrame({"value": self.values, "id": np.arange(FIRST_ID, self.size, dtype=np.int64)})
+        if values.null_count() == len(values):  # such as all that is known of a stranger
+            return pl.repeat(PAD_ID, len(values), dtype=pl.Int64, eager=True).rename(values.name)
         asked = pl.DataFrame({"value": values.cast(self.values.dtype, strict=False)})
-        ids = asked.join(table, on="value", how="left", maintain_order="left")["id"].fill_null(OOV_ID)
+        ids = asked.join(self._table, on="value", how="left", maintain_order="left")["id"].fill_null(OOV_ID)
         return ids.set(values.is_null(), PAD_ID).rename(values.name)
 
 
