@@ -259,8 +259,11 @@ def _chunk(state: PairState, pairs: pl.DataFrame, rows: pl.Series) -> pl.DataFra
 def _look_up(keys: pl.DataFrame, table: pl.DataFrame) -> pl.DataFrame:
     """Return the row of ``table`` for each key, nulls where there is none."""
     (name,) = keys.columns
-    keys = keys.select(pl.col(name).cast(table.schema[name], strict=False))
-    return keys.join(table, on=name, how="left", maintain_order="left").drop(name)
+    if keys.schema[name] != table.schema[name]:
+        keys = keys.select(pl.col(name).cast(table.schema[name], strict=False))
+    found = keys.join(table, on=name, how="left", maintain_order="left")
+    found.drop_in_place(name)
+    return found
 
 
 def _with_others(table: pl.DataFrame, others: pl.LazyFrame | None) -> pl.DataFrame:

@@ -22,6 +22,8 @@ def test_vocabulary_ids(values):
     ids = vocabulary.encode(pl.Series("x", [values[1], values[0], values[4], None], dtype=vocabulary.values.dtype))
     assert ids.to_list() == [2, 3, 4, PAD_ID]
     assert (ids.name, ids.dtype) == ("x", pl.Int64)
+    nothing = vocabulary.encode(pl.Series("x", [None, None]))
+    assert (nothing.name, nothing.dtype, nothing.to_list()) == ("x", pl.Int64, [PAD_ID, PAD_ID])
 
 
 def test_rare_and_unseen_values_are_unseen():

@@ -46,6 +46,16 @@ def test_certificate_covers_every_case_of_both_towers_in_every_form(exported: tu
     )
 
 
+def test_a_bundle_of_scripts_alone_says_so(shop, tmp_path: Path) -> None:
+    export_bundle(tmp_path / "bundle", **shop.arguments(index="flat", forms="torchscript"))
+    parity = json.loads((tmp_path / "bundle" / "parity.json").read_text())
+    assert {case["form"] for case in parity["cases"]} == {"torchscript"}
+    absent = {f"{side}_tower.{suffix}" for side in ("user", "item") for suffix in ("pt2", "onnx")}
+    assert {parity["absent"][name] for name in absent} == {"bundle.forms is torchscript"}
+    assert not [path for path in (tmp_path / "bundle").iterdir() if path.suffix in (".pt2", ".onnx")]
+    assert Bundle.load(tmp_path / "bundle").check_sample() == 27
+
+
 def test_without_the_libraries_it_says_so(shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("recsys.export.prove.missing_libraries", lambda: "onnxscript, onnxruntime")
     for forms, why in (("onnx", "not installed: onnxscript, onnxruntime"), ("torch.export", "bundle.forms is torch.e")):
