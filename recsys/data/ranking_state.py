@@ -191,7 +191,7 @@ class RankingState:
         named = user_ids.gather(query).rename(USER_ID).to_frame()
         frame = pair_features(PairState(self.plan, self.cut, self.items, users), named, pl.Series(item))
         ours = [f.name for f in self.plan.features if f.side != "context"]
-        own = frame.select(pl.col(ours).fill_null(float("nan"))).to_numpy()
+        own = frame[ours].to_numpy()  # a missing number is NaN
         ranks = [found.rank[name] for name in self.candidate_plan.sizes]
         numbers = np.empty((len(found), len(self.names)), dtype=np.float32)
         numbers[:, : len(ours)] = own
