@@ -66,7 +66,8 @@ def shipped(first_stage: Any, tmp_path_factory: pytest.TempPathFactory) -> Shipp
     second = served(
         cfg, prepared, log, data, towers, SecondStage(first_stage.plan, (taken,), fitted, None), fitted.model
     )
-    bundle = export(cfg, prepared, None, data, towers, second, folder / "bundle", "train_val", {})
+    every = replace(cfg, bundle=replace(cfg.bundle, forms="torch.export"))
+    bundle = export(every, prepared, None, data, towers, second, folder / "bundle", "train_val", {})
     return Shipped(second, with_ids(data, [taken]), bundle)
 
 
