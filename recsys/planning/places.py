@@ -15,6 +15,11 @@ from recsys.errors import did_you_mean
 LIGHTNING_PATHS = ("last", "best", "hpc")
 """Values of ``ckpt_path`` that name no file."""
 ACCELERATORS = ("cpu", "gpu", "cuda", "mps", "tpu", "auto")
+PRECISIONS = (
+    *("32-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true", "64-true", "transformer-engine"),
+    *("transformer-engine-float16", "64", "32", "16", "bf16"),
+)
+"""What Lightning takes; known here, since importing it takes longer than all the rest of a plan that fails."""
 CGROUPS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
@@ -103,8 +108,14 @@ def checkpoint_problem(path: str | None) -> str | None:
 
 
 def device_problems(trainer: dict[str, Any]) -> Iterator[str]:
-    """Yield a message for each device that the trainer asks for and that is not there."""
+    """Yield a message for each device that the trainer asks for and that is not there, and for what is none."""
     asked, devices = str(trainer.get("accelerator", "auto")), trainer.get("devices", 1)
+    precision = str(trainer.get("precision") or PRECISIONS[0])
+    if precision not in PRECISIONS:
+        near = did_you_mean(precision, PRECISIONS)
+        yield f"trainer.precision={precision}: is not one of {', '.join(PRECISIONS)}.{near}"
+    if devices in ([], 0, ""):
+        yield f"trainer.devices={devices}: asks for no device; give a number of them, a list such as [0,1], or auto."
     if asked not in ACCELERATORS:
         near = did_you_mean(asked, ACCELERATORS)
         yield f"trainer.accelerator={asked}: is not one of {', '.join(ACCELERATORS)}.{near}"

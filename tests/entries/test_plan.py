@@ -124,7 +124,7 @@ MISTAKES = [
     mistake("objective.metric", "val/ndcg_at_7", "must be one of evaluation.ks", "objective.metric=val/ndcg_at_7"),
     mistake("tracking.model_name", "shop/model", "must be a name without '/'", "tracking.model_name=shop/model"),
     mistake("data.timezone", "'Europe/Berln'", "Did you mean 'Europe/Berlin'?", "data.timezone=Europe/Berln"),
-    mistake("precision", "bf16-mixd", "or take trainer=cpu", "trainer.precision=bf16-mixd"),
+    mistake("trainer.precision", "bf16-mixd", "Did you mean 'bf16-mixed'", "trainer.precision=bf16-mixd"),
     mistake("trainer.accelerator", "gppu", "Did you mean 'gpu'?", "trainer.accelerator=gppu"),
     mistake("trainer.accelerator", "gpu", "take trainer=cpu", "trainer=gpu", marks=(ON_CPU,)),
     # impossible combinations
