@@ -25,15 +25,17 @@ def console_in(folder: Path) -> Iterator[None]:
             patch.delenv(key)
         root = logging.getLogger()
         handlers, level = list(root.handlers), root.level
-        yield
-        for handler in set(root.handlers) - set(handlers):
-            root.removeHandler(handler)
-            handler.close()
-        root.handlers[:], root.level = handlers, level
-        if "mlflow" in sys.modules:
-            sys.modules["mlflow"].set_tracking_uri(None)
-        for key in [key for key in os.environ if key.startswith("MLFLOW_")]:
-            del os.environ[key]
+        try:
+            yield
+        finally:
+            for handler in set(root.handlers) - set(handlers):
+                root.removeHandler(handler)
+                handler.close()
+            root.handlers[:], root.level = handlers, level
+            if "mlflow" in sys.modules:
+                sys.modules["mlflow"].set_tracking_uri(None)
+            for key in [key for key in os.environ if key.startswith("MLFLOW_")]:
+                del os.environ[key]
 
 
 def console(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

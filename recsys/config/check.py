@@ -17,9 +17,9 @@ from recsys.config.schema import (
     CALIBRATIONS,
     CANDIDATE_SOURCES,
     DEEP_OPTIMIZERS,
-    FORMS,
     INDEXES,
     METRICS,
+    MODEL_FORMS,
     MODES,
     NUMERIC_FORMS,
     RANKER_NORMS,
@@ -168,7 +168,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "ranker.forms": NUMERIC_FORMS,
     "ranker.calibration": CALIBRATIONS,
     "bundle.index": INDEXES,
-    "bundle.forms": FORMS,
+    "bundle.forms": MODEL_FORMS,
     "bundle.refit_on": REFIT_WINDOWS,
 }
 """Legal values of a key, or of each element of a list or value of a map."""

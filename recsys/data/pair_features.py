@@ -167,10 +167,10 @@ def user_state(plan: PairPlan, catalogue: pl.DataFrame, past: PastLines, seen: V
     if seen is not None:
         people = people.join(_floats(seen.users, "user_", USER_ID), on=USER_ID, how="left", maintain_order="left")
         waiting = seen.pairs.join(past.users, on=USER_ID).join(catalogue.select(ITEM_ID, "item"), on=ITEM_ID)
-        waiting = waiting.select(_key("item"), pl.exclude(USER_ID, ITEM_ID, "user", "item"))
+        waiting = waiting.select(_key("item"), pl.exclude(USER_ID, ITEM_ID, "user", "item").cast(pl.Float32))
         pairs = pairs.join(waiting, on="key", how="full", coalesce=True)
     by_group = (_named(table, f"{prefix}_") for prefix, table in zip(plan.prefixes, groups, strict=True))
-    return UserState(people, _floats(pairs, "pair_", "key"), tuple(by_group))
+    return UserState(people, _named(pairs, "pair_"), tuple(by_group))
 
 
 def _rhythms(
@@ -178,7 +178,7 @@ def _rhythms(
 ) -> Iterator[pl.DataFrame]:
     """Yield for each number of the items, ``[N]`` from 0 with nulls, how users come back to the items that share it.
 
-    Columns are ``key`` and Float32.
+    The first column of each table is ``key``, all others are Float32.
 
     Numbers of different kinds are told apart by what is added to them, so that few calls do for the lines of few users.
     """
@@ -299,4 +299,4 @@ def _named(table: pl.DataFrame, prefix: str) -> pl.DataFrame:
 
 def _floats(table: pl.DataFrame, prefix: str, key: str) -> pl.DataFrame:
     """Give the columns a prefix and half the memory, but for the key."""
-    return table.select(key, pl.exclude(key, "thing").cast(pl.Float32).name.prefix(prefix))
+    return table.select(key, pl.exclude(key).cast(pl.Float32).name.prefix(prefix))

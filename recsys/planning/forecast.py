@@ -7,7 +7,7 @@ from typing import Any
 
 import polars as pl
 
-from recsys.config.schema import FORMS, Config
+from recsys.config.schema import MODEL_FORMS, Config
 from recsys.data.partitions import BASE_GIB, BYTES_A_ROW
 
 BASE = 0.9 * 2**30
@@ -209,5 +209,5 @@ def bundle_bytes(cfg: Config, sizes: Sizes, fits: Sequence[Fit]) -> float:
     """Return the bytes of a bundle: its models in every form, vectors, index and histories."""
     width = cfg.model.width + cfg.model.code_width + 1 + (cfg.model.factor_width if cfg.model.use_ids else 0)
     histories = sizes.events if cfg.ranker.enabled else min(sizes.events, sizes.users * cfg.model.history)
-    forms = 1 + FORMS.index(cfg.bundle.forms)
+    forms = 1 + MODEL_FORMS.index(cfg.bundle.forms)
     return forms * sum(fit.exported for fit in fits) + 4.0 * width * (sizes.users + 2 * sizes.items) + 12.0 * histories

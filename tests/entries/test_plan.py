@@ -125,6 +125,7 @@ MISTAKES = [
     mistake("tracking.model_name", "shop/model", "must be a name without '/'", "tracking.model_name=shop/model"),
     mistake("data.timezone", "'Europe/Berln'", "Did you mean 'Europe/Berlin'?", "data.timezone=Europe/Berln"),
     mistake("trainer.precision", "bf16-mixd", "Did you mean 'bf16-mixed'", "trainer.precision=bf16-mixd"),
+    mistake("trainer.devices", "[]", "asks for no device", "trainer.devices=[]"),
     mistake("trainer.accelerator", "gppu", "Did you mean 'gpu'?", "trainer.accelerator=gppu"),
     mistake("trainer.accelerator", "gpu", "take trainer=cpu", "trainer=gpu", marks=(ON_CPU,)),
     # impossible combinations

@@ -13,13 +13,14 @@ from torch import Tensor, nn
 
 from recsys.bundle.format import Manifest
 from recsys.bundle.reader import Bundle
+from recsys.config.schema import MODEL_FORMS
 from recsys.errors import BundleError
 from recsys.export.bundle import export_bundle
 from recsys.export.onnx_form import missing_libraries
 from recsys.export.parity import OTHER_KERNELS, certificate, compare, overlap, serving_copy
 from recsys.export.parity_cases import user_cases
 from recsys.export.parity_page import render
-from recsys.export.prove import across, scores_of
+from recsys.export.prove import FORMS, across, scores_of
 
 USER_CASES = {
     "one", "two", "odd", "large", "longest history", "missing user", "unseen user and item", "empty history",
@@ -44,6 +45,10 @@ def test_certificate_covers_every_case_of_both_towers_in_every_form(exported: tu
     assert set(parity["absent"]) == (set() if torch.cuda.is_available() else {"cuda"}) | (
         {"user_tower.onnx", "item_tower.onnx"} if missing_libraries() else set()
     )
+
+
+def test_the_configuration_names_the_forms() -> None:
+    assert tuple(FORMS.values()) == MODEL_FORMS
 
 
 def test_a_bundle_of_scripts_alone_says_so(shop, tmp_path: Path) -> None:

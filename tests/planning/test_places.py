@@ -3,13 +3,22 @@
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
+from typing import get_args
 
 import pytest
+from lightning_fabric.connector import _PRECISION_INPUT_STR, _PRECISION_INPUT_STR_ALIAS
 
 from recsys.config.compose import compose
 from recsys.config.schema import TrackingConfig
 from recsys.planning import places
-from recsys.planning.places import checkpoint_problem, disk_problems, folder_problem, free_memory, package_problems
+from recsys.planning.places import (
+    PRECISIONS,
+    checkpoint_problem,
+    disk_problems,
+    folder_problem,
+    free_memory,
+    package_problems,
+)
 from recsys.planning.services import storage_problems, store_place, tracking_problem
 
 
@@ -50,6 +59,11 @@ def test_checkpoints(tmp_path: Path) -> None:
     (tmp_path / "last.ckpt").touch()
     assert [checkpoint_problem(path) for path in (None, "last", str(tmp_path / "last.ckpt"))] == [None] * 3
     assert "Did you mean 'last.ckpt'?" in str(checkpoint_problem(str(tmp_path / "lst.ckpt")))
+
+
+def test_precisions_are_those_that_lightning_takes() -> None:
+    """The list stands here a second time, since importing Lightning takes longer than a whole plan."""
+    assert set(PRECISIONS) == {*get_args(_PRECISION_INPUT_STR), *get_args(_PRECISION_INPUT_STR_ALIAS)}
 
 
 def test_there_is_memory() -> None:
