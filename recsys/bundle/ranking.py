@@ -13,21 +13,22 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from recsys.bundle import format as part
-from recsys.bundle.histories import ITEM_ROW, USER_ROW, Fresh, Ints
+from recsys.bundle.histories import Fresh, Ints
 from recsys.bundle.parts import read_tower, run_tower
-from recsys.columns import BASKET_ID, EVENT_TYPE, ITEM_ID, QUANTITY, TIMESTAMP, USER_ID, VALUE
+from recsys.bundle.past import Past
+from recsys.columns import USER_ID
 from recsys.data.asked import Asked, asked_as_of
 from recsys.data.candidates import Candidates
-from recsys.data.log_rows import log_of_rows
-from recsys.data.pair_features import UserState
+from recsys.data.log_rows import log_of_events
+from recsys.data.pair_features import UserState, user_state
+from recsys.data.past_lines import lines_of
 from recsys.data.ranking_state import RankerPairs
 from recsys.data.ranking_store import load_state
 from recsys.data.recent import REQUEST, Recent, history_inputs, pairs_at_once, recent_items, take_pairs
+from recsys.data.sessions import visits
 from recsys.data.snapshots import Snapshot, pair_inputs
 from recsys.errors import BundleError, did_you_mean
 
-EVENT_COLUMNS = (BASKET_ID, EVENT_TYPE, QUANTITY, VALUE)
-"""What features of pairs read of an event beside user, item and time."""
 CHUNK = 65_536
 """Pairs that go through the ranker at a time."""
 More = Callable[[Tensor, Sequence[Collection[int]]], Ints]
@@ -42,7 +43,7 @@ class Requests:
 
     Attributes:
         asked: Their past, vectors and groups.
-        users: What their users did, named by the number of the request.
+        users: What their users did, a row a request.
         ids: Encoded features of their users, ``[B]`` or ``[B, slots]``.
         recent: What their users had last; None for a ranker without attention.
     """
@@ -53,9 +54,9 @@ class Requests:
     recent: Recent | None
 
     @property
-    def names(self) -> pl.Series:
-        """Names of the requests in ``users``, ``[B]``."""
-        return pl.Series(USER_ID, range(len(self.asked)), dtype=pl.Int64)
+    def rows(self) -> Ints:
+        """Rows of the requests in ``users``, ``[B]``."""
+        return np.arange(len(self.asked))
 
 
 class Ranking:
@@ -86,8 +87,7 @@ class Ranking:
         self.state = load_state(folder / part.RANKING, vectors, item_features, eligible)
         self._calibrated = read_tower(folder / part.RANKER)
         self._folder, self._signature = folder, signature
-        self._events = pl.read_parquet(folder / part.HISTORIES)
-        self._offsets = np.searchsorted(self._events[USER_ROW].to_numpy(), np.arange(n_users + 1))
+        self._past = Past(folder / part.HISTORIES, self.state.plan, n_users, item_ids)
         self._item_ids, self._temperature = item_ids, temperature
         self._item_features = {name: ids for name, ids in item_features.items() if not ids.is_floating_point()}
 
@@ -110,23 +110,25 @@ class Ranking:
             people: Encoded features of the users.
             strange: Groups of those who are unknown, int64 ``[B]``, -1 for none.
         """
-        events = self._past(rows, fresh)
+        events, table = self._past.of(rows, fresh)
         # Fresh events without a time happen at the time of the request, and only earlier ones are known.
         cut = now + 1 if any(len(f.items) for f in fresh) else now
-        log = log_of_rows(events, len(rows), len(self._item_ids), self.state.plan.relevant)
+        log = log_of_events(events, len(rows), len(self._item_ids))
         known = torch.tensor(rows)
         groups = self.state.groups_of(known)
         if strange is not None:
             groups = {name: torch.where(known >= 0, codes, strange) for name, codes in groups.items()}
         asked = asked_as_of(log, torch.arange(len(rows)), cut, vectors / self._temperature, groups)
         ids = {name: column for name, column in people.items() if not column.is_floating_point()}
-        named = events.rename({"user": USER_ID})
         recent = recent_items(asked, self.state.history) if self.state.history else None
-        return Requests(asked, self.state.users(named, cut), ids, recent)
+        plan, lines = self.state.plan, lines_of(events, len(rows), cut)
+        seen = visits(plan.sessions, table, cut) if plan.sessions and table is not None else None
+        names = pl.Series(USER_ID, np.arange(len(rows)))
+        return Requests(asked, user_state(plan, self.state.items, names, lines, seen), ids, recent)
 
     def candidates(self, requests: Requests) -> RankerPairs:
         """Return the candidates of the requests with their features."""
-        return self.state.pairs(requests.asked, requests.users, requests.names)
+        return self.state.pairs(requests.asked, requests.users, requests.rows)
 
     def score(self, requests: Requests, pairs: Pairs) -> Tensor:
         """Return logit and probability of pairs, float32 ``[P, 2]``."""
@@ -185,7 +187,7 @@ class Ranking:
         query, item = pairs.query[rows], pairs.item[rows]
         if isinstance(pairs, Candidates):
             some = Candidates(query, item, {name: rank[rows] for name, rank in pairs.rank.items()})
-            numbers = self.state.features(requests.asked, requests.users, requests.names, some)
+            numbers = self.state.features(requests.asked, requests.users, requests.rows, some)
         else:
             numbers = pairs.numbers[rows]
         features = pair_inputs(self.state.names, numbers, item, query, self._item_features, requests.ids)
@@ -246,30 +248,3 @@ class Ranking:
         rows[query[top], place[top]] = item[top]
         values[query[top], place[top]] = probability[top]
         return rows, values
-
-    def _past(self, rows: Sequence[int], fresh: Sequence[Fresh]) -> pl.DataFrame:
-        """Return the events of the requests: number of the request and item row, ids, times and what else there is."""
-        known = np.asarray(rows, np.int64)
-        start = np.where(known >= 0, self._offsets[known], 0)
-        count = np.where(known >= 0, self._offsets[known + 1] - start, 0)
-        request = np.repeat(np.arange(len(rows)), count)
-        event = np.arange(len(request)) - (np.cumsum(count) - count)[request] + start[request]
-        columns = [ITEM_ROW, TIMESTAMP, *(name for name in EVENT_COLUMNS if name in self._events.columns)]
-        events = self._events.select(columns)[event].insert_column(0, pl.Series("user", request, dtype=pl.Int64))
-        new = [
-            pl.DataFrame({"user": b, ITEM_ROW: f.items, TIMESTAMP: f.times}).with_columns(
-                pl.col("user").cast(pl.Int64),
-                pl.col(ITEM_ROW).cast(events.schema[ITEM_ROW]),
-                pl.col(TIMESTAMP).cast(pl.Datetime("us", "UTC")),
-            )
-            for b, f in enumerate(fresh)
-            if len(f.items)
-        ]
-        if new:
-            happened = pl.concat(new).filter(pl.col(ITEM_ROW) < len(self._item_ids))
-            if EVENT_TYPE in events.columns and self.state.plan.relevant:
-                happened = happened.with_columns(pl.lit(self.state.plan.relevant[0]).alias(EVENT_TYPE))
-            events = pl.concat([events, happened], how="diagonal")
-        item = pl.col(ITEM_ROW).cast(pl.Int64).alias("item")
-        events = events.with_columns(item, pl.col(TIMESTAMP).dt.epoch("us").alias("time")).sort("user", "time", "item")
-        return events.with_columns(self._item_ids.gather(events["item"]).alias(ITEM_ID))

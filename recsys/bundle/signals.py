@@ -9,7 +9,8 @@ from torch.nn.functional import normalize
 from recsys.bundle.profiles import Profile
 from recsys.bundle.ranking import CHUNK, Ranking, Requests
 from recsys.data.asked import Asked
-from recsys.data.candidates import Candidates, summed
+from recsys.data.candidate_sources import summed
+from recsys.data.candidates import Candidates
 from recsys.data.topk import NONE, top_rows
 from recsys.errors import BundleError
 

@@ -2,12 +2,15 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import polars as pl
 import torch
 from torch import Tensor
 
 from recsys.columns import BASKET_ID, EVENT_TYPE, EVENT_WEIGHT
 from recsys.data.log import InteractionLog
+from recsys.data.past_lines import PastEvents, baskets_of
+from recsys.data.segmented import lengths
 
 
 def log_of_rows(rows: pl.DataFrame, n_users: int, n_items: int, relevant: Sequence[str]) -> InteractionLog:
@@ -31,6 +34,22 @@ def log_of_rows(rows: pl.DataFrame, n_users: int, n_items: int, relevant: Sequen
     user, item, time = (_tensor(rows[name].cast(pl.Int64)) for name in ("user", "item", "time"))
     weight = _tensor(rows[EVENT_WEIGHT].cast(pl.Float32)) if EVENT_WEIGHT in rows.columns else None
     return InteractionLog(user, item, time, _tensor(basket), _tensor(counts), n_users, n_items, weight)
+
+
+def log_of_events(events: PastEvents, n_users: int, n_items: int) -> InteractionLog:
+    """Return the past of requests as a log.
+
+    Args:
+        events: Sorted by user, time and item.
+        n_users: U.
+        n_items: N.
+    """
+    order, starts = baskets_of(events)
+    basket = np.empty(len(events), np.int64)
+    basket[order] = np.repeat(np.arange(len(starts)), lengths(starts, len(events)))
+    columns = (events.user, events.item, events.time, basket, events.relevant)
+    user, item, time, moment, relevant = map(torch.from_numpy, columns)
+    return InteractionLog(user, item, time, moment, relevant, n_users, n_items)
 
 
 def _tensor(series: pl.Series) -> Tensor:

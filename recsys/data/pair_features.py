@@ -9,45 +9,54 @@
 A server keeps the :class:`ItemState` and builds the :class:`UserState` of the users of a request from their own events.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from recsys.columns import ITEM_ID, TIMESTAMP, USER_ID
+from recsys.data import rhythm
+from recsys.data.item_state import ItemState, item_state, rows_of
 from recsys.data.pair_plan import PairPlan
-from recsys.data.past_lines import RECENT_DAYS, STRIDE, PastLines, number_items, past_lines, rhythm, user_totals
+from recsys.data.past_lines import RECENT_DAYS, PastLines, lines_of, number_events, number_items, user_totals
+from recsys.data.rhythm import Keyed, rhythms
+from recsys.data.segmented import Ints
 from recsys.data.sessions import Visits, clock, visits
 
-WEEK = 7
-PER = 10_000
-"""Popularity is given per so many users or events, so that it means the same in small and large logs."""
 STACKED_LINES = 2**20
 """Lines that are summed up at a time: for few users all kinds of groups together, for many one after the other."""
 CHUNK_ROWS = 2**18
 """Pairs looked up at a time; more need more memory and are not faster."""
+USER_PRICE = "user_price"
+"""The user's usual price, which ratios are made of."""
 
-
-@dataclass(frozen=True)
-class ItemState:
-    """Items as of a cut: ``item_id``, ``item``, ``code_0`` ... from :func:`number_items`, then ``item_*`` features."""
-
-    table: pl.DataFrame
+Numbers = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class UserState:
-    """Users as of a cut.
+    """U users as of a cut.
 
     Attributes:
-        users: ``user_id``, its row ``user``, ``user_*`` features.
-        pairs: ``key`` of user and item, ``pair_*`` features; pairs without an event have no row.
-        groups: For each group ``key`` of user and group, and its features.
+        ids: Their ids, distinct, ``[U]``.
+        names: Of the numbers.
+        numbers: Float32 ``[U + 1, C]``; the last row, all NaN, is of a user who is not known.
+        kinds: How they come back to single items, and to each kind of group.
+        waiting: What waits in their carts and on their lists, by :meth:`Things.keys` of items; None without sessions.
     """
 
-    users: pl.DataFrame
-    pairs: pl.DataFrame
-    groups: tuple[pl.DataFrame, ...]
+    ids: pl.Series
+    names: tuple[str, ...]
+    numbers: Numbers
+    kinds: tuple[Keyed, ...]
+    waiting: Keyed | None = None
+
+    def rows(self, user_ids: pl.Series) -> Ints:
+        """Return the rows of users, ``[B]``; -1 for one who is not known."""
+        known = pl.DataFrame({USER_ID: self.ids, "row": np.arange(len(self.ids))})
+        return rows_of(user_ids.alias(USER_ID), known, -1)
 
 
 @dataclass(frozen=True)
@@ -70,146 +79,69 @@ def as_of(plan: PairPlan, events: pl.DataFrame, items: pl.DataFrame, cut: int) -
         cut: Microseconds since 1970 UTC.
     """
     catalogue = number_items(plan, items)
-    past = past_lines(plan, catalogue, events, cut)
+    ids, past = number_events(plan, catalogue, events, cut)
+    lines = lines_of(past, len(ids), cut)
+    state = item_state(plan, catalogue, lines)
     seen = visits(plan.sessions, events, cut) if plan.sessions else None
-    return PairState(plan, cut, item_state(plan, catalogue, past), user_state(plan, catalogue, past, seen))
+    return PairState(plan, cut, state, user_state(plan, state, ids, lines, seen))
 
 
-def users_as_of(plan: PairPlan, catalogue: pl.DataFrame, events: pl.DataFrame, cut: int) -> UserState:
+def users_as_of(plan: PairPlan, items: ItemState, events: pl.DataFrame, cut: int) -> UserState:
     """Sum up what users did before a cut.
 
     Args:
         plan: Which features.
-        catalogue: From :func:`~recsys.data.past_lines.number_items`; :attr:`ItemState.table` will do.
+        items: As of this cut or an earlier one.
         events: Prepared events in any order, of the users of interest at least.
         cut: Microseconds since 1970 UTC.
     """
+    ids, past = number_events(plan, items.table, events, cut)
     seen = visits(plan.sessions, events, cut) if plan.sessions else None
-    return user_state(plan, catalogue, past_lines(plan, catalogue, events, cut), seen)
+    return user_state(plan, items, ids, lines_of(past, len(ids), cut), seen)
 
 
-def item_state(plan: PairPlan, catalogue: pl.DataFrame, past: PastLines) -> ItemState:
-    """Sum up what everybody did with each item.
-
-    ``item_users_*`` and ``item_events_*`` of the last 7 and 28 days and of all time are per 10,000 users or lines of
-    that time. ``item_trend`` is log((a + 1) / (b + 1)) of the lines of the last 28 days and the 28 days before,
-    ``item_trend_7d`` of the lines of the last 7 days and a third of those of the 21 days before. ``item_repeat`` is the
-    share of the item's users who have it from more than one basket, ``item_gap_mean`` the mean of all their gaps in
-    days. ``item_price`` is the median, ``item_price_ratio`` the last price over it.
-
-    Args:
-        plan: Which features.
-        catalogue: From :func:`~recsys.data.past_lines.number_items`.
-        past: Lines of all users.
-    """
-    age, price = pl.col("age"), pl.col("price").drop_nulls()
-    lines = past.lines.sort("age", "user", "moment", descending=[True, False, False])
-    by_line = lines.group_by("item").agg(
-        events_all=pl.len(),
-        events_28d=(age <= RECENT_DAYS).sum(),
-        events_7d=(age <= WEEK).sum(),
-        before=((age > RECENT_DAYS) & (age <= 2 * RECENT_DAYS)).sum(),
-        age=age.max(),
-        days_since=age.min(),
-        price=price.median(),
-        last_price=price.last(),
-    )
-    spans = lines.group_by("item", "user").agg(n=pl.len(), last=age.min(), first=age.max())
-    by_user = spans.group_by("item").agg(
-        users_all=pl.len(),
-        users_28d=(pl.col("last") <= RECENT_DAYS).sum(),
-        users_7d=(pl.col("last") <= WEEK).sum(),
-        repeat=(pl.col("n") > 1).mean(),
-        gaps=(pl.col("n") - 1).sum(),
-        spans=(pl.col("first") - pl.col("last")).sum(),
-    )
-    last = lines.group_by("user").agg(age.min())["age"]
-    shares = []
-    for name, days in (("all", None), ("28d", RECENT_DAYS), ("7d", WEEK)):
-        users, events = (ages if days is None else ages.filter(ages <= days) for ages in (last, lines["age"]))
-        shares.append((pl.col(f"users_{name}") * (PER / max(len(users), 1))).alias(f"users_{name}"))
-        shares.append((pl.col(f"events_{name}") * (PER / max(len(events), 1))).alias(f"events_{name}"))
-    recent, week = pl.col("events_28d").cast(pl.Int64), pl.col("events_7d").cast(pl.Int64)
-    table = by_line.join(by_user, on="item").with_columns(
-        *shares,
-        trend=((recent + 1) / (pl.col("before") + 1)).log(),
-        trend_7d=((week + 1) / ((recent - week) / 3 + 1)).log(),
-        gap_mean=pl.when(pl.col("gaps") > 0).then(pl.col("spans") / pl.col("gaps")),
-        price_ratio=pl.col("last_price") / pl.col("price"),
-    )
-    if plan.has_others:
-        recently = past.others.filter(age <= RECENT_DAYS)
-        others = recently.group_by("item").agg(others_28d=pl.len() * (PER / max(len(recently), 1)))
-        table = table.join(others, on="item", how="full", coalesce=True)
-    values = _floats(table.drop("gaps", "spans", "before"), "item_", "item")
-    return ItemState(catalogue.join(values, on="item", how="left", maintain_order="left"))
-
-
-def user_state(plan: PairPlan, catalogue: pl.DataFrame, past: PastLines, seen: Visits | None = None) -> UserState:
+def user_state(
+    plan: PairPlan, items: ItemState, ids: pl.Series, past: PastLines, seen: Visits | None = None
+) -> UserState:
     """Sum up what each user did; what others did plays no part, so ``past`` may hold the users of interest alone.
 
     Args:
         plan: Which features.
-        catalogue: From :func:`~recsys.data.past_lines.number_items`; :attr:`ItemState.table` will do.
-        past: Lines of the users.
+        items: Says what groups items make.
+        ids: Of the U users.
+        past: Their lines.
         seen: What they did in their sessions; a plan with sessions needs it.
     """
     totals = user_totals(past)
-    users = totals
+    columns = {f"user_{name}": column for name, column in totals.items()}
     if plan.has_others:
-        others = past.others.group_by("user").agg(others_28d=(pl.col("age") <= RECENT_DAYS).sum())
-        users = totals.join(others, on="user", how="full", coalesce=True)
-    people = past.users.join(_floats(users, "user_", "user"), on="user", how="left", maintain_order="left")
-    things = [catalogue["item"], *(catalogue[f"code_{n}"] for n in range(len(plan.groups)))]
-    at_once = max(STACKED_LINES // max(len(past.lines), 1), 1)
-    stacks = [things[start : start + at_once] for start in range(0, len(things), at_once)]
-    pairs, *groups = (table for stack in stacks for table in _rhythms(plan, past, totals, stack))
+        user, _, age = past.others
+        columns["user_others_28d"] = np.bincount(user, age <= RECENT_DAYS, minlength=past.n_users).astype(np.float64)
     if seen is not None:
-        people = people.join(_floats(seen.users, "user_", USER_ID), on=USER_ID, how="left", maintain_order="left")
-        waiting = seen.pairs.join(past.users, on=USER_ID).join(catalogue.select(ITEM_ID, "item"), on=ITEM_ID)
-        waiting = waiting.select(_key("item"), pl.exclude(USER_ID, ITEM_ID, "user", "item").cast(pl.Float32))
-        pairs = pairs.join(waiting, on="key", how="full", coalesce=True)
-    by_group = (_named(table, f"{prefix}_") for prefix, table in zip(plan.prefixes, groups, strict=True))
-    return UserState(people, _named(pairs, "pair_"), tuple(by_group))
+        visitors = ids.alias(USER_ID).to_frame().join(seen.users, on=USER_ID, how="left", maintain_order="left")
+        columns |= {f"user_{name}": visitors[name].to_numpy() for name in visitors.columns if name != USER_ID}
+    names = (*(f.name for f in plan.features if f.side == "user"), USER_PRICE)
+    numbers = np.full((len(ids) + 1, len(names)), np.nan, np.float32)
+    for place, name in enumerate(names):
+        numbers[:-1, place] = columns[name]
+
+    at_once = max(STACKED_LINES // max(len(past), 1), 1)
+    every = range(len(plan.groups) + 1)
+    stacks = [every[start : start + at_once] for start in range(0, len(every), at_once)]
+    kinds = [table for stack in stacks for table in [rhythms(past, totals, items.things, stack)] * len(stack)]
+    state = UserState(ids, names, numbers, tuple(kinds))
+    if seen is None:
+        return state
+    keys = items.things.keys(0, state.rows(seen.pairs[USER_ID]), items.rows(seen.pairs[ITEM_ID]))
+    order = np.argsort(keys)[np.count_nonzero(keys < 0) :]  # others are of items that the catalogue does not have
+    waiting = seen.pairs.drop(USER_ID, ITEM_ID)[order]
+    return replace(state, waiting=Keyed.of(keys[order], [column.to_numpy() for column in waiting]))
 
 
-def _rhythms(
-    plan: PairPlan, past: PastLines, totals: pl.DataFrame, things: Sequence[pl.Series]
-) -> Iterator[pl.DataFrame]:
-    """Yield for each number of the items, ``[N]`` from 0 with nulls, how users come back to the items that share it.
-
-    The first column of each table is ``key``, all others are Float32.
-
-    Numbers of different kinds are told apart by what is added to them, so that few calls do for the lines of few users.
-    """
-    spans = [int(thing.max() or 0) + 1 for thing in things]  # type: ignore[arg-type]
-    starts = [sum(spans[:place]) for place in range(len(spans))]
-
-    def stacked(lines: pl.DataFrame) -> pl.LazyFrame:
-        numbers = [
-            thing.gather(lines["item"]).cast(pl.UInt64) + start for thing, start in zip(things, starts, strict=True)
-        ]
-        return pl.concat([lines] * len(things)).lazy().with_columns(thing=pl.concat(numbers)).drop_nulls("thing")
-
-    lines = (
-        stacked(past.lines)
-        .group_by("user", "thing", "moment")
-        .agg(pl.col("age").max(), pl.col("quantity").sum(), pl.col("price").mean())
-    )
-    table = _with_others(rhythm(lines, totals), stacked(past.others) if plan.has_others else None)
-    table = table.select("key", pl.exclude("key", "thing").cast(pl.Float32), thing=pl.col("key") % STRIDE)
-    table = table.sort("thing") if len(things) > 1 else table
-    # A request of one user spends its time in calls, not in rows: slices take a tenth of what filters do.
-    ends = table.drop_in_place("thing").search_sorted(pl.Series([*starts, starts[-1] + spans[-1]])).to_list()
-    for start, first, last in zip(starts, ends, ends[1:], strict=False):
-        own = table[first:last]
-        yield own.replace_column(0, own["key"] - start)
-
-
-def pair_features(state: PairState, pairs: pl.DataFrame, items: pl.Series | None = None) -> pl.DataFrame:
+def pair_features(state: PairState, pairs: pl.DataFrame) -> pl.DataFrame:
     """Return the features of pairs, Float32, one row a pair in the given order, columns as in ``plan.features``.
 
-    Beyond what :func:`~recsys.data.past_lines.rhythm` (``pair_*`` and each group), :func:`item_state` and
+    Beyond what :func:`~recsys.data.rhythm.rhythms` (``pair_*`` and each group), :func:`item_state` and
     :func:`~recsys.data.past_lines.user_totals` say: ``pair_item_gap_ratio`` is days since over the item's mean gap;
     ``pair_price_ratio`` and each group's ``price_ratio`` the item's last price over the user's median, and over the
     user's mean in the group; each group's ``item_share`` the pair's count over the group's; ``other_*`` counts events
@@ -223,59 +155,59 @@ def pair_features(state: PairState, pairs: pl.DataFrame, items: pl.Series | None
     Args:
         state: From :func:`as_of`.
         pairs: ``user_id``, ``item_id`` and, where the request's time is known, ``timestamp``; rows may repeat.
-        items: Rows of the items, which spares looking for them; ``pairs`` needs no ``item_id`` then.
     """
-    if items is None:
-        rows = state.items.table.select(ITEM_ID, "item")
-        items = _look_up(pairs.select(ITEM_ID), rows)["item"]
-    starts = range(0, max(len(pairs), 1), CHUNK_ROWS)
-    parts = (slice(start, start + CHUNK_ROWS) for start in starts)
-    return pl.concat([_chunk(state, pairs[part], items[part]) for part in parts], rechunk=False)
+    numbers = pair_numbers(state, state.users.rows(pairs[USER_ID]), state.items.rows(pairs[ITEM_ID]))
+    names = [f.name for f in state.plan.features if f.side != "context"]
+    frame = pl.DataFrame(numbers, names, orient="row").fill_nan(None)
+    return frame.hstack(_context(state.plan, pairs)).select(f.name for f in state.plan.features)
 
 
-def _chunk(state: PairState, pairs: pl.DataFrame, rows: pl.Series) -> pl.DataFrame:
-    plan = state.plan
-    users = _look_up(pairs.select(USER_ID), state.users.users)
-    items = state.items.table.select(pl.exclude(ITEM_ID).gather(rows))
-    user = users["user"].cast(pl.UInt64) * STRIDE
-    parts = [users.drop("user"), items.select(pl.selectors.starts_with("item_"))]
-    things = [items["item"], *(items[f"code_{n}"] for n in range(len(plan.groups)))]
-    for thing, table in zip(things, (state.users.pairs, *state.users.groups), strict=True):
-        parts.append(_look_up((user + thing).alias("key").to_frame(), table))
-    last_price = pl.col("item_last_price")
-    ratios = [(pl.col("pair_days_since") / pl.col("item_gap_mean")).alias("pair_item_gap_ratio")]
-    ratios.append((last_price / pl.col("user_price")).alias("pair_price_ratio"))
-    for prefix in plan.prefixes:
-        share = pl.col("pair_count") / pl.col(f"{prefix}_count")
-        ratios += [
-            share.alias(f"{prefix}_item_share"),
-            (last_price / pl.col(f"{prefix}_price")).alias(f"{prefix}_price_ratio"),
-        ]
-    wanted = [pl.col(f.name) if f.absent is None else pl.col(f.name).fill_null(f.absent) for f in plan.features]
-    frame = pl.concat([*parts, _context(plan, pairs)], how="horizontal")
-    return frame.with_columns(r.replace(float("inf"), None).cast(pl.Float32) for r in ratios).select(wanted)
+def pair_numbers(state: PairState, users: Ints, items: Ints) -> Numbers:
+    """Return the features of pairs but for those of the context, float32 ``[P, F]``, NaN where undefined.
+
+    Args:
+        state: From :func:`as_of`.
+        users: Rows in ``state.users``, int64 ``[P]``; -1 for one who is not known.
+        items: Rows in ``state.items``, int64 ``[P]``; N for one that is not known.
+    """
+    absent = [f.absent for f in state.plan.features if f.side != "context"]
+    filled = np.array([np.nan if value is None else value for value in absent], np.float32)
+    out = np.empty((len(users), len(absent)), np.float32)
+    for start in range(0, len(users), CHUNK_ROWS):
+        part = slice(start, start + CHUNK_ROWS)
+        found = np.concatenate(list(_columns(state, users[part], items[part])), axis=1)
+        np.copyto(out[part], np.where(np.isnan(found), filled, found))
+    return out
 
 
-def _look_up(keys: pl.DataFrame, table: pl.DataFrame) -> pl.DataFrame:
-    """Return the row of ``table`` for each key, nulls where there is none."""
-    (name,) = keys.columns
-    if keys.schema[name] != table.schema[name]:
-        keys = keys.select(pl.col(name).cast(table.schema[name], strict=False))
-    found = keys.join(table, on=name, how="left", maintain_order="left")
-    found.drop_in_place(name)
-    return found
+def _columns(state: PairState, users: Ints, items: Ints) -> Iterator[Numbers]:
+    """Yield the columns of pairs in the order of the features, ``[P, ...]``, NaN where nothing is known."""
+    plan, things, kinds = state.plan, state.items.things, state.users.kinds
+    item, user = state.items.numbers[items], state.users.numbers[users]
+    repeats = [rhythm.NAMES.index(name) for name, _ in plan.rhythm]
+    count, days_since, price = (rhythm.NAMES.index(name) for name in ("count", "days_since", "price"))
+    last_price = item[:, state.items.names.index("item_last_price")]
+    pair, *groups = (table.at(things.keys(kind, users, items)) for kind, table in enumerate(kinds))
+    yield pair[:, repeats]
+    yield _ratio(pair[:, days_since], item[:, state.items.names.index("item_gap_mean")])
+    if plan.has_value:
+        yield _ratio(last_price, user[:, -1])
+    if state.users.waiting is not None:
+        yield state.users.waiting.at(things.keys(0, users, items))
+    for group in groups:
+        yield group[:, repeats]
+        yield _ratio(pair[:, count], group[:, count])
+        if plan.has_value:
+            yield _ratio(last_price, group[:, price])
+    yield item[:, [state.items.names.index(f.name) for f in plan.features if f.side == "item"]]
+    yield user[:, :-1]
 
 
-def _with_others(table: pl.DataFrame, others: pl.LazyFrame | None) -> pl.DataFrame:
-    """Add number and recency of the events that do not count."""
-    if others is None:
-        return table
-    counts = others.group_by(_key("thing")).agg(other_count=pl.len(), other_days_since=pl.col("age").min())
-    return table.join(counts.collect(), on="key", how="full", coalesce=True)
-
-
-def _key(thing: str) -> pl.Expr:
-    return (pl.col("user").cast(pl.UInt64) * STRIDE + pl.col(thing)).alias("key")
+def _ratio(above: Numbers, below: Numbers) -> Numbers:
+    """Return a quotient as a column ``[P, 1]``, NaN where it is infinite."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = above / below
+    return np.where(ratio == np.inf, np.float32(np.nan), ratio)[:, None]
 
 
 def _context(plan: PairPlan, pairs: pl.DataFrame) -> pl.DataFrame:
@@ -288,15 +220,3 @@ def _context(plan: PairPlan, pairs: pl.DataFrame) -> pl.DataFrame:
     if plan.sessions:
         parts += clock(time.epoch("us"), plan.sessions.zone, plan.sessions.holidays)
     return pairs.select(p.cast(pl.Float32).alias(f"context_{n}") for p, n in zip(parts, names, strict=True))
-
-
-def _named(table: pl.DataFrame, prefix: str) -> pl.DataFrame:
-    """Give the columns a prefix, but for the key, which is the first."""
-    named = table.clone()
-    named.columns = ["key", *(prefix + name for name in table.columns[1:])]
-    return named
-
-
-def _floats(table: pl.DataFrame, prefix: str, key: str) -> pl.DataFrame:
-    """Give the columns a prefix and half the memory, but for the key."""
-    return table.select(key, pl.exclude(key).cast(pl.Float32).name.prefix(prefix))

@@ -126,7 +126,8 @@ class PairPlan:
         return pair + groups + tuple(f for f in self._own_features if f.side != "pair")
 
     @property
-    def _rhythm(self) -> tuple[_Row, ...]:
+    def rhythm(self) -> tuple[_Row, ...]:
+        """Name and value of who has no event, of how users come back to an item or a group."""
         quantity: tuple[_Row, ...] = (("quantity", 0.0),)
         others: tuple[_Row, ...] = (("other_count", 0.0), ("other_days_since", None))
         return _RHYTHM + quantity * self.has_quantity + others * self.has_others
@@ -143,7 +144,7 @@ class PairPlan:
             else ((), (), ())
         )
         rows = {
-            "pair": (*self._rhythm, ("item_gap_ratio", None), *price_ratio * self.has_value, *pair),
+            "pair": (*self.rhythm, ("item_gap_ratio", None), *price_ratio * self.has_value, *pair),
             "item": _ITEM + price * self.has_value + others * self.has_others,
             "user": _USER + spend * self.has_value + others * self.has_others + user,
             "context": _CONTEXT + clock,
@@ -152,7 +153,7 @@ class PairPlan:
 
     def _group_features(self, prefix: str) -> tuple[PairFeature, ...]:
         price_ratio: tuple[_Row, ...] = (("price_ratio", None),)
-        rows = (*self._rhythm, ("item_share", 0.0), *price_ratio * self.has_value)
+        rows = (*self.rhythm, ("item_share", 0.0), *price_ratio * self.has_value)
         return tuple(PairFeature(f"{prefix}_{row[0]}", "group", *row[1:]) for row in rows)
 
 

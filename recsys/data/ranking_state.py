@@ -13,29 +13,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 
-import numpy as np
 import polars as pl
 import torch
 from torch import Tensor
 
-from recsys.columns import USER_ID
 from recsys.data.asked import Asked
+from recsys.data.candidate_sources import Source, linked, near_history, nearest, own_history, popular
 from recsys.data.candidate_tables import Kind, Links, item_kinds, item_links, popular_lists
-from recsys.data.candidates import (
-    Candidates,
-    Source,
-    linked,
-    near_history,
-    nearest,
-    own_history,
-    popular,
-    union,
-    with_pairs,
-)
+from recsys.data.candidates import Candidates, union, with_pairs
+from recsys.data.item_state import ItemState, item_state
 from recsys.data.log import InteractionLog
-from recsys.data.pair_features import ItemState, PairState, UserState, item_state, pair_features, users_as_of
+from recsys.data.pair_features import PairState, UserState, pair_numbers, users_as_of
 from recsys.data.pair_plan import PairPlan
-from recsys.data.past_lines import number_items, past_lines
+from recsys.data.past_lines import lines_of, number_events, number_items
+from recsys.data.segmented import Ints
 from recsys.data.topk import NONE
 
 SOURCES = ("history", "nearest", "near_history", "linked", "popular", "popular_in_group")
@@ -165,40 +156,32 @@ class RankingState:
             events: Prepared events, of the users of interest at least; ``user_id`` may be any name of theirs.
             cut: Microseconds since 1970 UTC.
         """
-        return users_as_of(self.plan, self.items.table, events, self.cut if cut is None else cut)
+        return users_as_of(self.plan, self.items, events, self.cut if cut is None else cut)
 
     def pairs(
-        self, asked: Asked, users: UserState, user_ids: pl.Series, also: tuple[Tensor, Tensor] | None = None
+        self, asked: Asked, users: UserState, rows: Ints, also: tuple[Tensor, Tensor] | None = None
     ) -> RankerPairs:
         """Find the candidates of B requests and compute their features.
 
         Args:
             asked: The requests; their vectors are divided by the temperature of the retriever.
             users: What their users did.
-            user_ids: Their names in ``users``, ``[B]``.
+            rows: Their rows in ``users``, int64 ``[B]``, -1 for none.
             also: Request and item of pairs that are candidates whether or not a source names them.
         """
         lists = {name: source(asked, self.candidate_plan.sizes[name]) for name, source in self.sources().items()}
         found = union(lists, self.candidate_plan.limit, self.candidate_plan.shares)
         if also is not None:
             found = with_pairs(found, *also)
-        numbers = self.features(asked, users, user_ids, found)
+        numbers = self.features(asked, users, rows, found)
         return RankerPairs(found.query, found.item, self.names, numbers, lists, found, len(asked))
 
-    def features(self, asked: Asked, users: UserState, user_ids: pl.Series, found: Candidates) -> Tensor:
+    def features(self, asked: Asked, users: UserState, rows: Ints, found: Candidates) -> Tensor:
         """Return the numeric features of candidates, float32 ``[P, F]``, NaN where missing; columns as in ``names``."""
-        query, item = found.query.numpy(), found.item.numpy()
-        named = user_ids.gather(query).rename(USER_ID).to_frame()
-        frame = pair_features(PairState(self.plan, self.cut, self.items, users), named, pl.Series(item))
-        ours = [f.name for f in self.plan.features if f.side != "context"]
-        own = frame[ours].to_numpy()  # a missing number is NaN
-        ranks = [found.rank[name] for name in self.candidate_plan.sizes]
-        numbers = np.empty((len(found), len(self.names)), dtype=np.float32)
-        numbers[:, : len(ours)] = own
-        numbers[:, len(ours) : numbers.shape[1] - len(ranks)] = self._similarity(asked, found)
-        for place, rank in enumerate(ranks, start=numbers.shape[1] - len(ranks)):
-            numbers[:, place] = torch.where(rank > 0, rank.float(), torch.nan)
-        return torch.from_numpy(numbers)
+        state = PairState(self.plan, self.cut, self.items, users)
+        own = torch.from_numpy(pair_numbers(state, rows[found.query.numpy()], found.item.numpy()))
+        ranks = torch.stack([found.rank[name] for name in self.candidate_plan.sizes], 1).float()
+        return torch.cat([own, self._similarity(asked, found), ranks.masked_fill_(ranks == 0, torch.nan)], 1)
 
     def sources(self) -> dict[str, Source]:
         """Return the sources of the plan by name."""
@@ -265,7 +248,8 @@ def fit_ranking_state(
     """
     past = log.between(None, cut)
     table = number_items(plan, items)
-    lines = past_lines(plan, table, events, cut)
+    ids, numbered = number_events(plan, table, events, cut)
+    lines = lines_of(numbered, len(ids), cut)
     kinds = item_kinds(past, cut, item_features)
     basket = past.basket.unique(return_inverse=True)[1]
     return RankingState(

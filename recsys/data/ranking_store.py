@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from recsys.data.candidate_tables import Kind, Links
-from recsys.data.pair_features import ItemState
+from recsys.data.item_state import ItemState
 from recsys.data.pair_plan import PairPlan
 from recsys.data.ranking_state import CandidatePlan, CandidateTables, RankingState
 from recsys.data.sessions import SessionPlan

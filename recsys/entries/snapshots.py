@@ -286,4 +286,5 @@ def pairs_of(
         if also is not None:
             keys = also[torch.isin(also // log.n_items, some)]
             further = torch.searchsorted(some, keys // log.n_items), keys % log.n_items
-        yield state.pairs(asked, state.users(events), ids, further)
+        theirs = state.users(events)
+        yield state.pairs(asked, theirs, theirs.rows(ids), further)

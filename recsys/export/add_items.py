@@ -34,7 +34,7 @@ from recsys.bundle.towers import Towers
 from recsys.columns import ITEM_ID
 from recsys.data.candidate_tables import Kind
 from recsys.data.encode import Encoder
-from recsys.data.pair_features import ItemState
+from recsys.data.item_state import ItemState
 from recsys.data.past_lines import number_items
 from recsys.data.ranking_state import RankingState
 from recsys.data.ranking_store import load_state, save_state

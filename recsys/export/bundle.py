@@ -24,8 +24,9 @@ from recsys.bundle.histories import (
     stored_histories,
 )  # fmt: skip
 from recsys.bundle.index import build_index
+from recsys.bundle.past import EVENT_COLUMNS
 from recsys.bundle.profiles import write_profiles
-from recsys.bundle.ranking import EVENT_COLUMNS, Ranking
+from recsys.bundle.ranking import Ranking
 from recsys.bundle.reader import Bundle
 from recsys.bundle.requests import ASOF, ASOF_COLUMN, ELIGIBLE, UserInputs, item_table, microseconds
 from recsys.bundle.sample import golden_sample, golden_tensors

@@ -7,7 +7,7 @@ import polars as pl
 from recsys.columns import EVENT_TYPE, ITEM_ID, QUANTITY, TIMESTAMP, USER_ID, VALUE
 from recsys.data.log import DAY
 from recsys.data.pair_plan import PairPlan
-from recsys.data.past_lines import PastLines, past_lines, user_totals
+from recsys.data.past_lines import lines_of, number_events, user_totals
 
 DIGITS = 6
 """Decimals that are kept: sums of the same values in another order are the same number."""
@@ -43,20 +43,22 @@ def behaviour(
         has_others=has_types,
     )
     catalogue = past.select(pl.col(ITEM_ID).unique()).sort(ITEM_ID).with_row_index("item")
-    known = past_lines(plan, catalogue, past, cut)
-    worth = "value" if plan.has_value else "quantity"
-    bought = user_totals(known).join(
-        known.lines.group_by("user").agg(monetary=pl.col(worth).sum().round(DIGITS)), on="user"
+    ids, numbered = number_events(plan, catalogue, past, cut)
+    lines = lines_of(numbered, len(ids), cut)
+    worth = pl.col("value" if plan.has_value else "quantity")
+    table = pl.DataFrame({USER_ID: ids, **user_totals(lines)}).with_row_index("user").fill_nan(None)
+    table = table.with_columns(
+        pl.col("user").cast(pl.Int64), monetary=pl.when(pl.col("baskets") > 0).then(worth.round(DIGITS))
     )
-    others = known.others.group_by("user").agg(others=pl.len(), others_recency=pl.col("age").min())
-    carts = _open_carts(past, catalogue, known, cut, cart_types if has_types else ())
-    table = known.users
-    for part in (bought, others, carts):
+    others = lines.others_frame().group_by("user").agg(others=pl.len(), others_recency=pl.col("age").min())
+    users = table.select(USER_ID, "user")
+    carts = _open_carts(past, catalogue, users, lines.frame(), cut, cart_types if has_types else ())
+    for part in (others, carts):
         table = table.join(part, on="user", how="left", maintain_order="left")
     number = pl.col
     return table.select(
         USER_ID,
-        frequency=number("baskets").fill_null(0).cast(pl.Int64),
+        frequency=number("baskets").cast(pl.Int64),
         recency=number("days_since"),
         tenure=number("tenure"),
         gap=pl.coalesce("gap_mean", "days_since"),
@@ -72,20 +74,25 @@ def behaviour(
 
 
 def _open_carts(
-    past: pl.DataFrame, catalogue: pl.DataFrame, known: PastLines, cut: int, cart_types: Sequence[str]
+    past: pl.DataFrame,
+    catalogue: pl.DataFrame,
+    users: pl.DataFrame,
+    lines: pl.DataFrame,
+    cut: int,
+    cart_types: Sequence[str],
 ) -> pl.DataFrame:
     """Return ``user`` and ``cart_recency`` of those with an item in the cart that they have not bought since."""
     if not cart_types:
-        return pl.DataFrame(schema={"user": known.users.schema["user"], "cart_recency": pl.Float64})
+        return pl.DataFrame(schema={"user": pl.Int64, "cart_recency": pl.Float64})
     put = (
         past.filter(pl.col(EVENT_TYPE).is_in(list(cart_types)))
         .select(USER_ID, ITEM_ID, put=(cut - pl.col(TIMESTAMP).dt.epoch("us")) / DAY)
         .group_by(USER_ID, ITEM_ID)
         .agg(pl.col("put").min())
-        .join(known.users, on=USER_ID)
-        .join(catalogue, on=ITEM_ID)
+        .join(users, on=USER_ID)
+        .join(catalogue.select(ITEM_ID, pl.col("item").cast(pl.Int64)), on=ITEM_ID)
     )
-    bought = known.lines.group_by("user", "item").agg(bought=pl.col("age").min())
+    bought = lines.group_by("user", "item").agg(bought=pl.col("age").min())
     still_open = put.join(bought, on=["user", "item"], how="left").filter(
         pl.col("bought").is_null() | (pl.col("bought") > pl.col("put"))
     )

@@ -10,9 +10,8 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
 from recsys.data.dataset import microseconds
-from recsys.data.pair_features import PairState, as_of, pair_features, user_state
+from recsys.data.pair_features import PairState, as_of, pair_features, users_as_of
 from recsys.data.pair_plan import PairPlan, plan_pairs
-from recsys.data.past_lines import number_items, past_lines
 from recsys.errors import ConfigError
 from recsys.features import Feature, FeatureSpec
 
@@ -277,8 +276,7 @@ def test_order_of_pairs_plays_no_part(rows, data) -> None:
 def test_own_events_are_enough_for_a_user() -> None:
     whole = as_of(FULL, SHOP, ITEMS, microseconds(CUT))
     own = SHOP.filter(pl.col("user_id") == 2)
-    catalogue = number_items(FULL, ITEMS)
-    served = user_state(FULL, catalogue, past_lines(FULL, catalogue, own, whole.cut))
+    served = users_as_of(FULL, whole.items, own, whole.cut)
     pairs = PAIRS.filter(pl.col("user_id") == 2)
     assert_frame_equal(
         pair_features(PairState(FULL, whole.cut, whole.items, served), pairs), pair_features(whole, pairs)

@@ -79,7 +79,8 @@ def pairs_of(state: RankingState, rows, users=(0, 1, 2, 3)) -> RankerPairs:
     who = torch.tensor(users, dtype=torch.int64)
     groups = {} if state.tables.groups is None else {GROUP: state.tables.groups}
     asked = asked_as_of(log, who, CUT, PEOPLE[who], groups)
-    return state.pairs(asked, state.users(events), IDS.gather(who.numpy()))
+    known = state.users(events)
+    return state.pairs(asked, known, known.rows(IDS.gather(who.numpy())))
 
 
 def check_equal(one: RankerPairs, other: RankerPairs, **tolerance: float) -> None:
@@ -165,9 +166,10 @@ def test_popular_in_the_group_of_the_user():
 def test_users_are_summed_up_to_the_time_of_the_request():
     state = fitted(SHOP)
     _, events = tables([*SHOP, (3, 1, -2, None, 1)])
-    assert 3 not in state.users(events).users["user_id"]
-    later = state.users(events, CUT + 3 * DAY).users
-    assert later.filter(pl.col("user_id") == 3)["user_days_since"].to_list() == [1.0]
+    assert 3 not in state.users(events).ids
+    later = state.users(events, CUT + 3 * DAY)
+    (row,) = later.rows(pl.Series([3]))
+    assert later.numbers[row, later.names.index("user_days_since")] == 1.0
 
 
 @pytest.mark.parametrize("chosen", [EVERY_SOURCE, CandidatePlan(3, {"history": 2})])

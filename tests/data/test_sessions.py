@@ -16,7 +16,6 @@ from polars.testing import assert_frame_equal
 from recsys.data.dataset import microseconds
 from recsys.data.pair_features import as_of, pair_features, users_as_of
 from recsys.data.pair_plan import PairPlan
-from recsys.data.past_lines import number_items
 from recsys.data.sessions import CLOCK, SessionPlan, clock, in_sessions, plan_sessions, session_table, visits
 
 CUT = datetime(2024, 6, 3, tzinfo=UTC)  # a Monday
@@ -205,7 +204,7 @@ def test_features_of_pairs_carry_them() -> None:
 def test_own_events_are_enough_for_a_user() -> None:
     cut = microseconds(CUT)
     whole = as_of(WHOLE, SHOP, ITEMS, cut)
-    own = users_as_of(WHOLE, number_items(WHOLE, ITEMS), SHOP.filter(pl.col("user_id") == 1), cut)
+    own = users_as_of(WHOLE, whole.items, SHOP.filter(pl.col("user_id") == 1), cut)
     pairs = PAIRS.filter(pl.col("user_id") == 1)
     assert_frame_equal(pair_features(replace(whole, users=own), pairs), pair_features(whole, pairs))
 
