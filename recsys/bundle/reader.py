@@ -245,7 +245,7 @@ class Bundle:
             named = self._ids.allowed((), explore_among)
             new = new_items(self, who.now, new_days) if named is None else named
         size = CHUNK if profile is None else min(CHUNK, self.touchpoints.at_once)
-        answers = [self._answer([], [], *NO_ITEMS)]
+        answers = []
         for start in range(0, len(who), size):
             chunk = slice(start, start + size)
             vectors, asked = self._asked(who[chunk])
@@ -263,7 +263,7 @@ class Bundle:
                 find = partial(find_new, self, vectors, asked, dropped, new if allowed is None else new & allowed)
                 found = explored(*found, ks[chunk], explore, new.numpy(), find)
             answers.append(self._answer(who[chunk].ids, ks[chunk], *found))
-        return pl.concat(answers)
+        return pl.concat(answers or [self._answer([], [], *NO_ITEMS)])
 
     def rank(
         self,
@@ -282,14 +282,14 @@ class Bundle:
             BundleError: As in :meth:`embed_users`, or the bundle has no second stage.
         """
         ranking, who = self._ranker(), self._asking(users, histories, as_of)
-        answers = [self._answer([], [], *NO_ITEMS)]
+        answers = []
         for start in range(0, len(who), CHUNK):
             some = who[start : start + CHUNK]
             asked = self._asked(some)[1]
             assert asked is not None
             limit = [ranking.state.candidate_plan.limit] * len(some)
             answers.append(self._answer(some.ids, limit, *ranking.best(asked, limit, [()] * len(limit), None)))
-        return pl.concat(answers)
+        return pl.concat(answers or [self._answer([], [], *NO_ITEMS)])
 
     def requests(
         self,

@@ -33,10 +33,20 @@ class Asked:
     def __len__(self) -> int:
         return len(self.vector)
 
-    @cached_property
+    @property
     def seen_keys(self) -> Tensor:
         """Distinct (request, item) of the past as ``request * N + item``, ascending, int64 ``[S]``."""
-        return (self.query * self.n_items + self.item).unique()
+        return self._distinct[0]
+
+    @cached_property
+    def _distinct(self) -> tuple[Tensor, Tensor]:
+        """:attr:`seen_keys`, and the place of each past event among them, int64 ``[E]``."""
+        keys, place = (self.query * self.n_items + self.item).unique(return_inverse=True)
+        return keys, place
+
+    def by_item(self, weight: Tensor) -> Tensor:
+        """Sum up what past events weigh, float32 ``[E]``, by :attr:`seen_keys`, ``[S]``."""
+        return torch.zeros(len(self.seen_keys)).index_add_(0, self._distinct[1], weight)
 
     def decay(self, scale: float, power: float) -> Tensor:
         """Return how much each past event counts by its age, ``(1 + age / scale) ** -power``, float32 ``[E]``."""

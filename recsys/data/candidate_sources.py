@@ -16,11 +16,10 @@ What the user had before comes from :func:`own_history`, the other sources leave
 twice. The answers are the same on every run: equal scores are ordered by item row.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from recsys.data.asked import Asked
 from recsys.data.candidate_tables import Kind, Links
@@ -59,9 +58,17 @@ def own_history(
     weight = asked.decay(scale, power)
     if events is not None:
         weight = weight * (1.0 + events[asked.item].float()).pow(staple)
-    keys, event_key = (asked.query * asked.n_items + asked.item).unique(return_inverse=True)
-    totals = torch.zeros(len(keys)).index_add_(0, event_key, weight)
-    return _best_of(asked, k, keys, totals, eligible)
+    # Few items of a catalogue were had: to look for the best among all of them takes ten times as long.
+    totals = asked.by_item(weight)
+    query, item = asked.seen_keys // asked.n_items, asked.seen_keys % asked.n_items
+    named = eligible[item] & (totals > 0)
+    query, item, totals = query[named], item[named], totals[named]
+    place = torch.arange(len(query)) - torch.searchsorted(query, query)
+    shape = len(asked), int(place.max()) + 1 if len(place) else 1
+    values, items = torch.full(shape, -torch.inf), torch.full(shape, NONE)
+    values[query, place], items[query, place] = totals, item
+    best = top_rows(values, k)
+    return items.gather(1, best.clamp(min=0)).masked_fill(best == NONE, NONE)
 
 
 def nearest(
@@ -106,27 +113,27 @@ def nearest(
 
 
 def near_history(
-    asked: Asked, k: int, *, vectors: Tensor, eligible: Tensor, scale: float = 30.0, power: float = 0.5
+    asked: Asked, k: int, *, directions: Tensor, eligible: Tensor, scale: float = 30.0, power: float = 0.5
 ) -> Tensor:
     """Answer with the items whose vectors point the way of the history's, by cosine with their decayed mean.
 
     Args:
         asked: B requests.
         k: Items a request.
-        vectors: Of the items, ``[N, D]``.
+        directions: Vectors of the items, of length 1, ``[N, D]``.
         eligible: Items that may be recommended, bool ``[N]``.
         scale: As in :func:`own_history`.
         power: As in :func:`own_history`.
     """
-    items, weight = normalize(vectors, dim=1), asked.decay(scale, power)
+    weight = asked.decay(scale, power)
 
     def scores(rows: Tensor) -> Tensor:
         events = asked.events(rows)
         query = asked.query[events] - rows[0]
         known = torch.zeros(len(rows), dtype=torch.bool).index_fill_(0, query, True)
-        centre = items.new_zeros(len(rows), items.shape[1])
-        centre.index_add_(0, query, items[asked.item[events]] * weight[events, None])
-        return (centre @ items.T).masked_fill(~known[:, None], -torch.inf)
+        centre = directions.new_zeros(len(rows), directions.shape[1])
+        centre.index_add_(0, query, directions[asked.item[events]] * weight[events, None])
+        return (centre @ directions.T).masked_fill(~known[:, None], -torch.inf)
 
     return _best(asked, k, scores, eligible)
 
@@ -142,14 +149,13 @@ def linked(asked: Asked, k: int, *, links: Links, eligible: Tensor, scale: float
         scale: As in :func:`own_history`; short, so that the recent baskets decide.
         power: As in :func:`own_history`.
     """
-    weight, out = asked.decay(scale, power), torch.full((len(asked), k), NONE)
-    for rows in _chunks(asked):
-        totals = summed(asked, weight, rows, links).view(-1)
-        keys = totals.nonzero().squeeze(1)
-        keys, totals = keys + rows[0] * asked.n_items, totals[keys]
-        new = ~_holds(asked.seen_keys, keys)
-        out[rows] = _best_of(asked, k, keys[new], totals[new], eligible, rows)
-    return out
+    weight = asked.decay(scale, power)
+
+    def scores(rows: Tensor) -> Tensor:
+        totals = summed(asked, weight, rows, links)
+        return totals.masked_fill_(totals <= 0, -torch.inf)
+
+    return _best(asked, k, scores, eligible)
 
 
 def popular(asked: Asked, k: int, *, lists: Tensor, group: str = "") -> Tensor:
@@ -176,53 +182,14 @@ def popular(asked: Asked, k: int, *, lists: Tensor, group: str = "") -> Tensor:
 def _best(asked: Asked, k: int, scores: Callable[[Tensor], Tensor], eligible: Tensor, seen: bool = False) -> Tensor:
     """Return the best eligible items by ``scores`` of a chunk of requests ``[b, N]``, where -inf stands for none."""
     out = torch.full((len(asked), k), NONE)
-    for rows in _chunks(asked):
-        values = torch.where(eligible, scores(rows), -torch.inf)
+    for rows in torch.arange(len(asked)).split(max(CELLS // asked.n_items, 1)) if len(asked) else ():
+        values = scores(rows).masked_fill_(~eligible, -torch.inf)
         if not seen:
             first, last = torch.searchsorted(asked.seen_keys, torch.stack([rows[0], rows[-1] + 1]) * asked.n_items)
             keys = asked.seen_keys[first:last] - rows[0] * asked.n_items
             values.view(-1)[keys] = -torch.inf
         out[rows] = top_rows(values, k)
     return out
-
-
-def _best_of(
-    asked: Asked, k: int, keys: Tensor, scores: Tensor, eligible: Tensor, rows: Tensor | None = None
-) -> Tensor:
-    """Return the best eligible items of those that have a score above 0, ``[b, k]``.
-
-    Few items of a catalogue do: to look for the best among all of them takes ten times as long.
-
-    Args:
-        asked: B requests.
-        k: Items a request.
-        keys: Distinct (request, item) as ``request * N + item``, ascending.
-        scores: Of these.
-        eligible: Items that may be recommended, bool ``[N]``.
-        rows: The requests, without gaps, int64 ``[b]``; None: all.
-    """
-    rows = torch.arange(len(asked)) if rows is None else rows
-    query, item = keys // asked.n_items, keys % asked.n_items
-    named = eligible[item] & (scores > 0)
-    query, item, scores = query[named] - rows[:1], item[named], scores[named]
-    place = torch.arange(len(query)) - torch.searchsorted(query, query)
-    shape = len(rows), int(place.max()) + 1 if len(place) else 0
-    values, items = torch.full(shape, -torch.inf), torch.full(shape, NONE)
-    values[query, place], items[query, place] = scores, item
-    best = top_rows(values, k)
-    return items.gather(1, best.clamp(min=0)).masked_fill(best == NONE, NONE) if shape[1] else best
-
-
-def _chunks(asked: Asked) -> Iterable[Tensor]:
-    """Split the requests so that at most :data:`CELLS` scores are in memory."""
-    return torch.arange(len(asked)).split(max(CELLS // asked.n_items, 1)) if len(asked) else ()
-
-
-def _holds(keys: Tensor, wanted: Tensor) -> Tensor:
-    """Return which of the wanted keys are among ``keys``, which are ascending."""
-    if not len(keys):
-        return torch.zeros_like(wanted, dtype=torch.bool)
-    return keys[torch.searchsorted(keys, wanted).clamp(max=len(keys) - 1)] == wanted
 
 
 def _favour(asked: Asked, kind: Kind, doubt: float) -> Tensor:
@@ -244,11 +211,12 @@ def summed(asked: Asked, weight: Tensor, rows: Tensor, links: Links | None = Non
         rows: Requests without gaps, int64 ``[b]``.
         links: From an item to its neighbours; the event's weight is multiplied by the link's.
     """
-    events = asked.events(rows)
-    query, item, weight = asked.query[events] - rows[0], asked.item[events], weight[events]
-    if links is not None:
-        of_event, place = links.of(item)
-        query, item, weight = query[of_event], links.item[place], weight[of_event] * links.weight[place]
+    first, last = torch.searchsorted(asked.seen_keys, torch.stack([rows[0], rows[-1] + 1]) * asked.n_items).tolist()
+    keys, weight = asked.seen_keys[first:last] - rows[0] * asked.n_items, asked.by_item(weight)[first:last]
+    query, item = keys // asked.n_items, keys % asked.n_items
+    if links is not None:  # of each item once, however often the user had it
+        of_item, place = links.of(item)
+        query, item, weight = query[of_item], links.item[place], weight[of_item] * links.weight[place]
     dense = torch.zeros(len(rows), asked.n_items)
     dense.view(-1).index_add_(0, query * asked.n_items + item, weight)
     return dense

@@ -16,6 +16,7 @@ from functools import cached_property, partial
 import polars as pl
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from recsys.data.asked import Asked
 from recsys.data.candidate_sources import Source, linked, near_history, nearest, own_history, popular
@@ -144,6 +145,11 @@ class RankingState:
         """
         return self.vectors[:, self.parts[CODE][1] :].T.contiguous().T
 
+    @cached_property
+    def directions(self) -> Tensor:
+        """:attr:`general` scaled to length 1, for the source that compares items by cosine."""
+        return normalize(self.general, dim=1)
+
     def groups_of(self, rows: Tensor) -> dict[str, Tensor]:
         """Return the groups of users by row, int64 ``[B]``, -1 for one that is not known; empty without groups."""
         codes = self.tables.groups
@@ -196,7 +202,9 @@ class RankingState:
         known: dict[str, Source] = {
             "history": partial(own_history, eligible=tables.eligible, events=tables.events),
             "nearest": near,
-            "near_history": partial(near_history, vectors=general, eligible=tables.eligible),
+            "near_history": lambda asked, k: near_history(
+                asked, k, directions=self.directions, eligible=tables.eligible
+            ),
             "linked": partial(linked, links=tables.links, eligible=tables.eligible),
             "popular": partial(popular, lists=tables.popular[-1:]),
             "popular_in_group": partial(popular, lists=tables.popular, group=GROUP),

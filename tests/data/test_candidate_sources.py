@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.nn.functional import normalize
 
 from recsys.data.asked import Asked, asked_as_of
 from recsys.data.candidate_sources import linked, near_history, nearest, own_history, popular, summed
@@ -50,7 +51,7 @@ def all_lists(log: InteractionLog, eligible: torch.Tensor, k: int, cut: int = CU
         "popular": partial(popular, lists=popular_lists(log, cut, eligible)),
         "segment": partial(popular, lists=popular_lists(log, cut, eligible, codes=codes), group="segment"),
         "together": partial(linked, links=item_links(past.basket, past.item, ITEMS), eligible=eligible),
-        "near": partial(near_history, vectors=ITEM_VECTORS, eligible=eligible),
+        "near": partial(near_history, directions=normalize(ITEM_VECTORS, dim=1), eligible=eligible),
     }
     return {name: source(asked, k) for name, source in sources.items()}
 
@@ -161,7 +162,7 @@ def test_the_best_of_few_are_the_best_of_all(rows, k, eligible, log_of):
 
 def test_near_history_by_cosine(log_of):
     asked = ask(log_of([(0, 0, CUT - DAY)], 2, ITEMS), [0, 1])
-    answer = near_history(asked, 3, vectors=ITEM_VECTORS, eligible=EVERY)
+    answer = near_history(asked, 3, directions=normalize(ITEM_VECTORS, dim=1), eligible=EVERY)
     assert answer.tolist() == [[1, 5, 3], [NONE] * 3]  # cosines 1, 2 / sqrt 5, 1 / sqrt 2
 
 
