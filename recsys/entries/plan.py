@@ -155,8 +155,11 @@ def _state(place: Path | None, uri: str | None) -> str:
 
 
 def _devices(plan: Plan, cfg: Config) -> None:
+    from recsys.planning.foreign import foreign_problems
     from recsys.planning.places import device_problems, trainer_problem
 
+    foreign = {"trainer": cfg.trainer, **{f"callbacks.{name}": made for name, made in cfg.callbacks.items()}}
     problems = list(device_problems(cfg.trainer))
+    problems += [problem for key, settings in foreign.items() for problem in foreign_problems(key, settings)]
     problem = None if problems else trainer_problem(cfg)
     plan.problems += problems + ([problem] if problem else [])

@@ -99,10 +99,13 @@ MISTAKES = [
     mistake("limt", "ranker.candidates.limt", "Legal: ranker.candidates", "ranker.candidates.limt=100"),
     mistake("evaluation.boostrap", "boostrap", "Did you mean 'evaluation.bootstrap'?", "evaluation.boostrap=10"),
     mistake("data.split.vall", "vall", "Did you mean 'data.split.val'?", "data.split.vall=0.1"),
-    mistake("trainer", "benchmrk=True", "or take trainer=cpu", "+trainer.benchmrk=true"),
+    mistake("trainer.benchmrk", "True", "Did you mean 'benchmark'?", "+trainer.benchmrk=true"),
     mistake(
-        "callbacks", "ModlSummary", "or take trainer=cpu",
-        "callbacks.model_summary._target_=pytorch_lightning.ModlSummary",
+        "callbacks.model_summary._target_", "ModlSummary", "Did you mean 'ModelSummary'?",
+        "callbacks.model_summary._target_=pytorch_lightning.callbacks.ModlSummary",
+    ),
+    mistake(
+        "callbacks.model_summary.max_dept", "3", "Did you mean 'max_depth'?", "+callbacks.model_summary.max_dept=3"
     ),
     mistake("model", "two_towr", "Did you mean 'two_tower'?", "model=two_towr"),
     mistake("trainer", "gpuu", "Did you mean 'gpu'?", "trainer=gpuu"),
