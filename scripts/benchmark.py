@@ -9,6 +9,10 @@ python scripts/benchmark.py prepare [--events 100000000] [--partitions 16] [--sh
     Wall time and peak memory of `recsys prepare` in partitions on a shop of scripts/make_events.py (made where it is
     not there, in --shop), beside those of polars that only reads, sorts by user and time and writes the same events.
 
+python scripts/benchmark.py mapped [--events 20000000] [--partitions 16] [--shop FOLDER]
+    Memory that a process has for itself up to its first training batches, and the time of a batch, with the log of
+    such a shop in memory and mapped from files (`data.log=mapped`).
+
 python scripts/benchmark.py warm [--days 7] [model.hidden=64 ...]
     Steps, seconds and NDCG@20 on the validation window of a retriever that is fitted anew as of its start, and of one
     that starts from a fit of some days before (`init_from`). Overrides are those of `recsys train`.
@@ -55,14 +59,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     train.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     train.add_argument("--output", type=Path, default=Path("runs/benchmark"), help="folder of the JSON report")
     train.add_argument("overrides", nargs="*", help="as of `recsys train`, for example training.batch_moments=256")
-    prepare = commands.add_parser("prepare", help="time and memory of preparing, beside plain polars")
-    prepare.set_defaults(run=run_prepare, device="cpu")
-    prepare.add_argument("--events", type=int, default=1_000_000, help="of the shop, which is made with as many")
-    prepare.add_argument("--users", type=int, help="a tenth of the events by default")
-    prepare.add_argument("--items", type=int, help="a hundredth of the events by default")
-    prepare.add_argument("--partitions", type=int, default=16)
-    prepare.add_argument("--shop", type=Path, help="folder of the shop; runs/benchmark/shop-EVENTS by default")
-    prepare.add_argument("--output", type=Path, default=Path("runs/benchmark"), help="folder of the JSON report")
+    for name, run, text in (
+        ("prepare", run_prepare, "time and memory of preparing, beside plain polars"),
+        ("mapped", run_mapped, "memory of training from a log in files"),
+    ):
+        large = commands.add_parser(name, help=text)
+        large.set_defaults(run=run, device="cpu")
+        large.add_argument("--events", type=int, default=1_000_000, help="of the shop, which is made with as many")
+        large.add_argument("--users", type=int, help="a tenth of the events by default")
+        large.add_argument("--items", type=int, help="a hundredth of the events by default")
+        large.add_argument("--partitions", type=int, default=16)
+        large.add_argument("--shop", type=Path, help="folder of the shop; runs/benchmark/shop-EVENTS by default")
+        large.add_argument("--output", type=Path, default=Path("runs/benchmark"), help="folder of the JSON report")
     warm = commands.add_parser("warm", help="cold start beside warm start")
     warm.set_defaults(run=run_warm, device="cpu")
     warm.add_argument("--days", type=float, default=7.0, help="between the two fits")
@@ -136,6 +144,22 @@ def run_prepare(asked: argparse.Namespace) -> None:
     }
     console = Console()
     console.print(prepare_table(report))
+    console.print(f"saved {save(report, asked.output)}", soft_wrap=True)
+
+
+def run_mapped(asked: argparse.Namespace) -> None:
+    """Measure a log in memory and in files, print the table and save the numbers."""
+    from benchmark_mapped import both_logs, mapped_table
+    from benchmark_prepare import open_shop
+
+    shop = open_shop(asked.shop or asked.output / f"shop-{asked.events}", asked.events, asked.users, asked.items)
+    report = {
+        "benchmark": "mapped",
+        "device": device_name(torch.device("cpu")),
+        **both_logs(shop, asked.partitions, asked.output / "prepared"),
+    }
+    console = Console()
+    console.print(mapped_table(report))
     console.print(f"saved {save(report, asked.output)}", soft_wrap=True)
 
 

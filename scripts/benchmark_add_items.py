@@ -19,7 +19,8 @@ from recsys.config.compose import compose
 from recsys.data.dataset import fit_data, interaction_log, microseconds
 from recsys.data.encode import Encoder
 from recsys.data.log import InteractionLog
-from recsys.data.prepared import Prepared, prepare
+from recsys.data.prepare import prepare
+from recsys.data.prepared import Prepared
 from recsys.entries.evaluate import BundleScorer
 from recsys.entries.train import export
 from recsys.evaluation.baselines import Popular

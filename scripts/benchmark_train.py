@@ -16,7 +16,7 @@ from recsys.config.schema import Config
 from recsys.data.batches import Batch, MomentBatches
 from recsys.data.dataset import FittedData, fit_data, interaction_log, microseconds
 from recsys.data.moments import moments_of
-from recsys.data.prepared import prepare
+from recsys.data.prepare import prepare
 from recsys.data.tables import FeatureTables
 from recsys.entries.retriever import tower_inputs
 from recsys.evaluation.evaluate import ModelResult, evaluate

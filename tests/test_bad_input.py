@@ -222,8 +222,8 @@ def test_interrupted_prepare(python: Callable[..., CompletedProcess[str]]) -> No
     """The process is killed when some of the files are written; the next run starts clean."""
     command = prepare_of(shop())
     killed = (
-        "import os, signal, recsys.data.prepared as prepared\n"
-        "prepared.write_features = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "import os, signal, recsys.data.prepare as prepare\n"
+        "prepare.write_features = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
         "from recsys.cli import main\n"
         f"main({command})\n"
     )

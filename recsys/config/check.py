@@ -8,7 +8,7 @@ from typing import Any
 from recsys.config.add_items import AddItemsConfig
 from recsys.config.check_data import data_problems
 from recsys.config.check_tune import tune_problems
-from recsys.config.data import IMPUTATIONS, SESSIONS_BY, SOURCES, TIMESTAMP_UNITS
+from recsys.config.data import IMPUTATIONS, LOGS, SESSIONS_BY, SOURCES, TIMESTAMP_UNITS
 from recsys.config.privacy import EraseConfig, erase_problems
 from recsys.config.promote import PromoteConfig, RollbackConfig
 from recsys.config.publish import PublishConfig
@@ -148,6 +148,7 @@ PUBLISH_RULES = {"k": AT_LEAST_1, "batch_size": AT_LEAST_1, "days": POSITIVE, "k
 CHOICES: dict[str, tuple[str, ...]] = {
     "data.source": SOURCES,
     "data.timestamp_unit": TIMESTAMP_UNITS,
+    "data.log": LOGS,
     "data.imputation.default": IMPUTATIONS,
     "data.imputation.items": IMPUTATIONS,
     "data.imputation.users": IMPUTATIONS,

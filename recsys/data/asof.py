@@ -18,7 +18,8 @@ class ItemClock:
         relevant = log.only_relevant()
         self._time = relevant.sorted_times
         self._span = len(relevant) + 1
-        self._key = (relevant.item * self._span + torch.searchsorted(self._time, relevant.time)).sort().values
+        rank = torch.searchsorted(self._time, relevant.time)
+        self._key = log.kept((relevant.item * self._span + rank).sort().values)
 
     def count(self, items: Tensor, start: int, end: int) -> Tensor:
         """Count the relevant events of each item with ``start <= time < end`` (microseconds), int64 ``[n]``."""

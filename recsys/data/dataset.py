@@ -1,8 +1,10 @@
 """From the prepared tables to what models train on: the log, and features encoded by one window's vocabularies."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import polars as pl
 import torch
@@ -12,6 +14,7 @@ from recsys.columns import BASKET_ID, EVENT_TYPE, EVENT_WEIGHT, ITEM_ID, TIMESTA
 from recsys.data.encode import Encoder
 from recsys.data.log import InteractionLog
 from recsys.data.log_rows import log_of_rows
+from recsys.data.mapped_log import mapped_log, places_of
 from recsys.data.prepared import Prepared
 from recsys.data.tables import FeatureTables
 
@@ -52,12 +55,17 @@ def as_time(time: int) -> datetime:
 
 
 def interaction_log(prepared: Prepared) -> InteractionLog:
-    """Return all events as rows of the prepared user and item tables."""
+    """Return all events as rows of the prepared user and item tables; in files where ``prepared.spill`` says so."""
+    parts = [partial(_log_of, prepared, part) for part in prepared.streamed]
+    return mapped_log(parts, prepared.spill) if prepared.spill else parts[0]()
+
+
+def _log_of(prepared: Prepared, events: pl.LazyFrame) -> InteractionLog:
     # a context column may be called user or item
     read = (USER_ID, ITEM_ID, TIMESTAMP, BASKET_ID, EVENT_TYPE, EVENT_WEIGHT)
+    there = events.collect_schema().names()
     rows = (
-        prepared.events.lazy()
-        .select(name for name in read if name in prepared.events.columns)
+        events.select(name for name in read if name in there)
         .join(prepared.users.lazy().select(USER_ID).with_row_index("user"), on=USER_ID, maintain_order="left")
         .join(prepared.items.lazy().select(ITEM_ID).with_row_index("item"), on=ITEM_ID, maintain_order="left")
         .with_columns(pl.col("user", "item").cast(pl.Int64), pl.col(TIMESTAMP).dt.epoch("us").alias("time"))
@@ -75,15 +83,15 @@ def fit_data(prepared: Prepared, log: InteractionLog, until: datetime) -> Fitted
         until: The cut.
     """
     cut = microseconds(until)
-    events = prepared.events.filter(pl.col(TIMESTAMP) < until)
     users = prepared.users_as_of(cut)
+    events = pl.concat(prepared.streamed).filter(pl.col(TIMESTAMP) < until)
     encoder = Encoder.fit(prepared.spec, events, prepared.items, users)
+    past = log.between(None, cut)
     tables = FeatureTables(
         item=encoder.encode(prepared.items, "item"),
         user=encoder.encode(users, "user"),
-        context=encoder.encode(events, "context"),
+        context=_context(prepared, encoder, past, until),
     )
-    past = log.between(None, cut)
     eligible = torch.ones(log.n_items, dtype=torch.bool)
     if not prepared.has_item_table:
         eligible = torch.zeros(log.n_items, dtype=torch.bool)
@@ -100,9 +108,31 @@ def with_log(data: FittedData, prepared: Prepared, log: InteractionLog) -> Fitte
         prepared: With the same items and users.
         log: All its events, from :func:`interaction_log`.
     """
-    events = prepared.events.filter(pl.col(TIMESTAMP) < as_time(data.cut))
-    tables = replace(data.tables, context=data.encoder.encode(events, "context"))
-    return replace(data, log=log.between(None, data.cut), tables=tables)
+    past = log.between(None, data.cut)
+    tables = replace(data.tables, context=_context(prepared, data.encoder, past, as_time(data.cut)))
+    return replace(data, log=past, tables=tables)
+
+
+def _context(prepared: Prepared, encoder: Encoder, past: InteractionLog, until: datetime) -> dict[str, Tensor]:
+    """Encode the context of the events before ``until``, in the order of the log of these."""
+    known = pl.col(TIMESTAMP) < until
+    if prepared.spill is None:
+        return encoder.encode(prepared.events.filter(known), "context")
+    out: dict[str, Tensor] = {}
+    numbered = prepared.users.lazy().select(USER_ID).with_row_index("asof/user")
+    columns = [USER_ID, *(f.column for f in encoder.spec.side("context"))]
+    for part in prepared.event_parts if len(columns) > 1 else ():
+        events = (
+            part.filter(known).select(list(dict.fromkeys(columns))).join(numbered, on=USER_ID, maintain_order="left")
+        )
+        frame = events.collect()
+        place = places_of(past.offsets, torch.from_numpy(frame["asof/user"].cast(pl.Int64).to_numpy().copy()))
+        for name, values in encoder.encode(frame, "context").items():
+            if name not in out:
+                flat = prepared.spill.empty(len(past) * math.prod(values.shape[1:]), values.dtype)
+                out[name] = flat.view(len(past), *values.shape[1:])
+            out[name][place] = values
+    return out
 
 
 def data_before(data: FittedData, cut: int, has_item_table: bool) -> FittedData:

@@ -32,8 +32,14 @@ class Vocabulary:
     @classmethod
     def fit(cls, values: pl.Series, min_count: int = 1) -> "Vocabulary":
         """Keep the non-null values that occur at least ``min_count`` times, in ascending order."""
-        counts = values.drop_nulls().rename("value").to_frame().group_by("value").len()
-        return cls(counts.filter(pl.col("len") >= min_count)["value"].sort())
+        return cls.of_column(values.rename("value").to_frame().lazy(), "value", min_count)
+
+    @classmethod
+    def of_column(cls, table: pl.LazyFrame, column: str, min_count: int = 1) -> "Vocabulary":
+        """Do the same with a column of a table that need not be in memory."""
+        counts = table.select(value=pl.col(column)).drop_nulls().group_by("value").len()
+        kept = counts.filter(pl.col("len") >= min_count).collect(engine="streaming")
+        return cls(kept["value"].sort())
 
     @property
     def size(self) -> int:
@@ -96,25 +102,29 @@ class Encoder:
     scales: dict[str, NumericScale]
 
     @classmethod
-    def fit(cls, spec: FeatureSpec, events: pl.DataFrame, items: pl.DataFrame, users: pl.DataFrame) -> "Encoder":
+    def fit(
+        cls, spec: FeatureSpec, events: pl.DataFrame | pl.LazyFrame, items: pl.DataFrame, users: pl.DataFrame
+    ) -> "Encoder":
         """Fit on the events of one window; of items and users only those that have an event count.
 
         Ids and context values are counted by events, attributes by distinct items or users.
         """
+        known = events.lazy()  # of which one column at a time is read
         seen = {
-            "item": items.join(events, on="item_id", how="semi"),
-            "user": users.join(events, on="user_id", how="semi"),
-            "context": events,
+            "item": items.lazy().join(known.select("item_id"), on="item_id", how="semi").collect(engine="streaming"),
+            "user": users.lazy().join(known.select("user_id"), on="user_id", how="semi").collect(engine="streaming"),
         }
         vocabularies, scales = {}, {}
         for feature in spec:
-            is_key = feature.column in ("user_id", "item_id")
-            values = (events if is_key else seen[feature.side])[feature.column]
+            is_event = feature.column in ("user_id", "item_id") or feature.side == "context"
+            table = known if is_event else seen[feature.side].lazy()
             if feature.kind == "numeric":
-                scales[feature.name] = NumericScale.fit(values)
+                scales[feature.name] = NumericScale.fit(_column_of(table, feature))
+            elif feature.kind != "timestamp" and feature.buckets == 0 and feature.is_list:
+                parts = _split(feature, _column_of(table, feature)).explode()
+                vocabularies[feature.name] = Vocabulary.fit(parts, feature.min_count)
             elif feature.kind != "timestamp" and feature.buckets == 0:
-                flat = _split(feature, values).explode() if feature.is_list else values
-                vocabularies[feature.name] = Vocabulary.fit(flat, feature.min_count)
+                vocabularies[feature.name] = Vocabulary.of_column(table, feature.column, feature.min_count)
         return cls(spec, vocabularies, scales)
 
     def size(self, feature: Feature) -> int:
@@ -218,6 +228,10 @@ class Encoder:
         names = [f.name for f in spec if f.kind in ("id", "multi_id") and f.buckets == 0]
         vocabularies = {n: Vocabulary(pl.read_parquet(folder / _file_name(n))["value"]) for n in names}
         return cls(spec, vocabularies, {n: NumericScale(*s) for n, s in scales.items()})
+
+
+def _column_of(table: pl.LazyFrame, feature: Feature) -> pl.Series:
+    return table.select(feature.column).collect(engine="streaming").to_series()
 
 
 def _file_name(feature: str) -> str:

@@ -10,8 +10,8 @@ Users and items are *rows* of the prepared tables, not vocabulary ids, so that n
 what a vocabulary has seen.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -19,6 +19,8 @@ from torch import Tensor
 
 DAY = 86_400_000_000
 """Microseconds in a day."""
+PIECE = 2**23
+"""Events, of whole users, that are sorted at a time: bounds memory."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,8 @@ class InteractionLog:
         n_users: U, rows of the users table.
         n_items: N, rows of the items table.
         weight: What each event counts in training, float32 ``[E]``, above 0; None: all alike.
+        keep: Takes an array ``[E]`` out of memory, as :meth:`recsys.data.spill.Spill.keep` does; what the log makes of
+            itself goes there, too. None: all is in memory.
     """
 
     user: Tensor
@@ -44,9 +48,23 @@ class InteractionLog:
     n_users: int
     n_items: int
     weight: Tensor | None = None
+    keep: Callable[[Tensor], Tensor] | None = None
 
     def __len__(self) -> int:
         return len(self.user)
+
+    def kept(self, values: Tensor) -> Tensor:
+        """Return values of the log's size where the log itself is: in memory, or in a file."""
+        return values if self.keep is None else self.keep(values)
+
+    def pieces(self) -> Iterator[slice]:
+        """Yield where about :data:`PIECE` events of some users lie, one piece after the other."""
+        start = 0
+        while start < len(self):
+            last = min(start + PIECE, len(self)) - 1
+            end = int(self.offsets[int(self.user[last]) + 1])
+            yield slice(start, end)
+            start = end
 
     @cached_property
     def offsets(self) -> Tensor:
@@ -56,24 +74,27 @@ class InteractionLog:
     @cached_property
     def repeats(self) -> Tensor:
         """How often the user had met the item before this event, int64 ``[E]``; 0 at the first time."""
-        key = self.user * self.n_items + self.item
-        order = torch.argsort(key, stable=True)
-        sorted_key = key[order]
-        position = torch.arange(len(key), device=key.device)
-        is_first = torch.ones_like(sorted_key, dtype=torch.bool)
-        is_first[1:] = sorted_key[1:] != sorted_key[:-1]
-        run_start = torch.where(is_first, position, torch.zeros_like(position)).cummax(0).values
-        return torch.empty_like(position).scatter_(0, order, position - run_start)
+        repeats = self.kept(torch.zeros_like(self.user))
+        for piece in self.pieces():
+            key = self.user[piece] * self.n_items + self.item[piece]
+            order = torch.argsort(key, stable=True)
+            sorted_key = key[order]
+            position = torch.arange(len(key), device=key.device)
+            is_first = torch.ones_like(sorted_key, dtype=torch.bool)
+            is_first[1:] = sorted_key[1:] != sorted_key[:-1]
+            run_start = torch.where(is_first, position, torch.zeros_like(position)).cummax(0).values
+            repeats[piece] = torch.empty_like(position).scatter_(0, order, position - run_start)
+        return repeats
 
     @cached_property
     def sorted_times(self) -> Tensor:
         """Times of all events, ascending, int64 ``[E]``; a time's place in it orders times without a large number."""
-        return self.time.sort().values
+        return self.kept(self.time.sort().values)
 
     @cached_property
     def clock_keys(self) -> Tensor:
         """User and time of each event as one number, ascending, int64 ``[E]``: see :func:`first_after`."""
-        return self.user * (len(self) + 1) + torch.searchsorted(self.sorted_times, self.time)
+        return self.kept(self.user * (len(self) + 1) + torch.searchsorted(self.sorted_times, self.time))
 
     def between(self, start: int | None, end: int | None) -> "InteractionLog":
         """Return the events with ``start <= time < end`` (microseconds; None is open)."""
@@ -82,21 +103,22 @@ class InteractionLog:
             keep &= self.time >= start
         if end is not None:
             keep &= self.time < end
-        return self._each(lambda column: column[keep])
+        return self._each(lambda column: self.kept(column[keep]))
 
     def only_relevant(self) -> "InteractionLog":
         """Return the events that count as positives."""
-        return self._each(lambda column: column[self.relevant])
+        return self._each(lambda column: self.kept(column[self.relevant]))
 
     def to(self, device: torch.device | str) -> "InteractionLog":
-        """Return the log on another device."""
-        return self._each(lambda column: column.to(device))
+        """Return the log on another device, all of it in its memory."""
+        there = torch.device(device)
+        return self if there == self.user.device else replace(self._each(lambda column: column.to(there)), keep=None)
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> "InteractionLog":
         columns = (self.user, self.item, self.time, self.basket, self.relevant)
         user, item, time, basket, relevant = map(change, columns)
         weight = None if self.weight is None else change(self.weight)
-        return InteractionLog(user, item, time, basket, relevant, self.n_users, self.n_items, weight)
+        return InteractionLog(user, item, time, basket, relevant, self.n_users, self.n_items, weight, self.keep)
 
 
 def first_after(log: InteractionLog, user: Tensor, time: Tensor) -> Tensor:

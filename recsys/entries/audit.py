@@ -25,7 +25,7 @@ def run(cfg: AuditConfig) -> "Audit":
     from recsys.audit.findings import findings_table
     from recsys.audit.prepared import audit_prepared
     from recsys.audit.sections import audit_sections
-    from recsys.data.prepared import prepare
+    from recsys.data.prepare import prepare
     from recsys.data.report import data_report
     from recsys.data.report_page import write_html
     from recsys.files import write_whole

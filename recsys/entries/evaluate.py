@@ -38,7 +38,7 @@ def run(cfg: EvaluateConfig) -> "Comparison":
     from rich.console import Console
 
     from recsys.data.dataset import interaction_log
-    from recsys.data.prepared import prepare
+    from recsys.data.prepare import prepare
     from recsys.data.sources import check_paths
     from recsys.entries.prepare import note_access
     from recsys.entries.recommend import load

@@ -26,7 +26,7 @@ def run(cfg: PrepareConfig) -> "Prepared | None":
     from recsys.audit.findings import errors
     from recsys.audit.prepared import audit_tables
     from recsys.audit.sections import leak_section
-    from recsys.data.prepared import prepare, prepare_step
+    from recsys.data.prepare import prepare, prepare_step
     from recsys.data.report import data_report, print_summary
     from recsys.data.report_page import write_html
 

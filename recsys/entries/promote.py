@@ -42,7 +42,7 @@ def run(cfg: PromoteConfig) -> "Decision":
     from rich.console import Console
 
     from recsys.data.dataset import fit_data, interaction_log, microseconds
-    from recsys.data.prepared import prepare
+    from recsys.data.prepare import prepare
     from recsys.data.sources import check_paths
     from recsys.entries.prepare import note_access
     from recsys.entries.recommend import load

@@ -27,7 +27,7 @@ def run(cfg: Config) -> "SegmentModel":
     from rich.console import Console
 
     from recsys.data.dataset import microseconds
-    from recsys.data.prepared import prepare
+    from recsys.data.prepare import prepare
     from recsys.segments.fit import fit_segments
     from recsys.segments.report import assign_all, print_segments, segment_report
     from recsys.segments.report_page import write_segments_html

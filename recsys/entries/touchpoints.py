@@ -41,7 +41,7 @@ def run(cfg: TouchpointsEvaluationConfig) -> "list[Measured]":
 
     from recsys.bundle.touchpoints import Touchpoints
     from recsys.data.dataset import interaction_log
-    from recsys.data.prepared import prepare
+    from recsys.data.prepare import prepare
     from recsys.data.sources import check_paths
     from recsys.entries.evaluate import refuse_other_data, refuse_seen
     from recsys.entries.prepare import note_access

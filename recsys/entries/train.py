@@ -52,7 +52,7 @@ def run(cfg: Config) -> TrainResult | None:
 
     from recsys.bundle.reader import Bundle
     from recsys.data.dataset import fit_data, interaction_log
-    from recsys.data.prepared import prepare
+    from recsys.data.prepare import prepare
     from recsys.data.report import data_report, print_summary
     from recsys.data.report_page import write_html
     from recsys.data.sources import check_paths
@@ -183,7 +183,7 @@ def export(
         encoder=data.encoder,
         users=prepared.users_as_of(data.cut),
         items=prepared.items,
-        events=prepared.events,
+        events=prepared.streamed,
         cut=as_time(data.cut),
         item_asof=ItemClock(data.log).state(torch.arange(data.log.n_items), data.cut),
         eligible=data.eligible,

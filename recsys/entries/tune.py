@@ -41,7 +41,7 @@ def run(cfg: TuneConfig) -> "Study":
     """
     from rich.console import Console
 
-    from recsys.data.prepared import prepare
+    from recsys.data.prepare import prepare
     from recsys.data.sources import check_paths
     from recsys.entries.prepare import note_access
     from recsys.entries.snapshots import refuse_unknown

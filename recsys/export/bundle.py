@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from importlib.metadata import version
@@ -96,7 +96,7 @@ def export_bundle(
     encoder: Encoder,
     users: pl.DataFrame,
     items: pl.DataFrame,
-    events: pl.DataFrame,
+    events: Sequence[pl.LazyFrame],
     cut: datetime,
     item_asof: Mapping[str, Tensor],
     eligible: Tensor,
@@ -118,8 +118,8 @@ def export_bundle(
         encoder: As fitted with the towers.
         users: ``user_id`` and attributes, U rows, unique.
         items: ``item_id`` and attributes, N rows, unique.
-        events: ``user_id, item_id, timestamp`` in time order within each user; those at or after the cut are
-            left out.
+        events: ``user_id, item_id, timestamp`` in time order within each user, in one part or more, all of a user in
+            one; those at or after the cut are left out.
         cut: Only events before it shape vectors and histories.
         item_asof: ``popularity`` and ``age`` as the item tower reads them, float32 ``[N]``, as of the cut.
         eligible: Items that may be recommended, bool ``[N]``.
@@ -139,11 +139,12 @@ def export_bundle(
     target = Path(folder)
     towers = {"user": serving_copy(user_tower), "item": serving_copy(item_tower)}
     scripted = {side: script(tower) for side, tower in towers.items()}
-    events = events.filter(pl.col(TIMESTAMP) < cut)
-    past = _stored(events, users, items, history, second is not None)
+    before = [part.filter(pl.col(TIMESTAMP) < cut) for part in events]
+    parts = [_stored(part.collect(), users, items, history, second is not None) for part in before]
+    past = pl.concat(parts).sort(USER_ROW, maintain_order=True)
     catalogue = _catalogue(items, item_asof, eligible)
-    if segments is not None and VALUE in events.columns:
-        catalogue = catalogue.with_columns(item_values(events, items))
+    if segments is not None and VALUE in before[0].collect_schema():
+        catalogue = catalogue.with_columns(item_values(pl.concat(before).collect(), items))
     with written_beside(target) as beside:
         users.write_parquet(beside / part.USERS)
         catalogue.write_parquet(beside / part.CATALOGUE)

@@ -12,7 +12,8 @@ from recsys.columns import EVENT_TYPE, PURPOSE
 from recsys.config.data import DataConfig, SplitConfig
 from recsys.data.files import locate
 from recsys.data.guard import meaning
-from recsys.data.prepared import Prepared, load_prepared, place_for, prepare
+from recsys.data.prepare import place_for, prepare
+from recsys.data.prepared import Prepared, load_prepared
 from recsys.data.sources import CONSENT, named_types
 from recsys.data.validate import REASONS
 from recsys.errors import DataError, RecsysError, did_you_mean

@@ -10,7 +10,8 @@ import polars as pl
 import pytest
 
 from recsys.config.data import DataConfig
-from recsys.data.prepared import Prepared, prepare
+from recsys.data.prepare import prepare
+from recsys.data.prepared import Prepared
 
 
 @pytest.fixture(scope="session")

@@ -92,7 +92,7 @@ class Shop:
         eligible[5] = False
         return {
             "user_tower": self.user_tower, "item_tower": self.item_tower, "encoder": self.encoder,
-            "users": self.users, "items": self.items, "events": self.events, "cut": CUT,
+            "users": self.users, "items": self.items, "events": [self.events.lazy()], "cut": CUT,
             "item_asof": {"popularity": torch.linspace(0, 1, n), "age": torch.linspace(1, 0, n)},
             "eligible": eligible, "history": HISTORY,
             "facts": Facts("shop", {"train_start": "2024-01-01", "test_start": "2024-03-01"}, "train_val",

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from recsys.data.asof import ItemClock
 from recsys.data.dataset import data_before, fit_data, interaction_log, microseconds
-from recsys.data.prepared import Prepared, prepare
+from recsys.data.prepare import prepare
+from recsys.data.prepared import Prepared
 from recsys.data.split import Windows
 from recsys.data.tables import requests_as_of
 from recsys.features import Feature, FeatureSpec

@@ -12,7 +12,8 @@ from polars.testing import assert_frame_equal
 from recsys.data import erase as module
 from recsys.data.dataset import fit_data, interaction_log
 from recsys.data.erase import clear_cache, erase_from_prepared, erase_from_tables, prepared_folders
-from recsys.data.prepared import load_prepared, prepare
+from recsys.data.prepare import prepare
+from recsys.data.prepared import load_prepared
 from recsys.errors import DataError
 from recsys.files import hashes
 from recsys.privacy.erased import add_erased

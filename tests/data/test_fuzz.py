@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from recsys.audit.findings import SEVERITIES
 from recsys.audit.prepared import audit_tables
 from recsys.config.data import DataConfig
-from recsys.data.prepared import prepare
+from recsys.data.prepare import prepare
 from recsys.data.report import data_report
 from recsys.errors import RecsysError
 

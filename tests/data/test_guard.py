@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from recsys.config.privacy import PrivacyConfig
-from recsys.data.prepared import prepare
+from recsys.data.prepare import prepare
 from recsys.data.report import data_report
 from recsys.data.report_page import render
 from recsys.errors import ConfigError, DataError

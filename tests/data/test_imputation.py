@@ -17,7 +17,8 @@ from recsys.data import imputation_methods as methods
 from recsys.data.imputation import METHODS, Imputer, fit_imputer, imputation_facts, impute
 from recsys.data.imputation_hidden import accuracy, hide
 from recsys.data.imputation_store import load_imputer, save_imputer
-from recsys.data.prepared import load_prepared, prepare
+from recsys.data.prepare import prepare
+from recsys.data.prepared import load_prepared
 from recsys.data.report import data_report, print_summary
 from recsys.data.report_page import render
 from recsys.errors import DataError

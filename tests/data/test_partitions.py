@@ -17,7 +17,8 @@ from recsys.config.data import DataConfig, ImputationConfig, SplitConfig
 from recsys.config.privacy import PrivacyConfig
 from recsys.data import partitions, slices
 from recsys.data.partitions import number_of_parts
-from recsys.data.prepared import Prepared, prepare, prepare_step
+from recsys.data.prepare import prepare, prepare_step
+from recsys.data.prepared import Prepared
 from recsys.data.report import data_report
 from recsys.errors import ConfigError, DataError
 
@@ -253,7 +254,7 @@ import polars as pl
 from recsys.config.cleaning import AccountsConfig, CleaningConfig
 from recsys.config.data import DataConfig
 from recsys.data import partitions, slices
-from recsys.data.prepared import prepare
+from recsys.data.prepare import prepare
 
 left, write = int(sys.argv[1]), pl.DataFrame.write_parquet
 

@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 from rich.console import Console
 
-from recsys.data.prepared import prepare
+from recsys.data.prepare import prepare
 from recsys.data.report import data_report, percent, print_summary
 from recsys.data.report_page import Section, render, write_html
 from recsys.errors import DataError

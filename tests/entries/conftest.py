@@ -14,7 +14,8 @@ from recsys.config.schema import Config
 from recsys.data.dataset import FittedData, fit_data, interaction_log
 from recsys.data.log import InteractionLog
 from recsys.data.pair_plan import PairPlan, plan_pairs
-from recsys.data.prepared import Prepared, prepare
+from recsys.data.prepare import prepare
+from recsys.data.prepared import Prepared
 from recsys.entries.retriever import refit
 from recsys.models.two_tower import TwoTower
 from recsys.tracking.run import Run

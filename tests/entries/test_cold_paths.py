@@ -15,7 +15,8 @@ from recsys.bundle.format import read_manifest
 from recsys.bundle.reader import Bundle
 from recsys.config.compose import compose
 from recsys.data.dataset import FittedData, fit_data, interaction_log, microseconds
-from recsys.data.prepared import Prepared, prepare
+from recsys.data.prepare import prepare
+from recsys.data.prepared import Prepared
 from recsys.entries.cold_paths import CLICKS, ColdPaths, cold_paths, last_events
 from recsys.evaluation.recommender import Past
 from recsys.evaluation.slices import Targets, make_targets

@@ -14,7 +14,7 @@ import torch
 
 from recsys.cli import main
 from recsys.config.compose import compose
-from recsys.data.prepared import prepare
+from recsys.data.prepare import prepare
 from recsys.entries.plan import run
 from recsys.tuning.study import open_study, storage_at
 

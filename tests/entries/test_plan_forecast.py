@@ -12,7 +12,7 @@ from recsys.config.compose import compose
 from recsys.data.batches import MomentBatches
 from recsys.data.dataset import fit_data, interaction_log
 from recsys.data.log import DAY
-from recsys.data.prepared import prepare
+from recsys.data.prepare import prepare
 from recsys.entries.lesson import with_ids
 from recsys.entries.plan import run
 from recsys.entries.probe import probe_ranker

@@ -9,7 +9,7 @@ from polars.testing import assert_frame_equal
 from recsys.config.compose import compose
 from recsys.config.schema import SEGMENTS
 from recsys.data.dataset import microseconds
-from recsys.data.prepared import prepare
+from recsys.data.prepare import prepare
 from recsys.entries.segment import run, segment_groups
 from recsys.errors import ConfigError
 from recsys.segments.store import load_segments

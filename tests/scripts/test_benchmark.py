@@ -14,7 +14,7 @@ from torch.utils.data import default_collate
 from recsys.bundle.reader import Bundle
 from recsys.config.compose import compose
 from recsys.data.batches import MomentBatches
-from recsys.data.prepared import prepare
+from recsys.data.prepare import prepare
 from recsys.training.task import retrieval_loss
 
 

@@ -13,7 +13,7 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from recsys.config.data import DataConfig
-from recsys.data.prepared import prepare
+from recsys.data.prepare import prepare
 
 SIZES = ("--events=40000", "--users=3000", "--items=600")
 TIME = r"^\d{4}-\d{2}-\d{2} \d{2}:\d{2}:\d{2}$"

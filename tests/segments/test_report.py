@@ -7,7 +7,7 @@ from rich.console import Console
 from recsys.config.data import DataConfig, SplitConfig
 from recsys.config.schema import SegmentsConfig
 from recsys.data.dataset import microseconds
-from recsys.data.prepared import prepare
+from recsys.data.prepare import prepare
 from recsys.errors import DataError
 from recsys.segments.clusters import Space
 from recsys.segments.fit import fit_segments

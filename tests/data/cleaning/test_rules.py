@@ -16,7 +16,7 @@ from rich.console import Console
 from recsys.config.cleaning import AccountsConfig, CleaningConfig, JunkConfig, ReturnsConfig, ShiftedConfig
 from recsys.config.data import DataConfig, SplitConfig
 from recsys.data.cleaning.rules import ORDER
-from recsys.data.prepared import prepare
+from recsys.data.prepare import prepare
 from recsys.data.report import data_report, print_summary
 from recsys.data.report_page import render
 from recsys.errors import DataError

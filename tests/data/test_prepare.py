@@ -11,8 +11,9 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from recsys.config.data import DataConfig, ImputationConfig, SessionsConfig, SplitConfig
-from recsys.data import prepared as module
-from recsys.data.prepared import load_prepared, prepare
+from recsys.data import prepare as module
+from recsys.data.prepare import prepare
+from recsys.data.prepared import load_prepared
 from recsys.errors import DataError
 from recsys.files import NODE
 
