@@ -3,16 +3,20 @@
 import json
 import logging
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
 
+import polars as pl
 import pytest
+from polars.testing import assert_frame_equal
 from pytorch_lightning.callbacks import ModelSummary
 
 from recsys.bundle.reader import Bundle
 from recsys.cli import main
 from recsys.config.compose import compose
+from recsys.data.prepared import Prepared
 from recsys.entries import serving
 from recsys.entries.retriever import trainer_factory
 from recsys.entries.serving import check_base_rate
@@ -54,6 +58,26 @@ def test_what_is_off_by_default_goes_through_every_stage(
     assert len(bundle.recommend(["u0", None], k=5, histories=[["i3"], None])) == 10
     worth = json.loads((outside / "run" / "evaluation" / "importance.json").read_text())
     assert "history" in {row["name"] for row in worth}
+
+
+def test_a_log_in_files_makes_the_same_retriever(
+    trained: Any, outside: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In two parts, and nobody asks for all events at once."""
+    job = ["train", *trained.data, "debug=does_it_run", "ranker=none", "tracking.enabled=false", "touchpoints=none"]
+    assert main([*job, "bundle.forms=torchscript", "hydra.run.dir=memory"]) == 0, capsys.readouterr().err
+    whole = cached_property(lambda prepared: pytest.fail(f"all events of {prepared.path} were read"))
+    whole.__set_name__(Prepared, "events")
+    monkeypatch.setattr(Prepared, "events", whole)
+    files = ["data.log=mapped", "data.partitions=2", "data.cache_dir=parts"]
+    assert main([*job, "bundle.forms=torchscript", *files, "hydra.run.dir=files"]) == 0, capsys.readouterr().err
+    for name in ("user_embeddings", "item_embeddings", "histories"):
+        one, two = (pl.read_parquet(outside / run / "bundle" / f"{name}.parquet") for run in ("memory", "files"))
+        assert_frame_equal(one, two, check_exact=True)
+    figures = [
+        json.loads((outside / run / "evaluation" / "comparison.json").read_text()) for run in ("memory", "files")
+    ]
+    assert [model["metrics"] for model in figures[0]["models"]] == [model["metrics"] for model in figures[1]["models"]]
 
 
 @pytest.mark.slow

@@ -122,6 +122,22 @@ def test_add_items_holds_the_newest_products_out_and_adds_them(
     assert f"{recall['add-items']['20']['mean']:.4f}" in shown
 
 
+@pytest.mark.slow
+def test_mapped_makes_the_same_batches_from_files(
+    script: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sizes = ["--events=20000", "--users=400", "--items=100", "--partitions=2"]
+    assert script("benchmark").main(["mapped", *sizes, f"--output={tmp_path}"]) == 0
+    (path,) = tmp_path.glob("*.json")
+    report = json.loads(path.read_text())
+    memory, mapped = report["memory"], report["mapped"]
+    assert memory["events"] == mapped["events"] > 10_000
+    assert memory["sum"] == mapped["sum"] > 0
+    shown = capsys.readouterr().out
+    assert "the same batches" in shown
+    assert f"{mapped['own_gib']:.2f}" in shown
+
+
 def test_both_read_the_same_history(script: Any, shop: list[str]) -> None:
     bench = script("benchmark_train").open_bench([*shop, "model.history=5"], torch.device("cpu"))
     log, events, tables = bench.data.log, bench.events, bench.tables
