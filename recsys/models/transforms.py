@@ -110,7 +110,8 @@ class NumericTransform(nn.Module):
     center: Tensor
     spread: Tensor
     flagged: Tensor
-    intervals: Tensor
+    owner: Tensor
+    step: Tensor
     names: List[str]  # TorchScript cannot infer the type of an empty list
     bin_counts: List[int]
 
@@ -149,10 +150,11 @@ class NumericTransform(nn.Module):
         self.register_buffer("spread", torch.tensor([fit.spread for fit in fits]).unsqueeze(1))
         self.register_buffer("flagged", torch.tensor([i for i, f in enumerate(fits) if f.missing], dtype=torch.int64))
         real = torch.arange(size - 1) < (counts - 1).unsqueeze(1)  # [F, size - 1]
-        self.register_buffer("intervals", real.flatten().nonzero().squeeze(1))
-        self.all_intervals = bool(real.all())
+        owner, step = real.nonzero(as_tuple=True)
+        self.register_buffer("owner", owner)
+        self.register_buffer("step", step.float())
         self.width = len(self.flagged) + features * (len(chosen) + self.use_log)
-        self.width += len(self.intervals) * self.use_piecewise
+        self.width += len(owner) * self.use_piecewise
 
     def forward(self, features: Dict[str, Tensor]) -> Tuple[Tensor, Tensor, Tensor]:
         """Find the place of every number among the knots of its feature; nothing here is learned.
@@ -190,10 +192,9 @@ class NumericTransform(nn.Module):
             low, high = table.gather(0, knot), table.gather(0, after)
             parts.append((low + way * (high - low)).masked_fill(missing, 0.0))
         if self.use_piecewise:
-            # In place, and without a gather where every feature has all knots: it is wider than all the rest together.
-            steps = torch.arange(self.knots.size(1) - 1, device=place.device)
-            passed = (place.unsqueeze(2) - steps).clamp_(0.0, 1.0).sub_(0.5).mul_((~missing).unsqueeze(2)).flatten(1)
-            parts.append(passed if self.all_intervals else passed[:, self.intervals])
+            # In place, and of the intervals that there are: it is wider than all the rest together.
+            passed = place.index_select(1, self.owner).sub_(self.step).clamp_(0.0, 1.0).sub_(0.5)
+            parts.append(passed.mul_((~missing).float().index_select(1, self.owner)))
         if self.use_log:
             parts.append(logs.masked_fill(missing, 0.0))
         return torch.cat(parts, 1)
