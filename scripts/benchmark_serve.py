@@ -15,9 +15,10 @@ from rich.progress import track
 from rich.table import Table
 from torch import Tensor
 
-from recsys.bundle.index import ItemIndex, best_items, build_index
+from recsys.bundle.index import ItemIndex, best_items
 from recsys.bundle.reader import Bundle
 from recsys.bundle.requests import Id
+from recsys.export.index import build_index
 
 K = 20
 STRANGERS = 0.2

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from recsys.bundle import format as part
 from recsys.bundle.format import Manifest, read_manifest, seal, written_beside
-from recsys.bundle.index import ItemIndex, extend_index
+from recsys.bundle.index import ItemIndex
 from recsys.bundle.parts import read_tower
 from recsys.bundle.reader import Bundle
 from recsys.bundle.requests import ADDED, ASOF_COLUMN, ELIGIBLE, UserInputs, microseconds
@@ -41,6 +41,7 @@ from recsys.data.ranking_store import load_state, save_state
 from recsys.errors import BundleError
 from recsys.export.bundle import write_sample
 from recsys.export.erase import describe, prove_programs
+from recsys.export.index import extend_index
 from recsys.export.kin import inherited
 from recsys.export.new_items import attributes_of, new_rows
 from recsys.export.parity import Inputs

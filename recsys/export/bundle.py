@@ -23,7 +23,6 @@ from recsys.bundle.histories import (
     Histories,
     stored_histories,
 )  # fmt: skip
-from recsys.bundle.index import build_index
 from recsys.bundle.past import EVENT_COLUMNS
 from recsys.bundle.profiles import write_profiles
 from recsys.bundle.ranking import Ranking
@@ -40,6 +39,7 @@ from recsys.data.ranking_store import save_state
 from recsys.data.recent import HISTORY, REQUEST
 from recsys.errors import BundleError
 from recsys.export.card import model_card
+from recsys.export.index import build_index
 from recsys.export.parity import Inputs, save_script, script, serving_copy
 from recsys.export.parity_cases import item_cases, known_users, ranker_cases, take, user_cases
 from recsys.export.parity_page import write_page

@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recsys.bundle.index import KINDS
 from recsys.config import conf_dir, schema
 from recsys.config.check import check
 from recsys.config.data import DataConfig, ImputationConfig, SessionsConfig, SplitConfig
@@ -23,6 +22,7 @@ from recsys.errors import ConfigError
 from recsys.evaluation.baselines import BASELINES
 from recsys.evaluation.metrics import FAMILIES
 from recsys.evaluation.slices import LIST_OF
+from recsys.export.index import KINDS
 from recsys.models.transforms import FORMS
 from recsys.models.wide_deep import NORMS
 from recsys.training.fit_ranker import CALIBRATIONS

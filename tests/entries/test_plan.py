@@ -104,9 +104,6 @@ MISTAKES = [
         "callbacks.model_summary._target_", "ModlSummary", "Did you mean 'ModelSummary'?",
         "callbacks.model_summary._target_=pytorch_lightning.callbacks.ModlSummary",
     ),
-    mistake(
-        "callbacks.model_summary.max_dept", "3", "Did you mean 'max_depth'?", "+callbacks.model_summary.max_dept=3"
-    ),
     mistake("model", "two_towr", "Did you mean 'two_tower'?", "model=two_towr"),
     mistake("trainer", "gpuu", "Did you mean 'gpu'?", "trainer=gpuu"),
     mistake("experiment", "variant", "Did you mean 'variants'?", "experiment=variant"),

@@ -160,7 +160,7 @@ def test_nothing_is_written_over(exported: tuple[Path, Manifest], tmp_path: Path
 
 
 def test_a_vector_longer_than_all_others_makes_the_index_anew() -> None:
-    from recsys.bundle.index import build_index, extend_index
+    from recsys.export.index import build_index, extend_index
 
     chance = np.random.default_rng(0)
     vectors = chance.normal(size=(300, 8)).astype(np.float32)
