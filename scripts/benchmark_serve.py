@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import faiss
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rich.progress import track
+from rich.progress import Progress
 from rich.table import Table
 from torch import Tensor
 
@@ -51,14 +51,12 @@ def measure(bundle: Bundle, n_requests: int, n_items: int, index: str, min_recal
     """
     chance = np.random.default_rng(seed)
     asked = requests(bundle, n_requests, chance)
+    answers = {"whole answer": timed(lambda r: bundle.recommend([r.user], K, histories=[r.history]), asked, "answers")}
     parts = {"user tower from raw history": timed(lambda r: bundle.embed_users([r.user], [r.history]), asked, "towers")}
+    second = {} if bundle.ranking is None else second_stage(bundle, asked)
     queries = torch.cat([bundle.embed_users([r.user], [r.history]) for r in asked[:1000]])
-    retrieval = larger_catalogue(bundle, queries, n_items, index, min_recall, n_requests, chance)
-    parts |= retrieval.pop("milliseconds")
-    if bundle.ranking is not None:
-        parts |= second_stage(bundle, asked)
-    whole = timed(lambda r: bundle.recommend([r.user], K, histories=[r.history]), asked, "answers")
-    parts["whole answer"] = whole
+    retrieval = larger_catalogue(bundle, queries, n_items, index, min_recall, n_requests, chance)  # takes 6 GiB: last
+    parts |= retrieval.pop("milliseconds") | second | answers
     return {
         "requests": n_requests,
         "catalogue": len(bundle.item_ids),
@@ -132,7 +130,7 @@ def second_stage(bundle: Bundle, asked: list[Request]) -> dict[str, NDArray[np.f
     assert ranking is not None
     names = ("past and features of the user", "candidates and their features", "ranker over the candidates")
     spent = np.zeros((len(asked), len(names)))
-    for place, request in track(list(enumerate(asked)), "second stage"):
+    for place, request in counted(asked, "second stage"):
         start = time.perf_counter()
         what = bundle.requests([request.user], [request.history])
         known = time.perf_counter()
@@ -148,11 +146,23 @@ def timed(ask: Callable[[Any], object], asked: list[Any], what: str) -> NDArray[
     for request in asked[:50]:
         ask(request)
     spent = np.zeros(len(asked))
-    for place, request in track(list(enumerate(asked)), what):
+    for place, request in counted(asked, what):
         start = time.perf_counter()
         ask(request)
         spent[place] = time.perf_counter() - start
+    found = " / ".join(f"{value:.2f}" for value in percentiles(1e3 * spent).values())
+    print(f"{what}: {found} ms at p{' / p'.join(map(str, PERCENTILES))}", flush=True)
     return 1e3 * spent
+
+
+def counted(asked: list[Any], what: str) -> Iterator[tuple[int, Any]]:
+    """Yield requests by number, with a bar that is drawn between them: a thread of its own would be timed, too."""
+    with Progress(auto_refresh=False, transient=True) as progress:
+        task = progress.add_task(what, total=len(asked))
+        for place, request in enumerate(asked):
+            yield place, request
+            if place % 100 == 0:
+                progress.update(task, completed=place, refresh=True)
 
 
 def percentiles(values: NDArray[np.float64]) -> dict[str, float]:
