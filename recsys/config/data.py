@@ -95,8 +95,6 @@ class DataConfig:
     sessions: SessionsConfig = field(default_factory=SessionsConfig)
     privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
     cache_dir: str = "prepared"  # prepared data sets, one folder per content hash
-    log: str = (
-        "memory"  # or mapped: the retriever's log is read from a disk where it is looked at, for what does not fit
-    )
+    log: str = "memory"  # memory | mapped; mapped trains the retriever from files, for a log that does not fit
     partitions: int = 1  # in which events are prepared, by user, one after the other or on several machines; 1: at once
     memory_gib: float | None = None  # that preparing may take; makes more partitions of as many events as need them

@@ -25,6 +25,8 @@ def foreign_problems(key: str, settings: Mapping[str, Any]) -> Iterator[str]:
     module, _, name = target.rpartition(".")
     path = _source(module)
     if path is None:
+        if not _is_missing(module):
+            return
         yield f"{key}._target_={target}: no module '{module}' is installed; correct the name, or install its package."
         return
     there = _names(path)
@@ -58,6 +60,20 @@ def _source(module: str) -> Path | None:
         if not path.is_file():
             return None
     return path
+
+
+def _is_missing(module: str) -> bool:
+    """Tell whether a module is surely not there: compiled ones, folders without source and classes may be."""
+    top, _, inner = module.partition(".")
+    if not inner:
+        return importlib.util.find_spec(top) is None
+    parent, _, name = module.rpartition(".")
+    path = _source(parent)
+    if path is None:
+        return _is_missing(parent)
+    there = _names(path)
+    beside = path.name == "__init__.py" and any(file.name.split(".")[0] == name for file in path.parent.iterdir())
+    return not (beside or name in there or "*" in there)
 
 
 @cache

@@ -5,24 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 
 from recsys.bundle import index as module
 from recsys.bundle.index import ItemIndex, best_items
 from recsys.errors import BundleError
 from recsys.export.index import build_index
-
-
-def clustered(n: int, seed: int) -> NDArray[np.float32]:
-    chance = np.random.default_rng(0)
-    centers = chance.normal(size=(20, 24))
-    chance = np.random.default_rng(seed)
-    points = centers[chance.integers(20, size=n)] + 0.6 * chance.normal(size=(n, 24))
-    return (points * chance.uniform(0.3, 1.0, size=(n, 1))).astype(np.float32)
-
-
-def exact(vectors: NDArray[np.float32], queries: NDArray[np.float32], k: int) -> NDArray[np.int64]:
-    return np.argsort(-(queries.astype(np.float64) @ vectors.T.astype(np.float64)), axis=1)[:, :k]
+from tests.vectors import clustered, exact
 
 
 def test_flat_is_exact_and_short_catalogues_are_padded() -> None:

@@ -105,10 +105,10 @@ def test_what_is_fitted_is_the_same(both: tuple[Prepared, Prepared]) -> None:
         for name, values in getattr(first.tables, side).items():
             torch.testing.assert_close(getattr(second.tables, side)[name], values, equal_nan=True, rtol=0, atol=0)
     early = microseconds(until) - 10 * 3_600_000_000
-    for one, other in ((data_before(first, early, True), data_before(second, early, True)),):
-        same(other.log, one.log)
-        for name, values in one.tables.context.items():
-            assert torch.equal(other.tables.context[name], values)
+    one, other = data_before(first, early, True), data_before(second, early, True)
+    same(other.log, one.log)
+    for name, values in one.tables.context.items():
+        assert torch.equal(other.tables.context[name], values)
 
 
 def test_where_it_is_kept_says_the_configuration(shop, tmp_path: Path) -> None:

@@ -23,6 +23,8 @@ def problems(**settings: object) -> list[str]:
         {"_target_": "pytorch_lightning.callbacks.RichProgressBar", "refresh_rate": 2},
         {"_target_": "collections.Counter", "any": 1},  # takes whatever it gets
         {"_target_": "json.decoder.JSONDecoder", "strict": False},
+        {"_target_": "numpy.linalg._umath_linalg.nothing", "any": 1},  # compiled: nobody can look into it
+        {"_target_": "http.server.HTTPServer.Inner", "any": 1},  # a class within a class
         {},
         {"devices": 1},
     ],
