@@ -2,12 +2,15 @@
 
 import json
 import shutil
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from datetime import datetime
 from pathlib import Path
 
 import polars as pl
 
-from recsys.columns import ITEM_ID, USER_ID
+from recsys.columns import ITEM_ID, TIMESTAMP, USER_ID
+from recsys.data.imputation import refit
+from recsys.data.imputation_store import load_imputer, save_imputer
 from recsys.data.partitions import PARTS
 from recsys.data.prepared import IN_PARTS, part_files
 from recsys.data.sources import REJECT_REASON, ROW_NUMBER
@@ -47,7 +50,8 @@ def erase_from_prepared(folder: Path, users: Collection[str], erased_list: str) 
     """Take people out of a prepared data set and return how many of its rows of events went.
 
     The windows, the features and the fingerprint stay: the folder is still what its settings make of its source, less
-    these people, and is used again. Calling it again after it was killed ends with the same files.
+    these people, and is used again. What fills missing attributes of users is fitted again, on the others. Calling it
+    again after it was killed ends with the same files.
 
     Args:
         folder: Of the data set.
@@ -77,6 +81,8 @@ def erase_from_prepared(folder: Path, users: Collection[str], erased_list: str) 
     heights |= {name: len(frame) for name, frame in kept.items()}
     # by what the file says, so that a second call counts what the first one took out before it was killed
     gone = {name: meta["heights"][name] - heights[name] for name in meta["heights"]}
+    if gone["users"] and "users" in meta["imputed"]:
+        _refit_users(folder / "imputation" / "users", kept["users"], parts["events"], meta["windows"]["val_start"])
     if any(gone.values()) or meta["report"].get("erased_list") != erased_list:
         report = meta["report"] | {"erased_list": erased_list}
         lines = gone["events"] + gone["impressions"]
@@ -116,6 +122,14 @@ def erase_from_tables(folder: Path, users: Collection[str], skip: Collection[Pat
             if _rewrite(path, frame.filter(~_is_one_of(frame[USER_ID], users))):
                 changed.append(path)
     return changed
+
+
+def _refit_users(folder: Path, users: pl.DataFrame, events: Sequence[Path], val_start: str) -> None:
+    """Fit what fills missing attributes without those who went: neighbours are rows of people, a group may be one."""
+    is_known = pl.col(TIMESTAMP) < datetime.fromisoformat(val_start)
+    seen = pl.concat([pl.scan_parquet(file).filter(is_known).select(USER_ID) for file in events]).unique().collect()
+    table = users.select(USER_ID, pl.exclude(USER_ID))
+    save_imputer(refit(load_imputer(folder), table, seen[USER_ID]), folder)
 
 
 def _without(path: Path, users: Collection[str]) -> int:

@@ -8,24 +8,25 @@ import polars as pl
 
 from recsys.data.imputation import Filler, Imputer
 from recsys.data.imputation_methods import Peers
+from recsys.files import replacing, write_whole
 
 
 def save_imputer(imputer: Imputer, folder: Path) -> None:
-    """Write an imputer as JSON and Parquet into a folder that is made for it.
+    """Write an imputer as JSON and Parquet into a folder, which is made; each file is whole or as it was.
 
     Raises:
-        OSError: The place cannot be written to, or is full.
+        DataError: The place cannot be written to, or is full.
     """
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     rows = []
     for number, filler in enumerate(imputer.fillers):
         rows.append({f.name: getattr(filler, f.name) for f in fields(Filler) if f.name != "tables"})
         rows[-1]["tables"] = len(filler.tables)
         for place, table in enumerate(filler.tables):
-            table.write_parquet(folder / f"group_{number}_{place}.parquet")
-    imputer.peers.rows.write_parquet(folder / "peers.parquet")
+            _write(table, folder / f"group_{number}_{place}.parquet")
+    _write(imputer.peers.rows, folder / "peers.parquet")
     content = {"fillers": rows, "targets": imputer.peers.targets, "categories": imputer.peers.categories}
-    (folder / "imputer.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    write_whole(folder / "imputer.json", (json.dumps(content, indent=1) + "\n").encode(), "imputer")
 
 
 def load_imputer(folder: Path) -> Imputer:
@@ -42,3 +43,8 @@ def load_imputer(folder: Path) -> Imputer:
         fillers.append(Filler(**row | {"groups": tuple(row["groups"]), "tables": tables}))
     rows = pl.read_parquet(folder / "peers.parquet")
     return Imputer(tuple(fillers), Peers(rows, tuple(content["targets"]), tuple(content["categories"])))
+
+
+def _write(table: pl.DataFrame, path: Path) -> None:
+    with replacing(path, "table of an imputer") as temporary:
+        table.write_parquet(temporary)

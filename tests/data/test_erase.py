@@ -1,6 +1,7 @@
 """People leave prepared data: their rows go, the counts follow, and a kill on the way is made good by a second call."""
 
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -9,9 +10,11 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from recsys.data import erase as module
+from recsys.config.data import DataConfig, ImputationConfig
+from recsys.data import erase, imputation_store
 from recsys.data.dataset import fit_data, interaction_log
 from recsys.data.erase import clear_cache, erase_from_prepared, erase_from_tables, prepared_folders
+from recsys.data.imputation import impute
 from recsys.data.prepare import prepare
 from recsys.data.prepared import load_prepared
 from recsys.errors import DataError
@@ -95,9 +98,52 @@ def test_items_known_from_their_events_alone_go_too(config, shop_events) -> None
     assert "made for 3" not in load_prepared(data.path).items["item_id"].to_list()
 
 
-@pytest.mark.parametrize("stop", [0, 1, 2, 3])
-def test_killed_on_the_way_and_called_again(shop, monkeypatch, tmp_path, stop) -> None:
+@pytest.fixture
+def filled(config, shop_events) -> Callable[..., DataConfig]:
+    """Config of a shop of 7 users whose towns were filled; user 3 lives where nobody else does, in a group of one."""
+    users = pl.DataFrame(
+        {
+            "user_id": range(1, 8),
+            "district": ["n", "n", "solitude", "s", "s", "n", "s"],
+            "age": [30, 31, 99, 50, 51, None, 52],
+            "town": ["Ulm", "Ulm", "Nowhere", "Bern", None, None, "Bern"],
+        }
+    )
+    items = pl.DataFrame({"item_id": [f"sku{i}" for i in range(11)], "brand": "a"})
+
+    def make(method: str, **keys: object) -> DataConfig:
+        filling = ImputationConfig(users={"town": method}, user_groups=["district"])
+        return config(events=shop_events, items=items, users=users, imputation=filling, **keys)
+
+    return make
+
+
+@pytest.mark.parametrize("method", ["missing", "most_frequent", "knn", "iterative"])
+def test_what_fills_attributes_forgets_them(filled, method) -> None:
+    data = prepare(filled(method))
+    stored = data.path / "imputation" / "users"
+    asked = data.users.head(4).with_columns(pl.lit(None, pl.String).alias("town"), user_id=pl.lit(100, pl.Int64))
+    before = impute(data.imputers["users"], asked)
+    if method in ("most_frequent", "knn"):
+        assert "Nowhere" in before["town"]
+    erase_from_prepared(data.path, GONE, add_erased(data.path.parent, ["3"]).digest)
+    after = load_prepared(data.path)
+    for file in stored.rglob("*.parquet"):
+        cells = {str(cell) for row in pl.read_parquet(file).rows() for cell in row}
+        assert not {"Nowhere", "solitude", "99"} & cells
+    assert "Nowhere" not in (stored / "imputer.json").read_text()
+    assert "Nowhere" not in impute(after.imputers["users"], asked)["town"]
+    (filler,) = after.imputers["users"].fillers
+    assert (filler.method, filler.gaps) == (method, 2)
+    files = hashes(data.path)
+    assert prepare(filled(method)).path == data.path
+    assert hashes(data.path) == files
+
+
+@pytest.mark.parametrize("stop", [0, 1, 2, 3, 4])
+def test_killed_on_the_way_and_called_again(filled, monkeypatch, tmp_path, stop) -> None:
     """Whatever was written by then, the end is the same; and what lies there on the way is never taken for whole."""
+    shop = filled("most_frequent")
     other = replace(shop, cache_dir=str(tmp_path / "other"))
     straight, killed = prepare(shop).path, prepare(other).path
     erase_from_prepared(straight, GONE, "digest")
@@ -109,7 +155,7 @@ def test_killed_on_the_way_and_called_again(shop, monkeypatch, tmp_path, stop) -
         writes.append(path)
         return real(path, *rest)
 
-    for name in ("_rewrite", "write_whole"):
+    for module, name in ((erase, "_rewrite"), (imputation_store, "_write"), (erase, "write_whole")):
         with monkeypatch.context() as patch:
             real = getattr(module, name)
             patch.setattr(module, name, dying)
