@@ -72,21 +72,18 @@ def audit_context(events: pl.DataFrame, columns: Sequence[str]) -> list[Finding]
     return findings
 
 
-def audit_age(
-    events: pl.DataFrame, table: pl.DataFrame, key: str, column: str, since: pl.Series, name: str
-) -> list[Finding]:
+def audit_age(events: pl.DataFrame, attribute: pl.DataFrame) -> list[Finding]:
     """Name an attribute that is younger than events that use it.
 
     Args:
-        events: ``key`` and ``timestamp`` in UTC.
-        table: One row an item or user.
-        key: ``item_id`` or ``user_id``.
-        column: The attribute.
-        since: Time from which each row's value is known, UTC; null: always.
-        name: Of the table, for the finding.
+        events: ``user_id``, ``item_id`` and ``timestamp`` in UTC.
+        attribute: ``item_id`` or ``user_id``, the value, and ``known since``, the time from which it is known, in
+            UTC; null: always.
     """
-    known = table.select(key, column).with_columns(since.alias("since")).drop_nulls()
-    used = events.join(known, on=key).filter(pl.col(TIMESTAMP) < pl.col("since")).sort(TIMESTAMP, key)
+    key, column, _ = attribute.columns
+    name = key.removesuffix("_id")
+    used = events.join(attribute.drop_nulls(), on=key).filter(pl.col(TIMESTAMP) < pl.col("known since"))
+    used = used.sort(TIMESTAMP, key)
     if used.is_empty():
         return []
     row = used.row(0, named=True)
@@ -94,19 +91,18 @@ def audit_age(
         Finding(
             "attribute younger than the event",
             "error",
-            f"{name}, column '{column}'",
+            f"{name}s, column '{column}'",
             len(used),
-            f"{len(used):,} of {len(events):,} events, of {used[key].n_unique():,} {name}, are older than the value "
+            f"{len(used):,} of {len(events):,} events, of {used[key].n_unique():,} {name}s, are older than the value "
             f"that they use; first: {key} {row[key]!r} at {row[TIMESTAMP]}, value {row[column]!r} known since "
-            f"{row['since']}",
-            "give the value as it was at the time of the event, or leave the column out "
-            f"(data.{name.removesuffix('s')}_attributes)",
+            f"{row['known since']}",
+            f"give the value as it was at the time of the event, or leave the column out (data.{name}_attributes)",
         )
     ]
 
 
 def audit_aggregates(
-    events: pl.DataFrame, table: pl.DataFrame, key: str, cut: int, name: str, relevant: Sequence[str] = ()
+    parts: Sequence[pl.LazyFrame], table: pl.DataFrame, key: str, cut: int, name: str, relevant: Sequence[str] = ()
 ) -> list[Finding]:
     """Name numeric attributes that sum up all events, those at and after the cut too.
 
@@ -115,7 +111,8 @@ def audit_aggregates(
     correlation, with times to the day.
 
     Args:
-        events: ``user_id``, ``item_id``, ``timestamp`` in UTC, ``quantity``, ``value``, ``event_type`` where given.
+        parts: The events, all those of a user in one part: ``user_id``, ``item_id``, ``timestamp`` in UTC,
+            ``quantity``, ``value``, ``event_type`` where given.
         table: One row an item or user.
         key: ``item_id`` or ``user_id``.
         cut: Microseconds since 1970 UTC.
@@ -125,12 +122,13 @@ def audit_aggregates(
     numeric = [c for c, dtype in table.schema.items() if c != key and dtype.is_numeric()]
     if not numeric:
         return []
-    logs = {"events": events}
-    if relevant and EVENT_TYPE in events.columns:
-        logs["relevant events"] = events.filter(pl.col(EVENT_TYPE).is_in(list(relevant)))
+    logs = {"events": pl.lit(True)}
+    if relevant and EVENT_TYPE in parts[0].collect_schema():
+        logs["relevant events"] = pl.col(EVENT_TYPE).is_in(list(relevant))
+    is_past = pl.col(TIMESTAMP).dt.epoch("us") < cut
     findings = {}
-    for log_name, log in logs.items():
-        whole, past = (_sums(part, table, key) for part in (log, log.filter(pl.col(TIMESTAMP).dt.epoch("us") < cut)))
+    for log_name, counts in logs.items():
+        whole, past = (_sums([p.filter(which) for p in parts], table, key) for which in (counts, counts & is_past))
         for column in numeric:
             for sums in whole.columns:
                 tracked = _tracks(table[column], whole[sums], past[sums], is_time=sums.endswith("time"))
@@ -147,15 +145,18 @@ def audit_aggregates(
     return list(findings.values())
 
 
-def _sums(events: pl.DataFrame, table: pl.DataFrame, key: str) -> pl.DataFrame:
+def _sums(parts: Sequence[pl.LazyFrame], table: pl.DataFrame, key: str) -> pl.DataFrame:
     """Return counts, sums and days of the first and last event, one row a row of ``table``."""
     other = ITEM_ID if key == USER_ID else USER_ID
-    day = pl.col(TIMESTAMP).dt.epoch("us") / 86_400_000_000
+    day, first, last = pl.col(TIMESTAMP).dt.epoch("us") / 86_400_000_000, "the first time", "the last time"
     sums = [pl.len().alias("the number"), pl.col(other).n_unique().alias(f"the number of {other[:-3]}s")]
-    sums += [pl.col(c).sum().alias(f"the {c}") for c in (QUANTITY, VALUE) if c in events.columns]
-    times = [day.min().alias("the first time"), day.max().alias("the last time")]
-    found = table.select(key).join(events.group_by(key).agg(*sums, *times), on=key, how="left", maintain_order="left")
-    return found.drop(key).with_columns(pl.exclude("the first time", "the last time").fill_null(0))
+    sums += [pl.col(c).sum().alias(f"the {c}") for c in (QUANTITY, VALUE) if c in parts[0].collect_schema()]
+    each = [part.group_by(key).agg(*sums, day.min().alias(first), day.max().alias(last)).collect() for part in parts]
+    # a user is in one part, so that their numbers add up
+    added = pl.exclude(key, first, last).sum()
+    total = pl.concat(each).group_by(key).agg(added, pl.col(first).min(), pl.col(last).max())
+    found = table.select(key).join(total, on=key, how="left", maintain_order="left")
+    return found.drop(key).with_columns(pl.exclude(first, last).fill_null(0))
 
 
 def _tracks(attribute: pl.Series, whole: pl.Series, past: pl.Series, is_time: bool) -> tuple[int, str] | None:

@@ -1,7 +1,8 @@
 """What an audit found, as rows that say where, how sure and what to do."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import chain
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -40,6 +41,27 @@ def by_severity(findings: Sequence[Finding]) -> list[Finding]:
 def errors(findings: Sequence[Finding]) -> list[Finding]:
     """Return those of severity ``error``."""
     return [finding for finding in findings if finding.severity == "error"]
+
+
+def over_parts(found: Sequence[Sequence[Finding]]) -> list[Finding]:
+    """Return what was found in parts of the same data, each leak and place once: its rows, and the first evidence.
+
+    Args:
+        found: Of each part. What was found in one alone stands as it is if there is no other part.
+    """
+    alike: dict[tuple[str, str], list[Finding]] = {}
+    for finding in chain.from_iterable(found):
+        alike.setdefault((finding.leak, finding.place), []).append(finding)
+    if len(found) == 1:
+        return [first for (first, *_) in alike.values()]
+    return [
+        replace(
+            same[0],
+            rows=sum(finding.rows for finding in same),
+            evidence=f"in {len(same)} of {len(found)} parts of the users; in the first of these: {same[0].evidence}",
+        )
+        for same in alike.values()
+    ]
 
 
 def findings_table(findings: Sequence[Finding]) -> "Table":

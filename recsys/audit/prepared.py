@@ -1,13 +1,13 @@
 """The audit of a prepared data set: its tables, its features as of a cut, and what splits would have claimed."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
 from recsys.audit.columns import audit_age, audit_aggregates, audit_context, audit_outcomes
-from recsys.audit.findings import Finding, by_severity, errors
+from recsys.audit.findings import Finding, by_severity, errors, over_parts
 from recsys.audit.future import AsOf, audit_future
 from recsys.audit.sides import audit_sides
 from recsys.audit.single import audit_snapshots
@@ -52,6 +52,8 @@ def audit_tables(
 ) -> list[Finding]:
     """Audit windows, context and attributes; nothing is fitted or computed as of a cut.
 
+    The parts of data that were prepared in partitions are read one after the other.
+
     Args:
         prepared: The data set.
         item_times: Attribute -> column of the items with the time since which its value is known.
@@ -60,23 +62,20 @@ def audit_tables(
     Raises:
         ConfigError: One of the two names a column that is not there.
     """
-    events, windows = prepared.events, prepared.windows
-    cut = microseconds(windows.test_start)
-    findings = []
-    for name, time in (("val_start", windows.val_start), ("test_start", windows.test_start)):
-        is_past = pl.col(TIMESTAMP) < time
-        findings += audit_sides(events.filter(is_past), events.filter(~is_past), name, prepared.relevant)
-    findings += audit_outcomes(prepared.spec)
-    context = {f.column for f in prepared.spec.side("context") if f.column != TIMESTAMP}
-    findings += audit_context(events, sorted(context))
-    for name, table, key, times in (
+    tables = (
         ("items", prepared.items, ITEM_ID, item_times or {}),
         ("users", prepared.users, USER_ID, user_times or {}),
-    ):
-        for column, time_column in times.items():
-            since = _known_since(table, column, time_column, name)
-            findings += audit_age(events, table, key, column, since, name)
-        findings += audit_aggregates(events, table, key, cut, name, prepared.relevant)
+    )
+    known = [
+        _known_since(table, key, column, time_column, name)
+        for name, table, key, times in tables
+        for column, time_column in times.items()
+    ]
+    findings = audit_outcomes(prepared.spec)
+    findings += over_parts([_audit_events(part.collect(), prepared, known) for part in prepared.event_parts])
+    cut = microseconds(prepared.windows.test_start)
+    for name, table, key, _ in tables:
+        findings += audit_aggregates(prepared.event_parts, table, key, cut, name, prepared.relevant)
     contradictions = prepared.report["items"].get("contradictions", 0)
     if contradictions:
         findings.append(
@@ -91,6 +90,25 @@ def audit_tables(
             )
         )
     return by_severity(findings)
+
+
+def _audit_events(events: pl.DataFrame, prepared: Prepared, known: Sequence[pl.DataFrame]) -> list[Finding]:
+    """Audit the events of some users: what stands on both sides of a cut, context, and ages of attributes.
+
+    Args:
+        events: All of these users.
+        prepared: Of which they are.
+        known: Of each attribute with times: ids, values, and ``known since`` when each is known.
+    """
+    windows, findings = prepared.windows, list[Finding]()
+    for name, time in (("val_start", windows.val_start), ("test_start", windows.test_start)):
+        is_past = pl.col(TIMESTAMP) < time
+        findings += audit_sides(events.filter(is_past), events.filter(~is_past), name, prepared.relevant)
+    context = {f.column for f in prepared.spec.side("context") if f.column != TIMESTAMP}
+    findings += audit_context(events, sorted(context))
+    for attribute in known:
+        findings += audit_age(events, attribute)
+    return findings
 
 
 def audit_prepared(
@@ -227,26 +245,29 @@ def _pairs(events: pl.DataFrame, seed: int) -> pl.DataFrame:
     return pl.concat([drawn, mixed])
 
 
-def _known_since(table: pl.DataFrame, column: str, time_column: str, name: str) -> pl.Series:
-    """Return the times of a column; dates are days since 1970 in prepared tables.
+def _known_since(table: pl.DataFrame, key: str, column: str, time_column: str, name: str) -> pl.DataFrame:
+    """Return ids, the values of a column and ``known since``, their times.
+
+    Dates are days since 1970 in prepared tables.
 
     Raises:
         ConfigError: A column that is not there, or holds no times.
     """
-    key = f"{name.removesuffix('s')}_times"
+    setting = f"{name.removesuffix('s')}_times.{column}"
     for wanted in (column, time_column):
         if wanted not in table.columns:
             raise ConfigError(
-                f"{key}.{column}={time_column}: the {name} have no column '{wanted}'; there are: "
+                f"{setting}={time_column}: the {name} have no column '{wanted}'; there are: "
                 f"{', '.join(table.columns)}." + did_you_mean(wanted, table.columns)
             )
     times = table[time_column]
     if times.dtype.is_float():
-        return (times * DAY).cast(pl.Int64).cast(UTC)
-    known = to_utc(times, DataConfig(name=name), f"{key}.{column}")
+        known = (times * DAY).cast(pl.Int64).cast(UTC)
+    else:
+        known = to_utc(times, DataConfig(name=name), setting)
     if known.null_count() > times.null_count():
         raise ConfigError(
-            f"{key}.{column}={time_column}: {known.null_count() - times.null_count():,} of {len(times):,} values are "
+            f"{setting}={time_column}: {known.null_count() - times.null_count():,} of {len(times):,} values are "
             "no times; legal: ISO 8601, epoch numbers, dates."
         )
-    return known
+    return table.select(key, column).with_columns(known.alias("known since"))

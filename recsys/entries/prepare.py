@@ -1,6 +1,5 @@
 """``recsys prepare``: tables in; a prepared data set and a report about it out."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,8 +13,7 @@ def run(cfg: PrepareConfig) -> "Prepared | None":
     """Prepare the data (or reuse it), print the report and write ``data_report.html`` into the run folder.
 
     The report has a section with what :func:`~recsys.audit.prepared.audit_tables` finds; ``recsys audit`` finds more.
-    Of data that are prepared in partitions that section looks at the users of one. With ``partition`` one step of them
-    is done, and the last one reports.
+    With ``partition`` one step of preparing in partitions is done, and the last one reports.
 
     Raises:
         DataError: The tables cannot be used, or an output folder cannot be written.
@@ -37,7 +35,7 @@ def run(cfg: PrepareConfig) -> "Prepared | None":
     note_access(cfg, prepared, "prepare")
     report = data_report(prepared)
     print_summary(report, console)
-    findings = audit_tables(replace(prepared, event_parts=prepared.event_parts[:1]))
+    findings = audit_tables(prepared)
     for leak in errors(findings):
         console.print(f"[bold red]leak[/bold red] {escape(f'{leak.leak}: {leak.place}: {leak.evidence}')}")
     page = write_html(report, Path(cfg.run_dir, "data_report.html"), [leak_section(findings)])

@@ -98,6 +98,50 @@ def test_user_attribute_that_sums_up_the_future(clean, plant) -> None:
     assert leaks(audit_tables(plant(users=orders))) == [("attribute sums up the future", "users, column 'orders'")]
 
 
+def in_parts(prepared):
+    """The same events in three parts, those of a user in one."""
+    return replace(
+        prepared,
+        event_parts=tuple(prepared.events.lazy().filter(pl.col("user_id").hash() % 3 == part) for part in range(3)),
+    )
+
+
+def test_clean_parts_are_clean_and_count_all_users(clean) -> None:
+    whole, parts = audit_tables(clean), audit_tables(in_parts(clean))
+    assert leaks(parts) == []
+    assert [(f.leak, f.place, f.rows) for f in parts] == [(f.leak, f.place, f.rows) for f in whole]
+
+
+@pytest.mark.parametrize(("table", "key"), [("items", "item_id"), ("users", "user_id")])
+def test_sums_over_all_parts(clean, plant, table, key) -> None:
+    """No part alone shows that an item's number is that of all sales, as a sum over all of them does."""
+    other = "user_id" if key == "item_id" else "item_id"
+    sums = {"sold": pl.len(), "others": pl.col(other).n_unique(), "last": TIME.max() / 86_400_000_000}
+    for name, total in sums.items():
+        leaky = plant(**{table: purchases(clean).group_by(key).agg(total.alias(name))})
+        assert audit_tables(in_parts(leaky))[0] == audit_tables(leaky)[0]
+        assert leaks(audit_tables(in_parts(leaky))) == [("attribute sums up the future", f"{table}, column '{name}'")]
+
+
+@pytest.mark.parametrize("part", range(3))
+def test_a_leak_of_one_user_in_any_part(clean, part) -> None:
+    """One basket, of one user of the part, stands on both sides."""
+    is_late = pl.col("timestamp") >= clean.windows.test_start
+    both = purchases(clean).filter(pl.col("user_id").hash() % 3 == part, pl.col("timestamp") >= clean.windows.val_start)
+    users = both.group_by("user_id").agg(late=is_late.any(), early=(~is_late).any()).filter("late", "early")
+    user = users["user_id"].min()
+    theirs = (pl.col("user_id") == user) & (pl.col("event_type") == "purchase")
+    moved = clean.events.with_columns(
+        basket_id=pl.when(theirs).then(pl.col("basket_id").filter(theirs).first()).otherwise("basket_id")
+    )
+    found = [f for f in audit_tables(in_parts(clean.with_events(moved))) if f.severity == "error"]
+    assert [(f.leak, f.place) for f in found][-1] == (
+        "basket on both sides",
+        "events, cut test_start, column 'basket_id'",
+    )
+    assert found[-1].evidence.startswith("in 1 of 3 parts of the users; in the first of these: 1 baskets begin")
+
+
 def test_near_perfect_item_attribute(clean, plant, cut) -> None:
     until = microseconds(clean.windows.test_start)
     sold = purchases(clean).filter((cut <= TIME) & (until > TIME))["item_id"].unique()
