@@ -36,7 +36,9 @@ class Tree:
 class Forest(nn.Module):
     """The sum of T trees over named numbers.
 
-    All pairs take as many steps as the deepest leaf needs; a leaf leads to itself, so who has arrived stays.
+    All trees are made as deep as the deepest, D, and complete: below a leaf that comes earlier every way leads to its
+    value. So the questions of a level stand side by side, those that follow on question n as 2 n and 2 n + 1, and
+    nothing has to be looked up to find them. That takes ``T * 2 ** D`` places.
 
     Args:
         names: Of the numbers, as the trees count them.
@@ -48,42 +50,37 @@ class Forest(nn.Module):
 
     column: Tensor
     threshold: Tensor
-    child: Tensor
     value: Tensor
-    roots: Tensor
     names: List[str]  # TorchScript cannot infer the type of an empty list
 
     def __init__(self, names: Sequence[str] = (), trees: Sequence[Tree] = ()) -> None:
         super().__init__()
         used = sorted({place for tree in trees for place in tree.feature})
         self.names = [names[place] for place in used]
-        self.steps = max((_depth(tree) for tree in trees), default=0)
+        self.trees, self.steps = len(trees), max((_depth(tree) for tree in trees), default=0)
         column: list[int] = []
         threshold: list[float] = []
-        child: list[int] = []
-        value: list[float] = []
-        roots: list[int] = []
-        for tree in trees:
-            start, questions, leaves = len(column), len(tree.feature), len(tree.values)
-            ends = list(range(start + questions, start + questions + leaves))
-            roots.append(start)
-            # a number stands in two columns: one where missing ones go left, and one where they go right
-            asked = zip(tree.feature, tree.missing_left, strict=True)
-            column += [used.index(place) + (0 if left else len(used)) for place, left in asked] + [0] * leaves
-            threshold += [*tree.threshold, *[0.0] * leaves]
-            for pair in zip(tree.left, tree.right, strict=True):
-                child += [start + n if n >= 0 else ends[-1 - n] for n in pair]
-            child += [end for end in ends for _ in range(2)]
-            value += [0.0] * questions + [*tree.values]
+        reached = [(tree, 0 if tree.feature else -1) for tree in trees]
+        for _ in range(self.steps):
+            following = []
+            for tree, node in reached:
+                if node < 0:
+                    column.append(0)
+                    threshold.append(0.0)
+                    following += [(tree, node)] * 2
+                else:  # a number stands in two columns: one where missing ones go left, and one where they go right
+                    column.append(used.index(tree.feature[node]) + (0 if tree.missing_left[node] else len(used)))
+                    threshold.append(tree.threshold[node])
+                    following += [(tree, tree.left[node]), (tree, tree.right[node])]
+            reached = following
+        value = [tree.values[-1 - node] for tree, node in reached]
         # Half as wide as other places of tensors: what is looked up half a million times a request stays in the cache.
         self.register_buffer("column", torch.tensor(column, dtype=torch.int32))
         self.register_buffer("threshold", torch.tensor(threshold, dtype=torch.float32))
-        self.register_buffer("child", torch.tensor(child, dtype=torch.int32))
         self.register_buffer("value", torch.tensor(value, dtype=torch.float32))
-        self.register_buffer("roots", torch.tensor(roots, dtype=torch.int32))
 
     def __len__(self) -> int:
-        return len(self.roots)
+        return self.trees
 
     def forward(self, features: Dict[str, Tensor]) -> Tensor:
         """Score P pairs, float32 ``[P]``.
@@ -95,19 +92,19 @@ class Forest(nn.Module):
         missing = torch.isnan(values)
         least, most = values.masked_fill(missing, -torch.inf), values.masked_fill(missing, torch.inf)
         both = torch.cat([least, most], 1)  # [P, 2 F]
-        rows, trees = both.size(0), self.roots.size(0)
-        begin = (
-            (torch.arange(rows, dtype=torch.int32, device=both.device) * both.size(1))
-            .unsqueeze(1)
-            .expand(rows, trees)
-            .reshape(-1)
-        )
-        node = self.roots.expand(rows, trees).reshape(-1)  # [P T]: one dimension is looked up several times faster
+        rows, places = both.size(0), torch.arange(self.trees, dtype=torch.int32, device=both.device)
+        begin = torch.arange(rows, dtype=torch.int32, device=both.device) * both.size(1)
+        # [P T]: one dimension is looked up several times faster
+        begin = begin.unsqueeze(1).expand(rows, self.trees).contiguous().view(-1)
+        node = places.expand(rows, self.trees).contiguous().view(-1)
+        first, count = 0, self.trees  # questions of the level
         for _ in range(self.steps):
-            number = both.view(-1).index_select(0, begin + self.column.index_select(0, node))
-            goes_right = number > self.threshold.index_select(0, node)
-            node = self.child.index_select(0, 2 * node + goes_right.int())
-        return self.value.index_select(0, node).view(rows, trees).sum(1)
+            column = self.column[first : first + count].index_select(0, node)
+            threshold = self.threshold[first : first + count].index_select(0, node)
+            goes_right = both.view(-1).index_select(0, column.add_(begin)) > threshold
+            node = node.mul_(2).add_(goes_right.int())
+            first, count = first + count, 2 * count
+        return self.value.index_select(0, node).view(rows, self.trees).sum(1)
 
 
 def _depth(tree: Tree) -> int:

@@ -152,7 +152,7 @@ class NumericTransform(nn.Module):
         real = torch.arange(size - 1) < (counts - 1).unsqueeze(1)  # [F, size - 1]
         owner, step = real.nonzero(as_tuple=True)
         self.register_buffer("owner", owner)
-        self.register_buffer("step", step.float())
+        self.register_buffer("step", step.float().unsqueeze(1))
         self.width = len(self.flagged) + features * (len(chosen) + self.use_log)
         self.width += len(owner) * self.use_piecewise
 
@@ -163,7 +163,7 @@ class NumericTransform(nn.Module):
             features: Name -> raw numbers ``[P]``, NaN where missing; at least one feature.
 
         Returns:
-            bins: int64 ``[P, F]``, the interval that a number is in; the last bin of a feature is for missing ones.
+            bins: int32 ``[P, F]``, the interval that a number is in; the last bin of a feature is for missing ones.
             position: float32 ``[P, F]``, number of the knot below plus the way to the next in [0, 1]; NaN if missing.
             logs: float32 ``[P, F]``, NaN if missing.
         """
@@ -171,30 +171,37 @@ class NumericTransform(nn.Module):
         missing = torch.isnan(values)
         logs = (values.sign() * values.abs().log1p() - self.center) / self.spread
         top = self.knots.gather(1, self.last)
-        inside = torch.maximum(torch.minimum(torch.nan_to_num(values, 0.0), top), self.knots[:, :1])
-        knot = (torch.searchsorted(self.knots, inside, right=True) - 1).clamp(min=0)
+        inside = torch.maximum(torch.minimum(values, top), self.knots[:, :1])
+        passed = torch.zeros(inside.shape, dtype=torch.int32, device=inside.device)
+        for place in range(1, self.knots.size(1)):  # of a few knots faster than to search among them
+            passed += inside >= self.knots[:, place : place + 1]
+        knot = passed.long()
         way = (inside - self.knots.gather(1, knot)) * self.inverse_width.gather(1, knot)
-        position = (knot.float() + way.clamp(0.0, 1.0)).masked_fill(missing, float("nan"))
-        bins = torch.where(missing, self.last + 1, knot)
+        position = knot.float() + way.clamp(0.0, 1.0)
+        bins = torch.where(missing, (self.last + 1).int(), passed)
         # Rows of pairs lie together: a training set is read in slices of them.
         return bins.t().contiguous(), position.t().contiguous(), logs.clamp(-4.0, 4.0).t().contiguous()
 
     def deep(self, position: Tensor, logs: Tensor) -> Tensor:
-        """Turn what :meth:`forward` returned, ``[P, F]`` each, into inputs ``[P, width]``, all of them finite."""
-        missing = torch.isnan(position)
-        place = position.masked_fill(missing, 0.0)
-        knot = place.long()
-        way = place - knot.float()
-        after = (knot + 1).clamp(max=self.knots.size(1) - 1)
-        parts = [missing[:, self.flagged].float()]
-        for form in range(self.scores.size(0)):
-            table = self.scores[form].t()
-            low, high = table.gather(0, knot), table.gather(0, after)
-            parts.append((low + way * (high - low)).masked_fill(missing, 0.0))
-        if self.use_piecewise:
-            # In place, and of the intervals that there are: it is wider than all the rest together.
-            passed = place.index_select(1, self.owner).sub_(self.step).clamp_(0.0, 1.0).sub_(0.5)
-            parts.append(passed.mul_((~missing).float().index_select(1, self.owner)))
+        """Turn what :meth:`forward` returned, ``[P, F]`` each, into inputs ``[P, width]``, all of them finite.
+
+        The pairs of an input lie side by side, as those of a number do here: rows are copied as a whole, several times
+        faster than columns.
+        """
+        place = position.t().contiguous()  # [F, P]
+        missing = torch.isnan(place)
+        parts = [missing.index_select(0, self.flagged).float()]
+        if self.scores.size(0) > 0:
+            known = torch.nan_to_num(place, 0.0)
+            knot = known.long()
+            way = known - knot.float()
+            after = (knot + 1).clamp(max=self.knots.size(1) - 1)
+            for form in range(self.scores.size(0)):
+                low, high = self.scores[form].gather(1, knot), self.scores[form].gather(1, after)
+                parts.append((low + way * (high - low)).masked_fill(missing, 0.0))
+        if self.use_piecewise:  # in place, and of the intervals that there are: it is wider than all the rest together
+            within = place.index_select(0, self.owner).sub_(self.step).clamp_(0.0, 1.0).sub_(0.5)
+            parts.append(within.nan_to_num_(0.0))
         if self.use_log:
-            parts.append(logs.masked_fill(missing, 0.0))
-        return torch.cat(parts, 1)
+            parts.append(torch.nan_to_num(logs.t(), 0.0))
+        return torch.cat(parts, 0).t()

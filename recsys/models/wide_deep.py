@@ -130,7 +130,7 @@ class DeepPart(nn.Module):
             visible = features[self.mask_name] != self.pad
             events = torch.cat(history, 2), features["history/age"], visible, features["request"]
             parts.append(self.attention(torch.cat(candidate, 1), events[0], events[1], events[2], events[3]))
-        return self.mlp(torch.cat(parts, 1))
+        return self.mlp(torch.cat([part.t() for part in parts], 0).t())  # as the numbers come: by rows, not columns
 
     def seen(self, ids: Tensor) -> Tensor:
         """Replace unseen ids, and in training some others, by PAD_ID, whose vector is zero; same shape."""
@@ -213,7 +213,7 @@ class WideDeep(nn.Module):
         for name, values in features.items():
             out[name] = values  # noqa: PERF403 - TorchScript knows no comprehension over pairs
         pairs = features[self.first_name].size(0)
-        bins = torch.zeros(pairs, 0, dtype=torch.int64, device=self.bias.device)
+        bins = torch.zeros(pairs, 0, dtype=torch.int32, device=self.bias.device)
         if self.has_numerics:
             bins, out["numeric/position"], out["numeric/log"] = self.numeric(features)
         if self.use_wide:  # in small integers: a training set has millions of pairs
