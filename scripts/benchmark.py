@@ -31,7 +31,7 @@ import json
 import logging
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -127,9 +127,7 @@ def run_train(asked: argparse.Namespace) -> None:
             bench, asked.steps, asked.repetitions, asked.matmul_size or (8192 if device.type == "cuda" else 2048)
         ),
     }
-    for table in train_tables(report):
-        console.print(table)
-    console.print(f"saved {save(report, asked.output)}", soft_wrap=True)
+    show(report, train_tables(report), asked.output)
 
 
 def run_prepare(asked: argparse.Namespace) -> None:
@@ -142,9 +140,7 @@ def run_prepare(asked: argparse.Namespace) -> None:
         "device": device_name(torch.device("cpu")),
         **beside_polars(shop, asked.partitions, asked.output / "prepare"),
     }
-    console = Console()
-    console.print(prepare_table(report))
-    console.print(f"saved {save(report, asked.output)}", soft_wrap=True)
+    show(report, [prepare_table(report)], asked.output)
 
 
 def run_mapped(asked: argparse.Namespace) -> None:
@@ -158,9 +154,7 @@ def run_mapped(asked: argparse.Namespace) -> None:
         "device": device_name(torch.device("cpu")),
         **both_logs(shop, asked.partitions, asked.output / "prepared"),
     }
-    console = Console()
-    console.print(mapped_table(report))
-    console.print(f"saved {save(report, asked.output)}", soft_wrap=True)
+    show(report, [mapped_table(report)], asked.output)
 
 
 def run_serve(asked: argparse.Namespace) -> None:
@@ -179,9 +173,7 @@ def run_serve(asked: argparse.Namespace) -> None:
         "bundle": bundle.manifest.fingerprint,
         **measure(bundle, asked.requests, asked.items, asked.index, asked.min_recall, asked.seed),
     }
-    console = Console()
-    console.print(serve_table(report, bundle.folder))
-    console.print(f"saved {save(report, asked.output)}", soft_wrap=True)
+    show(report, [serve_table(report, bundle.folder)], asked.output)
 
 
 def run_add_items(asked: argparse.Namespace) -> None:
@@ -195,9 +187,7 @@ def run_add_items(asked: argparse.Namespace) -> None:
         "overrides": asked.overrides,
         **with_and_without(asked.overrides, asked.share, asked.window, asked.keep),
     }
-    console = Console()
-    console.print(add_items_table(report))
-    console.print(f"saved {save(report, asked.output)}", soft_wrap=True)
+    show(report, [add_items_table(report)], asked.output)
 
 
 def run_warm(asked: argparse.Namespace) -> None:
@@ -211,9 +201,7 @@ def run_warm(asked: argparse.Namespace) -> None:
         "overrides": asked.overrides,
         **cold_and_warm(asked.overrides, asked.days),
     }
-    console = Console()
-    console.print(warm_table(report))
-    console.print(f"saved {save(report, asked.output)}", soft_wrap=True)
+    show(report, [warm_table(report)], asked.output)
 
 
 def train_tables(report: dict[str, Any]) -> list[Table]:
@@ -261,13 +249,16 @@ def device_name(device: torch.device) -> str:
     return f"{name}, threads: {torch.get_num_threads()}"
 
 
-def save(report: dict[str, Any], folder: Path) -> Path:
-    """Write ``folder/BENCHMARK-TIME.json`` whole or not at all."""
+def show(report: dict[str, Any], tables: Iterable[Table], folder: Path) -> None:
+    """Print the tables of a report and save it as ``folder/BENCHMARK-TIME.json``, whole or not at all."""
+    console = Console()
+    for table in tables:
+        console.print(table)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{report['benchmark']}-{datetime.now():%Y-%m-%d_%H-%M-%S}.json"
     half = path.with_suffix(".part")
     half.write_text(json.dumps(report, indent=1))
-    return half.replace(path)
+    console.print(f"saved {half.replace(path)}", soft_wrap=True)
 
 
 if __name__ == "__main__":
