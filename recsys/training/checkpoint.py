@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
-from torch import Tensor
+from torch import Tensor, nn
 
 from recsys.errors import ConfigError
 from recsys.files import beside
@@ -71,6 +71,23 @@ def read(path: Path, made_from: Mapping[str, Any]) -> dict[str, Any]:
             "leave ckpt_path out, or choose another folder with hydra.run.dir=DIR."
         )
     return saved
+
+
+def refuse_other_version(path: Path, saved: Mapping[str, Any], task: nn.Module) -> None:
+    """Refuse a checkpoint whose tensors have other names or shapes than those of the fit.
+
+    Raises:
+        ConfigError: Names the first of them.
+    """
+    there, here = ({name: list(t.shape) for name, t in s.items()} for s in (saved["state_dict"], task.state_dict()))
+    others = [name for name in {**there, **here} if there.get(name) != here.get(name)]
+    if others:
+        was, now = (shapes.get(others[0], NOTHING) for shapes in (there, here))
+        raise ConfigError(
+            f"{path}: the checkpoint is of another version of recsys: tensor '{others[0]}' was {was}, now it is {now}"
+            f" ({len(others)} differ). Go on with that version, or begin anew: leave ckpt_path out, or choose another"
+            " folder with hydra.run.dir=DIR."
+        )
 
 
 def move(saved: dict[str, Any], folder: Path) -> None:

@@ -12,7 +12,7 @@ import torch
 from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
 
 from recsys.config.schema import ObjectiveConfig
-from recsys.training.checkpoint import RESUME, WholeFiles, find, move, read
+from recsys.training.checkpoint import RESUME, WholeFiles, find, move, read, refuse_other_version
 from recsys.training.ledger import Ledger
 from recsys.training.preemption import Preemption, Resumable, Stopped, hand_on
 
@@ -150,12 +150,15 @@ class Course:
                 complete is passed over.
 
         Raises:
-            ConfigError: The checkpoint cannot be read, or is of other settings or data.
+            ConfigError: The checkpoint cannot be read, or is of other settings, data or version.
             SystemExit: Ctrl-C or SIGTERM, unless whoever listens for them does something else; ``last.ckpt`` stands
                 where the fit was.
         """
         path = find(self._folder, ckpt_path)
-        saved = read(path, self._made_from) if path else None
+        saved = None
+        if path:
+            saved = read(path, self._made_from)
+            refuse_other_version(path, saved, task)
         if ckpt_path and self.trainer.is_global_zero:
             log.info("%s: %s", path or self._folder, _where(saved))
         epochs = self._take_over(task, saved) if saved and saved[RESUME]["complete"] else self._fit(task, batches, path)

@@ -253,6 +253,21 @@ def test_a_checkpoint_of_something_else_is_refused(fit_towers, little, tmp_path)
     fit_towers(folder=tmp_path, objective=None, epochs=1, training=often)
 
 
+@pytest.mark.parametrize("epochs", [1, 2])
+def test_a_checkpoint_of_another_version_is_refused(fit_towers, tmp_path, epochs):
+    """Whether the fit was complete or not: a tensor is called otherwise, another has a further dimension."""
+    fit_towers(folder=tmp_path, epochs=1, objective=None)
+    path = tmp_path / "last.ckpt"
+    saved = torch.load(path, weights_only=True)
+    (first, second, *_) = saved["state_dict"]
+    saved["state_dict"]["model.of_old"] = saved["state_dict"].pop(first)
+    saved["state_dict"][second] = saved["state_dict"][second][None]
+    saved["resume"]["made_from"]["max_epochs"] = epochs
+    torch.save(saved, path)
+    with pytest.raises(ConfigError, match=rf"another version of recsys: tensor '{second}' was \[1, .*\(3 differ\)"):
+        fit_towers(folder=tmp_path, epochs=epochs, objective=None)
+
+
 def test_files_that_are_no_checkpoints_are_refused(fit_towers, tmp_path):
     with pytest.raises(ConfigError, match=r"ckpt_path=.*none.ckpt: there is no such file"):
         fit_towers(folder=tmp_path, epochs=1, ckpt_path=str(tmp_path / "none.ckpt"))
