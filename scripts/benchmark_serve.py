@@ -28,6 +28,8 @@ FRESH = 3
 NEIGHBOURS = 0.5
 """Items of a larger catalogue lie around those of the bundle, as far off as this share of a step to another item."""
 PERCENTILES = (50, 95, 99)
+PRODUCT = "sixteen products of 256 x 256 numbers"
+"""Timed between the answers: what a machine that others use as well does to the same work each time."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,19 @@ def measure(bundle: Bundle, n_requests: int, n_items: int, index: str, min_recal
     """
     chance = np.random.default_rng(seed)
     asked = requests(bundle, n_requests, chance)
-    answers = {"whole answer": timed(lambda r: bundle.recommend([r.user], K, histories=[r.history]), asked, "answers")}
+    matrix, products = torch.rand(256, 256), list[float]()
+
+    def answer(request: Request) -> None:
+        bundle.recommend([request.user], K, histories=[request.history])
+
+    def product() -> None:
+        start = time.perf_counter()
+        for _ in range(16):
+            matrix @ matrix
+        products.append(1e3 * (time.perf_counter() - start))
+
+    answers = {"whole answer": timed(answer, asked, "answers", product)}
+    answers[PRODUCT] = np.array(products)
     parts = {"user tower from raw history": timed(lambda r: bundle.embed_users([r.user], [r.history]), asked, "towers")}
     second = {} if bundle.ranking is None else second_stage(bundle, asked)
     queries = torch.cat([bundle.embed_users([r.user], [r.history]) for r in asked[:1000]])
@@ -141,8 +155,10 @@ def second_stage(bundle: Bundle, asked: list[Request]) -> dict[str, NDArray[np.f
     return {name: 1e3 * spent[:, place] for place, name in enumerate(names)}
 
 
-def timed(ask: Callable[[Any], object], asked: list[Any], what: str) -> NDArray[np.float64]:
-    """Return the milliseconds of each call, after some that are not counted."""
+def timed(
+    ask: Callable[[Any], object], asked: list[Any], what: str, beside: Callable[[], object] | None = None
+) -> NDArray[np.float64]:
+    """Return the milliseconds of each call, after some that are not counted; ``beside`` is done after every twentieth."""
     for request in asked[:50]:
         ask(request)
     spent = np.zeros(len(asked))
@@ -150,6 +166,8 @@ def timed(ask: Callable[[Any], object], asked: list[Any], what: str) -> NDArray[
         start = time.perf_counter()
         ask(request)
         spent[place] = time.perf_counter() - start
+        if beside and place % 20 == 0:
+            beside()
     found = " / ".join(f"{value:.2f}" for value in percentiles(1e3 * spent).values())
     print(f"{what}: {found} ms at p{' / p'.join(map(str, PERCENTILES))}", flush=True)
     return 1e3 * spent

@@ -185,6 +185,7 @@ class Bundle:
         check_k(k)
         return best_items(self._index, self.item_vectors, self.eligible, vectors, k, exclude, allowed)
 
+    @torch.inference_mode()
     def recommend(
         self,
         users: Sequence[Id | None] | pl.Series | None = None,
@@ -265,6 +266,7 @@ class Bundle:
             answers.append(self._answer(who[chunk].ids, ks[chunk], *found))
         return pl.concat(answers or [self._answer([], [], *NO_ITEMS)])
 
+    @torch.inference_mode()
     def rank(
         self,
         users: Sequence[Id | None] | pl.Series,

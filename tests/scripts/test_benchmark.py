@@ -266,6 +266,7 @@ def test_serve_measures_every_part_of_an_answer(
     assert list(report["milliseconds"]) == [
         "user tower from raw history", "retrieval, 500 items", "retrieval, 500 items, exact",
         "past and features of the user", "candidates and their features", "ranker over the candidates", "whole answer",
+        "sixteen products of 256 x 256 numbers",
     ]  # fmt: skip
     for name, spent in report["milliseconds"].items():
         assert name in shown
