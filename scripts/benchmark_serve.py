@@ -158,7 +158,7 @@ def second_stage(bundle: Bundle, asked: list[Request]) -> dict[str, NDArray[np.f
 def timed(
     ask: Callable[[Any], object], asked: list[Any], what: str, beside: Callable[[], object] | None = None
 ) -> NDArray[np.float64]:
-    """Return the milliseconds of each call, after some that are not counted; ``beside`` is done after every twentieth."""
+    """Return the milliseconds of each call, after some that are not counted; ``beside`` follows every twentieth."""
     for request in asked[:50]:
         ask(request)
     spent = np.zeros(len(asked))
