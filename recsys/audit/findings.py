@@ -47,7 +47,7 @@ def over_parts(found: Sequence[Sequence[Finding]]) -> list[Finding]:
     """Return what was found in parts of the same data, each leak and place once: its rows, and the first evidence.
 
     Args:
-        found: Of each part. What was found in one alone stands as it is if there is no other part.
+        found: Of each part; of a single one everything stays as it is.
     """
     alike: dict[tuple[str, str], list[Finding]] = {}
     for finding in chain.from_iterable(found):
