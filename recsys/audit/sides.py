@@ -58,6 +58,8 @@ def _times(before: pl.DataFrame, after: pl.DataFrame, place: str) -> list[Findin
 
 def _rows(before: pl.DataFrame, after: pl.DataFrame, place: str) -> list[Finding]:
     """Find rows that are equal in all but their basket: the answer stands among the questions."""
+    if before.select(pl.col(TIMESTAMP).max()).item() < after.select(pl.col(TIMESTAMP).min()).item():
+        return []  # rows of different times: to compare all the rest takes most of the time of an audit
     columns = [name for name in before.columns if name in after.columns and name != BASKET_ID]
     same = after.join(before.select(columns).unique(), on=columns, how="semi", nulls_equal=True)
     if same.is_empty():
