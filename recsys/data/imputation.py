@@ -151,12 +151,11 @@ def refit(imputer: Imputer, table: pl.DataFrame, seen: pl.Series) -> Imputer:
     key, rows = table.columns[0], imputer.peers.rows
     gaps = [pl.when(pl.col(f.flag) == 0).then(f.column).alias(f.column) for f in imputer.fillers if f.flag]
     known = finite(table.filter(pl.col(key).is_in(seen.implode())).sort(key).with_columns(gaps))
-    fillers = [
-        _with_tables(
-            replace(f, usual=usual_value(known[f.column], f.category), gaps=known[f.column].null_count()), known
-        )
-        for f in imputer.fillers
-    ]
+    fillers = []
+    for f in imputer.fillers:
+        values = known[f.column]
+        fresh = replace(f, usual=usual_value(values, f.category), gaps=values.null_count())
+        fillers.append(_with_tables(fresh, known))
     peers = Peers.draw(known.select(rows.columns), imputer.peers.targets, imputer.peers.categories)
     return Imputer(tuple(fillers), peers)
 
