@@ -103,6 +103,7 @@ def open_bench(overrides: Sequence[str], device: torch.device) -> Bench:
         data.log.to(device),
         history=cfg.model.history,
         batch_moments=cfg.training.batch_moments,
+        epoch_batches=cfg.training.epoch_batches,
         moments_per_block=cfg.training.moments_per_block,
         negatives=cfg.training.negatives,
         catalogue=data.eligible.nonzero().squeeze(1),

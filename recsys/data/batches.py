@@ -28,7 +28,7 @@ from recsys.data.asof import ItemClock
 from recsys.data.blocks import Block, Stream
 from recsys.data.log import DAY, InteractionLog
 from recsys.data.moments import moments_of, moments_since
-from recsys.data.place import Place, batches_for, comes_out_even
+from recsys.data.place import Place, batch_size, batches_for, comes_out_even
 from recsys.errors import DataError
 
 PERIOD_DAYS = 28
@@ -99,6 +99,7 @@ class MomentBatches:
         batch_moments: int,
         negatives: int,
         moments_per_block: int = 8,
+        epoch_batches: int = 1,
         catalogue: Tensor | None = None,
         since: int | None = None,
         seed: int = 0,
@@ -110,10 +111,11 @@ class MomentBatches:
         Args:
             log: The window to train on, and nothing later.
             history: L, the most events that a moment's history may hold.
-            batch_moments: B, about how many moments a batch has.
+            batch_moments: B, about how many moments a batch has, at most.
             negatives: Items drawn uniformly from ``catalogue``, beside the in-batch positives.
             moments_per_block: S; 1 shuffles single moments, more gathers a shared history once. Less where S moments
                 would be more than a batch.
+            epoch_batches: Batches of an epoch for each process, at least: few moments make smaller ones.
             catalogue: Item rows that uniform negatives are drawn from, those nobody bought yet among them, so that the
                 model learns what that is worth; by default the items of the log.
             since: Microseconds since 1970; moments before are histories alone. None: all are trained on.
@@ -128,7 +130,7 @@ class MomentBatches:
         self.clock = ItemClock(log)
         self.moments = moments_of(log) if since is None else moments_since(moments_of(log), since)
         self.history = history
-        self.batch_moments = batch_moments
+        self.batch_moments = batch_size(len(self.moments), batch_moments, epoch_batches, world_size)
         self.negatives = negatives
         self.seed, self.rank, self.world_size = seed, rank, world_size
         self.epoch = 0
@@ -138,7 +140,7 @@ class MomentBatches:
                 f"the window to train on has {len(self.moments)} moments with a relevant event, for {world_size} "
                 "process(es) to train on; give it more events or other relevant types."
             )
-        self.moments_per_block = min(moments_per_block, batch_moments)
+        self.moments_per_block = min(moments_per_block, self.batch_moments)
         self.place = Place(len(self.moments))
         self._row_of_item = torch.zeros(log.n_items, dtype=torch.int64, device=log.item.device)
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from recsys.data.batches import generator_of
-from recsys.data.place import Place, batches_for, comes_out_even
+from recsys.data.place import Place, batch_size, batches_for, comes_out_even
 from recsys.data.recent import take_pairs
 from recsys.errors import DataError
 
@@ -69,6 +69,7 @@ class PairBatches:
         group: Tensor,
         *,
         batch_groups: int,
+        epoch_batches: int = 1,
         seed: int = 0,
         rank: int = 0,
         world_size: int = 1,
@@ -80,7 +81,8 @@ class PairBatches:
             labels: Float32 ``[P, T]``.
             weights: Float32 ``[P]``.
             group: int64 ``[P]``, ascending; every group from 0 to the last has a pair.
-            batch_groups: Groups of a batch, about.
+            batch_groups: Groups of a batch, about, at most.
+            epoch_batches: Batches of an epoch for each process, at least: few groups make smaller ones.
             seed: Of the order.
             rank: Of this process.
             world_size: Number of processes.
@@ -89,11 +91,11 @@ class PairBatches:
             DataError: There are fewer groups than processes.
         """
         self.encoded, self.labels, self.weights = encoded, labels, weights
-        self.batch_groups = batch_groups
         self.seed, self.rank, self.world_size = seed, rank, world_size
         self.epoch = 0
         self._size = torch.bincount(group)
         self._start = self._size.cumsum(0) - self._size
+        self.batch_groups = batch_size(len(self._size), batch_groups, epoch_batches, world_size)
         self.place = Place(len(self._size))
         if len(self._size) < world_size:
             raise DataError(

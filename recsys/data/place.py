@@ -55,6 +55,14 @@ class Place:
         self._goes_on = True
 
 
+def batch_size(samples: int, size: int, least: int, processes: int) -> int:
+    """Return ``size``, or as much less as gives each process ``least`` batches of an epoch; at least 1.
+
+    Steps, not samples, move a model from where it started: an epoch of a few large batches hardly does.
+    """
+    return max(min(size, samples // (least * processes)), 1)
+
+
 def comes_out_even(cut: list[int], processes: int) -> bool:
     """Tell whether the processes can share the batches that are left of a cut."""
     return (cut[0] - cut[1]) % processes == 0

@@ -63,6 +63,7 @@ def probe_retriever(cfg: Config, basis: Basis, memory: float, world: int) -> Fit
 
     from recsys.data.batches import MomentBatches
     from recsys.data.moments import moments_of
+    from recsys.data.place import batch_size
     from recsys.training.fit import make_model
     from recsys.training.optimizers import retriever_optimizer
     from recsys.training.task import retrieval_loss
@@ -86,7 +87,7 @@ def probe_retriever(cfg: Config, basis: Basis, memory: float, world: int) -> Fit
     batches = MomentBatches(
         log,
         history=cfg.model.history,
-        batch_moments=cfg.training.batch_moments,
+        batch_moments=batch_size(int(moments), cfg.training.batch_moments, cfg.training.epoch_batches, world),
         moments_per_block=cfg.training.moments_per_block,
         negatives=cfg.training.negatives,
         seed=cfg.seed,
@@ -212,6 +213,7 @@ def probe_ranker(cfg: Config, basis: Basis, world: int, groups: int) -> Fit:
     import torch
 
     from recsys.data.pair_batches import PairBatches
+    from recsys.data.place import batch_size
     from recsys.data.recent import take_pairs
     from recsys.export.parity import certificate, compare, script, serving_copy
     from recsys.models.calibration import CalibratedRanker, PlattScale
@@ -224,12 +226,13 @@ def probe_ranker(cfg: Config, basis: Basis, world: int, groups: int) -> Fit:
     model = make_ranker(made, settings, ids, crossed, sparse=world == 1)
     sizes, tables = count_parameters(model, {"wide part": model.wide, "deep part": model.deep})
     encoded = encode_pairs(model, made.features)
+    size = batch_size(groups, training.batch_groups, training.epoch_batches, world)
     batches = PairBatches(
         encoded,
         made.labels,
         made.rate.reciprocal(),
         made.group,
-        batch_groups=training.batch_groups,
+        batch_groups=size,
         seed=cfg.seed,
     )
     seconds, held = take_steps(
@@ -243,7 +246,7 @@ def probe_ranker(cfg: Config, basis: Basis, world: int, groups: int) -> Fit:
     few = take_pairs(made.features, torch.arange(min(len(made), FEW)))
     with torch.jit.optimized_execution(False):  # type: ignore[attr-defined]
         certificate(compare("ranker", "torchscript", copy, scripted, {"a few pairs": few}))
-    steps = limited(max(groups // (training.batch_groups * world), 1), cfg.trainer)
+    steps = limited(max(groups // (size * world), 1), cfg.trainer)
     raw, kept = (sum(t.nbytes for t in one.values()) / len(made) for one in (made.features, encoded))
     return Fit(sizes, tables, held, seconds, steps, script_bytes(scripted), raw, kept)
 

@@ -9,6 +9,7 @@ import polars as pl
 
 from recsys.config.schema import MODEL_FORMS, Config
 from recsys.data.partitions import BASE_GIB, BYTES_A_ROW
+from recsys.data.place import batch_size
 
 BASE = 0.9 * 2**30
 """Bytes that the program itself takes."""
@@ -106,7 +107,8 @@ class Fit:
 
 def steps_of(moments: float, cfg: Config, world: int) -> int:
     """Return the steps of an epoch of the retriever, as its batches count them."""
-    return limited(max(int(moments) // (cfg.training.batch_moments * world), 1), cfg.trainer)
+    size = batch_size(int(moments), cfg.training.batch_moments, cfg.training.epoch_batches, world)
+    return limited(max(int(moments) // (size * world), 1), cfg.trainer)
 
 
 def limited(steps: int, trainer: dict[str, Any]) -> int:

@@ -117,6 +117,7 @@ def fit_retriever(
         past,
         history=model_config.history,
         batch_moments=training.batch_moments,
+        epoch_batches=1 if warm else training.epoch_batches,  # what is fitted already needs no more steps
         moments_per_block=training.moments_per_block,
         negatives=training.negatives,
         catalogue=eligible.nonzero().squeeze(1),

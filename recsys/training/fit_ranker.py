@@ -167,6 +167,7 @@ def fit_ranker(
         train.rate.reciprocal().to(device),
         train.group.to(device),
         batch_groups=training.batch_groups,
+        epoch_batches=training.epoch_batches,
         seed=seed,
         rank=trainer.global_rank,
         world_size=trainer.world_size,

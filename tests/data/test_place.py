@@ -10,11 +10,29 @@ from hypothesis import strategies as st
 from recsys.data.batches import MomentBatches
 from recsys.data.log import DAY
 from recsys.data.pair_batches import PairBatches
-from recsys.data.place import batches_for, comes_out_even
+from recsys.data.place import batch_size, batches_for, comes_out_even
 from recsys.errors import DataError
 
 LIVES = st.lists(st.tuples(st.integers(1, 4), st.integers(0, 6)), min_size=1, max_size=4)
 """Of a run: how many processes it had, and after how many steps it was stopped."""
+
+
+@pytest.mark.parametrize(
+    ("samples", "size", "least", "processes", "expected"),
+    [
+        (100_000, 512, 100, 1, 512),  # 195 batches as they are
+        (51_200, 512, 100, 1, 512),
+        (51_199, 512, 100, 1, 511),
+        (1_000, 512, 100, 1, 10),
+        (1_000, 512, 100, 2, 5),
+        (1_000, 512, 1, 1, 512),
+        (50, 512, 100, 1, 1),
+    ],
+)
+def test_few_samples_make_small_batches(samples, size, least, processes, expected):
+    found = batch_size(samples, size, least, processes)
+    assert found == expected
+    assert batches_for(samples, found, processes) // processes >= min(least, samples // processes)
 
 
 @pytest.fixture(scope="module")
