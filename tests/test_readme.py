@@ -26,7 +26,8 @@ BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 FAST = (
     "training.max_epochs=1", "training.batch_moments=64", "training.negatives=64", "model.width=16", "model.history=8",
-    "trainer.limit_train_batches=2", "evaluation=quick", "ranker.training.snapshots=1", "bundle.forms=torchscript",
+    "trainer.limit_train_batches=2", "training.epoch_batches=1", "ranker.training.epoch_batches=1",
+    "evaluation=quick", "ranker.training.snapshots=1", "bundle.forms=torchscript",
 )  # fmt: skip
 """Appended to what trains or evaluates: the same path through the code in seconds."""
 COMPOSED = (

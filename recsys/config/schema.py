@@ -67,7 +67,7 @@ class TrainingConfig:
     """How the retriever is fitted."""
 
     batch_moments: int = 512  # B, moments in a batch
-    epoch_batches: int = 100  # of an epoch, at least: few moments make smaller batches, for a fit needs steps
+    epoch_batches: int = 100  # of an epoch, at least: few moments make batches smaller, down to a quarter
     moments_per_block: int = 4  # consecutive moments of a user in a batch: more is faster, fewer mix more users
     negatives: int = 2048  # uniform negatives of a batch, beside the in-batch ones
     max_epochs: int = 2
@@ -106,7 +106,7 @@ class RankerTrainingConfig:
     loss: str = "listwise"  # bce | listwise | lambda_rank
     bce_weight: float = 40.0  # of the cross entropy beside listwise or lambda_rank: logits keep a level by it
     batch_groups: int = 32  # users at a cut in a batch
-    epoch_batches: int = 100  # of an epoch, at least: few users make smaller batches
+    epoch_batches: int = 100  # of an epoch, at least: few users make batches smaller, down to a quarter
     max_epochs: int = 2  # over which rates fall: a fit that validation stops early has not come to rest
     patience: int = 1  # epochs without a better objective before it stops
     learning_rate: float = 1e-3  # of the deep part

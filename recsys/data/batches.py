@@ -115,7 +115,7 @@ class MomentBatches:
             negatives: Items drawn uniformly from ``catalogue``, beside the in-batch positives.
             moments_per_block: S; 1 shuffles single moments, more gathers a shared history once. Less where S moments
                 would be more than a batch.
-            epoch_batches: Batches of an epoch for each process, at least: few moments make smaller ones.
+            epoch_batches: Batches of an epoch for each process, at least: few moments make them smaller, to a quarter.
             catalogue: Item rows that uniform negatives are drawn from, those nobody bought yet among them, so that the
                 model learns what that is worth; by default the items of the log.
             since: Microseconds since 1970; moments before are histories alone. None: all are trained on.

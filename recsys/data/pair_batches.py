@@ -82,7 +82,7 @@ class PairBatches:
             weights: Float32 ``[P]``.
             group: int64 ``[P]``, ascending; every group from 0 to the last has a pair.
             batch_groups: Groups of a batch, about, at most.
-            epoch_batches: Batches of an epoch for each process, at least: few groups make smaller ones.
+            epoch_batches: Batches of an epoch for each process, at least: few groups make them smaller, to a quarter.
             seed: Of the order.
             rank: Of this process.
             world_size: Number of processes.

@@ -8,10 +8,14 @@ another number of processes takes the batches that are left, if they come out ev
     4 processes   x x | 1 2 3 4            they do not: what is in c to h is cut into 4
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from recsys.errors import DataError
+
+QUARTER = 4
+"""A batch is made smaller to this part at most."""
 
 
 class Place:
@@ -56,11 +60,13 @@ class Place:
 
 
 def batch_size(samples: int, size: int, least: int, processes: int) -> int:
-    """Return ``size``, or as much less as gives each process ``least`` batches of an epoch; at least 1.
+    """Return ``size``, or as much less, to a quarter, as gives each process ``least`` batches of an epoch.
 
-    Steps, not samples, move a model from where it started: an epoch of a few large batches hardly does.
+    Steps, not samples, move a model from where it started: an epoch of a few large batches hardly does. Of hundreds of
+    samples not even small batches make a good model, and very small ones learn them by heart.
     """
-    return max(min(size, samples // (least * processes)), 1)
+    smallest = max(math.ceil(size / QUARTER), 1)
+    return max(min(size, samples // (least * processes)), smallest) if least > 1 else size
 
 
 def comes_out_even(cut: list[int], processes: int) -> bool:

@@ -333,12 +333,11 @@ def test_batches_are_about_as_large_as_asked(year):
 
 def test_few_moments_make_more_batches(year):
     moments = len(make(year).moments)
-    assert len(make(year, epoch_batches=20)) >= 20 > len(make(year, batch_moments=moments))
-    assert len(make(year, batch_moments=moments, epoch_batches=20)) == 20
-    assert len(make(year, batch_moments=moments, epoch_batches=10, world_size=2)) == 10
-    assert len(make(year, epoch_batches=1)) == len(make(year)) == moments // 32
-    tiny = make(year, epoch_batches=10 * moments)
-    assert [len(batch.user) for batch in tiny] == [1] * moments
+    assert len(make(year, batch_moments=moments)) == 1
+    assert len(make(year, batch_moments=moments, epoch_batches=3)) == 3
+    assert len(make(year, batch_moments=moments // 2, epoch_batches=3, world_size=2)) == 3
+    assert len(make(year, batch_moments=moments, epoch_batches=20)) == 4  # of a quarter of the size
+    assert len(make(year, epoch_batches=2)) == len(make(year)) == moments // 32
 
 
 def test_batch_moves(year, device: torch.device):

@@ -23,16 +23,17 @@ LIVES = st.lists(st.tuples(st.integers(1, 4), st.integers(0, 6)), min_size=1, ma
         (100_000, 512, 100, 1, 512),  # 195 batches as they are
         (51_200, 512, 100, 1, 512),
         (51_199, 512, 100, 1, 511),
-        (1_000, 512, 100, 1, 10),
-        (1_000, 512, 100, 2, 5),
-        (1_000, 512, 1, 1, 512),
-        (50, 512, 100, 1, 1),
+        (20_000, 512, 100, 1, 200),
+        (40_000, 512, 100, 2, 200),
+        (1_000, 512, 100, 1, 128),  # a quarter
+        (20_000, 512, 1, 1, 512),
+        (50, 3, 100, 1, 1),
     ],
 )
 def test_few_samples_make_small_batches(samples, size, least, processes, expected):
     found = batch_size(samples, size, least, processes)
     assert found == expected
-    assert batches_for(samples, found, processes) // processes >= min(least, samples // processes)
+    assert batches_for(samples, found, processes) // processes >= least or found in (size, -(-size // 4))
 
 
 @pytest.fixture(scope="module")

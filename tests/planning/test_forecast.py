@@ -58,8 +58,9 @@ def test_time_is_from_the_fastest_step_of_one_epoch_to_the_slowest_of_all() -> N
     assert fits_seconds(FIT, 3, 2) == (3 * 10 * 0.5, 3 * 10 * 1.0 * 2)
     cfg = compose("train", ["training.batch_moments=100"])
     assert steps_of(200_500.0, cfg, world=2) == 1002
-    assert steps_of(1050.0, cfg, world=2) == 105  # training.epoch_batches=100, and 5 moments in each
-    assert steps_of(3.0, cfg, world=1) == 3
+    assert steps_of(10_500.0, cfg, world=2) == 100  # training.epoch_batches=100, and 52 moments in each
+    assert steps_of(1050.0, cfg, world=2) == 21  # of 25 moments, a quarter
+    assert steps_of(3.0, cfg, world=1) == 1
 
 
 def test_more_partitions_more_users_and_more_candidates_move_their_stages() -> None:

@@ -85,6 +85,7 @@ def fit_towers(
     """
     training = TrainingConfig(
         batch_moments=batch_moments or 60 // processes,
+        epoch_batches=1,
         negatives=16,
         max_epochs=EPOCHS,
         patience=EPOCHS,
@@ -114,7 +115,7 @@ def fit_pairs(folder: Path, processes: int, stop_after: int = 0) -> Any:
     brand = torch.randint(2, 8, (len(group),), generator=chance)
     features = {"count": torch.randn(len(group), generator=chance), "brand": brand}
     train = RankingSet(group, features, (brand > 5).float()[:, None], torch.ones(len(group)))
-    training = RankerTrainingConfig(batch_groups=8 // processes, max_epochs=EPOCHS)
+    training = RankerTrainingConfig(batch_groups=8 // processes, epoch_batches=1, max_epochs=EPOCHS)
     return fit_ranker(
         train,
         RankerConfig(width=4, hidden=[8], dropout=0.0, id_dropout=0.0, training=training),

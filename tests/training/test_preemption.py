@@ -25,8 +25,8 @@ from tests.training import fits
 from tests.training.fitting import Sends, equal, scripted, trainer_on
 
 MODEL = ModelConfig(width=8, code_width=8, hidden=16, heads=2, history=12, factor_width=6)
-TRAINING = TrainingConfig(batch_moments=120, negatives=16, max_epochs=3, ledger=True)
-RANKER = RankerConfig(width=4, hidden=[8], training=RankerTrainingConfig(batch_groups=7, max_epochs=3))
+TRAINING = TrainingConfig(batch_moments=120, epoch_batches=1, negatives=16, max_epochs=3, ledger=True)
+RANKER = RankerConfig(width=4, hidden=[8], training=RankerTrainingConfig(batch_groups=7, epoch_batches=1, max_epochs=3))
 OBJECTIVE = ObjectiveConfig("val/ndcg_at_20", "max")
 VALUES = (0.1, 0.4, 0.3)
 """Of the epochs: the second is the best."""
