@@ -14,8 +14,8 @@ from typing import Any
 
 from recsys.errors import DataError
 
-QUARTER = 4
-"""A batch is made smaller to this part at most."""
+SHRINK = 4
+"""How many times smaller a batch of few samples may become."""
 
 
 class Place:
@@ -65,8 +65,7 @@ def batch_size(samples: int, size: int, least: int, processes: int) -> int:
     Steps, not samples, move a model from where it started: an epoch of a few large batches hardly does. Of hundreds of
     samples not even small batches make a good model, and very small ones learn them by heart.
     """
-    smallest = max(math.ceil(size / QUARTER), 1)
-    return max(min(size, samples // (least * processes)), smallest) if least > 1 else size
+    return max(min(size, samples // (least * processes)), math.ceil(size / SHRINK))
 
 
 def comes_out_even(cut: list[int], processes: int) -> bool:
