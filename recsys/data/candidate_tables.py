@@ -17,6 +17,14 @@ if TYPE_CHECKING:
 
 ROWS = 1024
 """Items whose links to all others are in memory at a time."""
+RECENT_DAYS = 28.0
+"""What "lately" means for popularity, where no other span tells a tenth more of what comes next."""
+OTHER_DAYS = (364.0, 91.0, 7.0, 3.0, 1.0)
+"""Other spans, of equals the longest is taken: yesterday's news are old, and some things sell twice a year."""
+ASKED_SHARE = 0.125
+"""Of the events, the latest, by which a span is chosen."""
+ASKED_ITEMS = 100
+"""Length of the lists by which a span is chosen."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +89,7 @@ def popular_lists(
     eligible: Tensor,
     *,
     depth: int = 2000,
-    days: float = 28.0,
+    days: float | None = None,
     codes: Tensor | None = None,
     smoothing: float = 20.0,
 ) -> Tensor:
@@ -92,7 +100,7 @@ def popular_lists(
         cut: Microseconds since 1970 UTC.
         eligible: Items that may be recommended, bool ``[N]``.
         depth: K, the length of a list.
-        days: Of the recent past.
+        days: Of the recent past; None: as :func:`recent_days` finds.
         codes: Group of each user, int64 ``[U]`` in ``[0, G)``, -1 for none. A group's list orders items by its own
             users who took them plus ``smoothing`` times the share of all users who did.
         smoothing: Users of the whole that speak in every group.
@@ -102,6 +110,7 @@ def popular_lists(
     """
     past = log.between(None, cut).only_relevant()
     ever = torch.bincount(_pairs(past) % log.n_items, minlength=log.n_items).float()
+    days = recent_days(past, cut) if days is None else days
     recent = _pairs(past.between(cut - int(days * DAY), None))
     user, item = recent // log.n_items, recent % log.n_items
     counts = torch.bincount(item, minlength=log.n_items).float()
@@ -121,6 +130,40 @@ def popular_lists(
             scores = torch.bincount(own, minlength=log.n_items) + share
         out[group] = top_rows(scores[None], depth)[0]
     return out
+
+
+def recent_days(log: InteractionLog, cut: int) -> float:
+    """Find over how many days before a cut popularity says most of what comes next.
+
+    Each span is asked at the time after which an eighth of the events lies: how many of the (user, item) that are met
+    there for the first time have their item among the 100 that most users took in that span before. Another than 28
+    days is taken where it finds a tenth more than these.
+
+    Args:
+        log: Events; irrelevant ones and those at or after the cut do not count.
+        cut: Microseconds since 1970 UTC.
+    """
+    past = log.between(None, cut).only_relevant()
+    if not len(past):
+        return RECENT_DAYS
+    since = int(past.time.sort().values[int(len(past) * (1.0 - ASKED_SHARE))])
+    pairs, place = (past.user * log.n_items + past.item).unique(return_inverse=True)
+    asked = past.time >= since
+    never = torch.iinfo(torch.int64).min
+    before = past.time.new_full((len(pairs),), never).scatter_reduce(0, place[~asked], past.time[~asked], "amax")
+    item, new = pairs % log.n_items, before == never
+    wanted = torch.bincount(item[new], minlength=log.n_items)
+    ever = torch.bincount(item[~new], minlength=log.n_items).float()
+
+    def found(days: float) -> int:
+        """Return how many of the new pairs a list of the last days would have held."""
+        counts = torch.bincount(item[~new & (before >= since - days * DAY)], minlength=log.n_items)
+        scores = torch.where(ever > 0, counts + ever / (ever.max() + 1), -torch.inf)
+        rows = top_rows(scores[None], min(ASKED_ITEMS, log.n_items))[0]
+        return int(wanted[rows[rows != NONE]].sum())
+
+    best = max(OTHER_DAYS, key=found)
+    return best if found(best) > 1.1 * found(RECENT_DAYS) else RECENT_DAYS
 
 
 def usual_codes(log: InteractionLog, codes: Tensor, cut: int) -> Tensor:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from recsys.data.candidate_tables import recent_days
 from recsys.data.log import DAY
 from recsys.errors import ConfigError, did_you_mean
 from recsys.evaluation.collaborative import ALS, EASE, ItemKNN
@@ -32,15 +33,20 @@ class Popular:
 
 @dataclass
 class RecentPopular:
-    """Items by number of users who took them in the last days before the cut, then ever."""
+    """Items by number of users who took them in the last days before the cut, then ever.
+
+    Attributes:
+        days: None takes those that :func:`~recsys.data.candidate_tables.recent_days` finds in the past.
+    """
 
     name: str = "recent_popular"
-    days: float = 28
+    days: float | None = None
     item_scores: Tensor = field(init=False, repr=False)
 
     def fit(self, past: Past) -> None:
         """Count users of the window ``[cut - days, cut)``."""
-        recent = popularity(past.history.between(past.cut - int(self.days * DAY), past.cut))
+        days = recent_days(past.history, past.cut) if self.days is None else self.days
+        recent = popularity(past.history.between(past.cut - int(days * DAY), past.cut))
         self.item_scores = with_fallback(recent, popularity(past.history))
 
     def scores(self, users: Tensor) -> Tensor:

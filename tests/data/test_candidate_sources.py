@@ -1,5 +1,6 @@
 """Candidate sources against tables that can be checked by hand, and against what may not change them."""
 
+import random
 from functools import partial
 
 import pytest
@@ -10,7 +11,7 @@ from torch.nn.functional import normalize
 
 from recsys.data.asked import Asked, asked_as_of
 from recsys.data.candidate_sources import linked, near_history, nearest, own_history, popular, summed
-from recsys.data.candidate_tables import Kind, item_kinds, item_links, popular_lists, usual_codes
+from recsys.data.candidate_tables import Kind, item_kinds, item_links, popular_lists, recent_days, usual_codes
 from recsys.data.candidates import union
 from recsys.data.log import DAY, InteractionLog
 from recsys.data.topk import NONE, top_rows
@@ -184,6 +185,52 @@ def test_popular_counts_users_of_the_last_days_then_of_ever(log_of):
     assert popular_lists(log, CUT, SOME, depth=2).tolist() == [[2, 3]]
     asked = ask(log, [0, 3])
     assert popular(asked, 3, lists=lists).tolist() == [[2, NONE, NONE], [2, 3, 5]]
+
+
+def one_day_items() -> list[tuple[int, int, int]]:
+    """Ten new items a day, each taken by four users on that day and by two on the next; never again."""
+    rows = []
+    for day in range(100):
+        for item in range(10 * day, 10 * day + 10):
+            rows += [(user, item, day * DAY + user) for user in range(4)]
+            rows += [(user, item, (day + 1) * DAY + user) for user in range(4, 6)]
+    return [row for row in rows if row[2] < CUT]
+
+
+def fashions() -> list[tuple[int, int, int]]:
+    """Every week 30 items that three people take, and never again; 40 others that somebody takes every 15 days."""
+    weeks = [
+        (user, 30 * week + item, (7 * week + user) * DAY)
+        for week in range(14)
+        for item in range(30)
+        for user in range(3)
+    ]
+    return weeks + [
+        (10 + day, 500 + item, day * DAY) for day in range(100) for item in range(40) if (day + item) % 15 == 0
+    ]
+
+
+def staples() -> list[tuple[int, int, int]]:
+    """Always the same items, which everybody has tried in a few days."""
+    draw = random.Random(0)
+    return [(n // 10, min(int(draw.expovariate(0.02)), 299), CUT - DAY - n * DAY // 50) for n in range(4000)]
+
+
+@pytest.mark.parametrize(
+    ("rows", "days"), [(one_day_items(), {1.0, 3.0, 7.0}), (fashions(), {91.0, 364.0}), ([], {28.0})]
+)
+def test_popularity_counts_over_the_days_that_tell_what_comes_next(log_of, rows, days):
+    log = log_of(rows, 4000, 1000)
+    assert recent_days(log, CUT) in days
+    later = log_of([*rows, *((0, item, CUT + item) for item in range(1000))], 4000, 1000)
+    assert recent_days(later, CUT) == recent_days(log, CUT)
+    chosen = popular_lists(log, CUT, torch.ones(1000, dtype=torch.bool), days=recent_days(log, CUT))
+    assert torch.equal(popular_lists(log, CUT, torch.ones(1000, dtype=torch.bool)), chosen)
+
+
+def test_popularity_counts_over_28_days_unless_others_tell_a_tenth_more(log_of):
+    log = log_of(staples(), 400, 300)
+    assert recent_days(log, CUT) == 28.0
 
 
 def test_popular_in_a_group(log_of):

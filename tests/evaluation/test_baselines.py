@@ -93,6 +93,7 @@ def test_popular_counts_and_recent_popular_prefers_the_window(make_log: MakeLog)
     past = past_of(make_log(rows, 7, 8))
     assert best(fitted(Popular(), past), 4)[:4] == [0, 2, 1, 3]
     assert best(fitted(RecentPopular(days=10), past), 4)[:4] == [1, 3, 0, 2]
+    assert best(fitted(RecentPopular(), past), 4)[:4] == [2, 1, 3, 0]  # no span tells what comes next: 28 days
 
 
 def test_personal_frequency_by_hand(make_log: MakeLog) -> None:
