@@ -56,6 +56,7 @@ class SecondStage:
         start: What every fit of the ranker starts its embeddings from; None for chance.
         boosting: How the trees are grown that join the ranker; None without.
         share: What their score counts beside the logit of the ranker.
+        places: Source of candidates to its share of their places; None: those of the configuration.
     """
 
     plan: "PairPlan"
@@ -65,6 +66,7 @@ class SecondStage:
     start: TowerTables | None = None
     boosting: "Boosting | None" = None
     share: float = 0.0
+    places: dict[str, float] | None = None
 
     @cached_property
     def forest(self) -> "Forest | None":
@@ -183,6 +185,7 @@ def learn(
         lesson.start,
         trees.settings if trees else None,
         share,
+        lesson.places,
     )
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from recsys.config.schema import Config
 from recsys.entries.lesson import ranker_ids
 from recsys.entries.ranker import SecondStage
-from recsys.entries.snapshots import CHUNK_USERS, pairs_of, state_as_of
+from recsys.entries.snapshots import CHUNK_USERS, pairs_of, state_as_of, with_shares
 
 if TYPE_CHECKING:
     from recsys.bundle.reader import Bundle
@@ -41,6 +41,8 @@ def served(
     from recsys.export.bundle import SecondStage as Served
     from recsys.models.calibration import CalibratedRanker, PlattScale
 
+    if stage.places:
+        cfg = with_shares(cfg, stage.places)
     state = state_as_of(cfg, prepared, log, data, towers, stage.plan, data.cut)
     calibrated = CalibratedRanker(ranker, stage.calibration or PlattScale())
     last = stage.snapshots[-1]

@@ -1,6 +1,7 @@
 """What the second stage learns from and is asked: states, candidates and labels as of a cut."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from recsys.config.schema import Config
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 MIN_PAST = 0.2
 """Share of the training window that lies before a cut at least: features need a past."""
+SHARE_USERS = 1000
+"""Users whose truth says what shares of the places the sources of candidates get."""
 CHUNK_USERS = 512
 """Requests whose features are computed at a time: bounds memory."""
 
@@ -143,22 +146,43 @@ def snapshot(
     from recsys.data.asked import asked_as_of
     from recsys.data.recent import recent_items
     from recsys.data.snapshots import take_snapshot
-    from recsys.training.task import embed_users
 
     truths = truths_of(cfg, prepared, log, cut, until)
     users = (truths[0] // log.n_items).unique()
     drawn = torch.randperm(len(users), generator=torch.Generator().manual_seed(cfg.seed))
     users = users[drawn[: cfg.ranker.training.max_users].sort().values]
     state = state_as_of(cfg, prepared, log, data, towers, plan, cut)
-    vectors = state.vectors[:0]  # of nobody
-    if len(users):
-        vectors = embed_users(towers, log, data.tables, users, cut, cfg.model.history) / towers.temperature.detach()
+    vectors = embedded(cfg, log, data, towers, users, cut, state)
     shown = shown_in(prepared, log.n_items, cut, until)
     if shown is not None:
         shown = shown[~torch.isin(shown, torch.cat(truths))]
     pairs = list(pairs_of(prepared, log, state, users, vectors, shown if add_shown else None))
     recent = recent_items(asked_as_of(log, users, cut), state.history) if state.history else None
     return take_snapshot(users, pairs, truths, log.n_items, cut, recent, shown)
+
+
+def embedded(
+    cfg: Config,
+    log: "InteractionLog",
+    data: "FittedData",
+    towers: "TwoTower",
+    users: "Tensor",
+    cut: int,
+    state: "RankingState",
+) -> "Tensor":
+    """Return vectors of users as of ``cut``, divided by the temperature, float32 ``[B, D]``."""
+    from recsys.training.task import embed_users
+
+    if not len(users):
+        return state.vectors[:0]
+    return embed_users(towers, log, data.tables, users, cut, cfg.model.history) / towers.temperature.detach()
+
+
+def groups_in(state: "RankingState") -> "dict[str, Tensor]":
+    """Return the groups of all users as requests take them; empty without groups."""
+    from recsys.data.ranking_state import GROUP
+
+    return {} if state.tables.groups is None else {GROUP: state.tables.groups}
 
 
 def truths_of(cfg: Config, prepared: "Prepared", log: "InteractionLog", start: int, end: int) -> "list[Tensor]":
@@ -192,6 +216,46 @@ def shown_in(prepared: "Prepared", n_items: int, start: int, end: int) -> "Tenso
         rows = rows.join(frame.select(key).with_row_index(f"{key}_row"), on=key)
     user, item = (torch.from_numpy(rows[f"{key}_row"].to_numpy().astype("int64")) for key in (USER_ID, ITEM_ID))
     return (user * n_items + item).unique()
+
+
+def with_shares(cfg: Config, shares: dict[str, float]) -> Config:
+    """Return a configuration with other shares of the sources of candidates."""
+    return replace(cfg, ranker=replace(cfg.ranker, candidates=replace(cfg.ranker.candidates, shares=shares)))
+
+
+def find_shares(
+    cfg: Config,
+    prepared: "Prepared",
+    log: "InteractionLog",
+    data: "FittedData",
+    towers: "TwoTower",
+    plan: "PairPlan",
+    cut: int,
+) -> dict[str, float]:
+    """Return the share of the places of each source of candidates.
+
+    Those that the configuration leaves open follow from what the sources find of the horizon after ``cut``, for some
+    of its users.
+    """
+    import torch
+
+    from recsys.data.asked import asked_as_of
+    from recsys.data.candidates import learn_shares
+
+    chosen = cfg.ranker.candidates
+    if all(name in chosen.shares for name, size in chosen.sizes.items() if size):
+        return chosen.shares
+    truth = truths_of(cfg, prepared, log, cut, cut + horizon(cfg, prepared))[0]
+    users = (truth // log.n_items).unique()
+    drawn = torch.randperm(len(users), generator=torch.Generator().manual_seed(cfg.seed))
+    users = users[drawn[:SHARE_USERS].sort().values]
+    state = state_as_of(cfg, prepared, log, data, towers, plan, cut)
+    vectors = embedded(cfg, log, data, towers, users, cut, state)
+    asked = asked_as_of(log, users, cut, vectors, groups_in(state))
+    lists = {name: source(asked, chosen.sizes[name]) for name, source in state.sources().items()}
+    truth = truth[torch.isin(truth // log.n_items, users)]
+    wanted = torch.searchsorted(users, truth // log.n_items) * log.n_items + truth % log.n_items
+    return learn_shares(lists, wanted, log.n_items, chosen.limit, chosen.shares)
 
 
 def state_as_of(
@@ -273,10 +337,8 @@ def pairs_of(
 
     from recsys.columns import USER_ID
     from recsys.data.asked import asked_as_of
-    from recsys.data.ranking_state import GROUP
 
-    codes = state.tables.groups
-    groups = {} if codes is None else {GROUP: codes}
+    groups = groups_in(state)
     for rows in torch.arange(len(users)).split(CHUNK_USERS):
         some = users[rows]
         asked = asked_as_of(log, some, state.cut, vectors[rows], groups)

@@ -105,6 +105,8 @@ def run(cfg: Config) -> TrainResult | None:
             console.rule(f"ranker: snapshots, epochs chosen on {asked}")
             stage = choose_ranker(cfg, main, folds, train, chosen, tracked, folder)
             best = stage.fitted.best
+            places = ", ".join(f"{name} {share:.0f}" for name, share in (stage.places or {}).items())
+            console.print(f"shares of the candidates: {places}")
             console.print(f"{len(stage.snapshots) - 1} snapshots; {said(stage.fitted, cfg.objective)}")
 
         console.rule("refit on train + validation")
