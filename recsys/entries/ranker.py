@@ -37,11 +37,6 @@ if TYPE_CHECKING:
 
 MAIN = "wide_deep"
 """Name of the ranker in tables and folders."""
-TREE_WEIGHTS = (0.5, 1.0, 2.0)
-"""Of the trees beside the model, tried on validation; 1: both move the order of a list equally far.
-
-At least half: where validation liked a model without them, the test window did not (films, views in the log).
-"""
 
 
 @dataclass(frozen=True)
@@ -152,29 +147,24 @@ def learn(
     measure = validator(cfg, fold.as_asked(data), fold.asked_log, lesson.window, until)
     pairs, trees = lesson.pairs, lesson.trees if cfg.ranker.trees else None
 
-    def joined(logits: "Tensor") -> tuple[float, dict[str, float]]:
-        """Return the best share of the trees beside a model, and how the two do together."""
+    def joined(logits: "Tensor") -> "tuple[float, Tensor]":
+        """Return what the trees' score counts beside logits, so that both move the order equally far, and the sum."""
         if trees is None:
-            return 0.0, measure(logits)
+            return 0.0, logits
         spread = spread_within(trees.scores, pairs.group)
-        ratio = spread_within(logits, pairs.group) / spread if spread else 0.0
-        shares = [weight * ratio for weight in TREE_WEIGHTS]
-        found = [measure(logits + share * trees.scores) for share in shares]
-        best = best_epoch(found, cfg.objective) - 1
-        return shares[best], found[best]
+        share = spread_within(logits, pairs.group) / spread if spread else 0.0
+        return share, logits + share * trees.scores
 
     def validate(model: "WideDeep") -> dict[str, float]:
-        _, found = joined(predict(model, pairs.features))
+        found = measure(joined(predict(model, pairs.features))[1])
         if watch:
             watch(found)
         return found
 
     judge = None if epochs else validate
     fitted = fit(cfg, data, lesson.snapshots, tracked, folder, validate=judge, epochs=epochs, start=lesson.start)
-    logits, share = predict(fitted.model, pairs.features), 0.0
+    share, logits = joined(predict(fitted.model, pairs.features))
     if trees:
-        share, _ = joined(logits)
-        logits = logits + share * trees.scores
         fitted.model.add_trees(trees.forest, share)
     calibration = calibrate(logits, pairs.labels[:, 0], cfg.ranker.calibration)
     return SecondStage(
