@@ -25,6 +25,8 @@ ASKED_SHARE = 0.125
 """Of the events, the latest, by which a span is chosen."""
 ASKED_ITEMS = 100
 """Length of the lists by which a span is chosen."""
+ASKED_EVENTS = 2**22
+"""Events by which a span is chosen, about and at most: those of each second user, each third ... of a larger log."""
 
 
 @dataclass(frozen=True)
@@ -143,21 +145,22 @@ def recent_days(log: InteractionLog, cut: int) -> float:
         log: Events; irrelevant ones and those at or after the cut do not count.
         cut: Microseconds since 1970 UTC.
     """
-    past = log.between(None, cut).only_relevant()
-    if not len(past):
+    kept = log.relevant & (log.time < cut)
+    kept &= log.user % (int(kept.sum()) // ASKED_EVENTS + 1) == 0
+    user, rows, time = log.user[kept], log.item[kept], log.time[kept]
+    if not len(time):
         return RECENT_DAYS
-    since = int(past.time.sort().values[int(len(past) * (1.0 - ASKED_SHARE))])
-    pairs, place = (past.user * log.n_items + past.item).unique(return_inverse=True)
-    asked = past.time >= since
-    never = torch.iinfo(torch.int64).min
-    before = past.time.new_full((len(pairs),), never).scatter_reduce(0, place[~asked], past.time[~asked], "amax")
+    since = int(time.sort().values[int(len(time) * (1.0 - ASKED_SHARE))])
+    pairs, place = (user * log.n_items + rows).unique(return_inverse=True)
+    asked, never = time >= since, torch.iinfo(torch.int64).min
+    before = time.new_full((len(pairs),), never).scatter_reduce(0, place[~asked], time[~asked], "amax")
     item, new = pairs % log.n_items, before == never
     wanted = torch.bincount(item[new], minlength=log.n_items)
     ever = torch.bincount(item[~new], minlength=log.n_items).float()
 
     def found(days: float) -> int:
         """Return how many of the new pairs a list of the last days would have held."""
-        counts = torch.bincount(item[~new & (before >= since - days * DAY)], minlength=log.n_items)
+        counts = torch.bincount(item[~new & (before >= since - int(days * DAY))], minlength=log.n_items)
         scores = torch.where(ever > 0, counts + ever / (ever.max() + 1), -torch.inf)
         rows = top_rows(scores[None], min(ASKED_ITEMS, log.n_items))[0]
         return int(wanted[rows[rows != NONE]].sum())

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn.functional import normalize
 
+from recsys.data import candidate_tables
 from recsys.data.asked import Asked, asked_as_of
 from recsys.data.candidate_sources import linked, near_history, nearest, own_history, popular, summed
 from recsys.data.candidate_tables import Kind, item_kinds, item_links, popular_lists, recent_days, usual_codes
@@ -226,6 +227,17 @@ def test_popularity_counts_over_the_days_that_tell_what_comes_next(log_of, rows,
     assert recent_days(later, CUT) == recent_days(log, CUT)
     chosen = popular_lists(log, CUT, torch.ones(1000, dtype=torch.bool), days=recent_days(log, CUT))
     assert torch.equal(popular_lists(log, CUT, torch.ones(1000, dtype=torch.bool)), chosen)
+
+
+def test_of_a_large_log_some_users_choose_the_span(log_of, monkeypatch):
+    log = log_of(one_day_items(), 6, 1000)
+    assert recent_days(log, CUT) < 28.0
+    monkeypatch.setattr(candidate_tables, "ASKED_EVENTS", len(log) // 3)  # of six users every fourth: 0 and 4
+    some = log_of([row for row in one_day_items() if row[0] in (0, 4)], 6, 1000)
+    asked: list[int] = []
+    monkeypatch.setattr(candidate_tables, "top_rows", lambda s, k: asked.append(int((s > 0).sum())) or top_rows(s, k))
+    assert recent_days(log, CUT) == recent_days(some, CUT) < 28.0
+    assert asked[: len(asked) // 2] == asked[len(asked) // 2 :]
 
 
 def test_popularity_counts_over_28_days_unless_others_tell_a_tenth_more(log_of):
