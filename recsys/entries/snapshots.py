@@ -148,9 +148,7 @@ def snapshot(
     from recsys.data.snapshots import take_snapshot
 
     truths = truths_of(cfg, prepared, log, cut, until)
-    users = (truths[0] // log.n_items).unique()
-    drawn = torch.randperm(len(users), generator=torch.Generator().manual_seed(cfg.seed))
-    users = users[drawn[: cfg.ranker.training.max_users].sort().values]
+    users = some_users(truths[0] // log.n_items, cfg.ranker.training.max_users, cfg.seed)
     state = state_as_of(cfg, prepared, log, data, towers, plan, cut)
     vectors = embedded(cfg, log, data, towers, users, cut, state)
     shown = shown_in(prepared, log.n_items, cut, until)
@@ -159,6 +157,15 @@ def snapshot(
     pairs = list(pairs_of(prepared, log, state, users, vectors, shown if add_shown else None))
     recent = recent_items(asked_as_of(log, users, cut), state.history) if state.history else None
     return take_snapshot(users, pairs, truths, log.n_items, cut, recent, shown)
+
+
+def some_users(rows: "Tensor", most: int, seed: int) -> "Tensor":
+    """Return the distinct of some users' rows, ascending: the first ``most`` of a random order."""
+    import torch
+
+    users = rows.unique()
+    drawn = torch.randperm(len(users), generator=torch.Generator().manual_seed(seed))
+    return users[drawn[:most].sort().values]
 
 
 def embedded(
@@ -246,9 +253,7 @@ def find_shares(
     if all(name in chosen.shares for name, size in chosen.sizes.items() if size):
         return chosen.shares
     truth = truths_of(cfg, prepared, log, cut, cut + horizon(cfg, prepared))[0]
-    users = (truth // log.n_items).unique()
-    drawn = torch.randperm(len(users), generator=torch.Generator().manual_seed(cfg.seed))
-    users = users[drawn[:SHARE_USERS].sort().values]
+    users = some_users(truth // log.n_items, SHARE_USERS, cfg.seed)
     state = state_as_of(cfg, prepared, log, data, towers, plan, cut)
     vectors = embedded(cfg, log, data, towers, users, cut, state)
     asked = asked_as_of(log, users, cut, vectors, groups_in(state))
