@@ -20,6 +20,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from recsys.errors import DataError
+from recsys.files import replacing
+
 START = np.datetime64(datetime(2025, 1, 1))
 DAY = 86_400_000_000
 Ints = NDArray[np.int64]
@@ -38,9 +41,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"{wanted.out} is there already; name another file, or remove it.")
     draw = np.random.default_rng(wanted.seed)
     made = SHAPES[wanted.shape](draw, wanted.users) if wanted.users else SHAPES[wanted.shape](draw)
-    beside = wanted.out.with_name(f".{wanted.out.name}.part")
-    made.write_parquet(beside)
-    beside.rename(wanted.out)
+    try:
+        with replacing(wanted.out) as part:
+            made.write_parquet(part)
+    except DataError as error:
+        parser.error(str(error))
     users, items = made["user_id"].n_unique(), made["item_id"].n_unique()
     print(f"{wanted.out}: {len(made):,} events, {users:,} users, {items:,} items")
     return 0

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from recsys.config.schema import Config
-from recsys.entries.snapshots import cuts, find_shares, horizon, pair_plan, snapshot, with_shares
+from recsys.entries.shares import find_shares, with_shares
+from recsys.entries.snapshots import cuts, horizon, pair_plan, snapshot
 
 if TYPE_CHECKING:
     from torch import Tensor

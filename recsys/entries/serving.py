@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from recsys.config.schema import Config
 from recsys.entries.lesson import ranker_ids
 from recsys.entries.ranker import SecondStage
-from recsys.entries.snapshots import CHUNK_USERS, pairs_of, state_as_of, with_shares
+from recsys.entries.shares import with_shares
+from recsys.entries.snapshots import CHUNK_USERS, pairs_of, state_as_of
 
 if TYPE_CHECKING:
     from recsys.bundle.reader import Bundle

@@ -1,7 +1,6 @@
 """What the second stage learns from and is asked: states, candidates and labels as of a cut."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from recsys.config.schema import Config
@@ -20,8 +19,6 @@ if TYPE_CHECKING:
 
 MIN_PAST = 0.2
 """Share of the training window that lies before a cut at least: features need a past."""
-SHARE_USERS = 1000
-"""Users whose truth says what shares of the places the sources of candidates get."""
 CHUNK_USERS = 512
 """Requests whose features are computed at a time: bounds memory."""
 
@@ -223,44 +220,6 @@ def shown_in(prepared: "Prepared", n_items: int, start: int, end: int) -> "Tenso
         rows = rows.join(frame.select(key).with_row_index(f"{key}_row"), on=key)
     user, item = (torch.from_numpy(rows[f"{key}_row"].to_numpy().astype("int64")) for key in (USER_ID, ITEM_ID))
     return (user * n_items + item).unique()
-
-
-def with_shares(cfg: Config, shares: dict[str, float]) -> Config:
-    """Return a configuration with other shares of the sources of candidates."""
-    return replace(cfg, ranker=replace(cfg.ranker, candidates=replace(cfg.ranker.candidates, shares=shares)))
-
-
-def find_shares(
-    cfg: Config,
-    prepared: "Prepared",
-    log: "InteractionLog",
-    data: "FittedData",
-    towers: "TwoTower",
-    plan: "PairPlan",
-    cut: int,
-) -> dict[str, float]:
-    """Return the share of the places of each source of candidates.
-
-    Those that the configuration leaves open follow from what the sources find of the horizon after ``cut``, for some
-    of its users.
-    """
-    import torch
-
-    from recsys.data.asked import asked_as_of
-    from recsys.data.candidates import learn_shares
-
-    chosen = cfg.ranker.candidates
-    if all(name in chosen.shares for name, size in chosen.sizes.items() if size):
-        return chosen.shares
-    truth = truths_of(cfg, prepared, log, cut, cut + horizon(cfg, prepared))[0]
-    users = some_users(truth // log.n_items, SHARE_USERS, cfg.seed)
-    state = state_as_of(cfg, prepared, log, data, towers, plan, cut)
-    vectors = embedded(cfg, log, data, towers, users, cut, state)
-    asked = asked_as_of(log, users, cut, vectors, groups_in(state))
-    lists = {name: source(asked, chosen.sizes[name]) for name, source in state.sources().items()}
-    truth = truth[torch.isin(truth // log.n_items, users)]
-    wanted = torch.searchsorted(users, truth // log.n_items) * log.n_items + truth % log.n_items
-    return learn_shares(lists, wanted, log.n_items, chosen.limit, chosen.shares)
 
 
 def state_as_of(

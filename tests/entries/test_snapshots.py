@@ -15,16 +15,7 @@ from recsys.data.snapshots import Snapshot
 from recsys.data.split import Windows
 from recsys.data.topk import NONE
 from recsys.entries import snapshots
-from recsys.entries.snapshots import (
-    cuts,
-    find_shares,
-    group_codes,
-    horizon,
-    pair_plan,
-    refuse_unknown,
-    snapshot,
-    truths_of,
-)
+from recsys.entries.snapshots import cuts, group_codes, horizon, pair_plan, refuse_unknown, snapshot, truths_of
 from recsys.errors import ConfigError, DataError
 from recsys.features import FeatureSpec
 
@@ -252,24 +243,6 @@ def test_users_without_a_value_belong_to_no_group(first_stage: Any, bounds: tupl
         had = set(log.item[(log.user == user) & (log.time < bounds[0])].tolist())
         expected = [item for item in overall if item != NONE and item not in had][:10]
         assert found.item[found.query == place].tolist() == expected
-
-
-def test_shares_of_candidates_follow_from_the_horizon(first_stage: Any, bounds: tuple[int, int]) -> None:
-    """What happens after the horizon changes nothing; what is given stays; nothing is asked where all is given."""
-    cfg, prepared, log, data, towers = first_stage.parts
-    sizes = {"history": 10, "nearest": 20, "popular": 20, "near_history": 0}
-    candidates = replace(cfg.ranker.candidates, limit=20, sizes=sizes, shares={"history": 40.0})
-    cfg = changed(cfg, {"horizon_days": 3}, candidates=candidates)
-    found = find_shares(cfg, prepared, log, data, towers, first_stage.plan, bounds[0])
-    assert found.keys() == {"history", "nearest", "popular"}
-    assert (found["history"], sum(found.values())) == (40.0, pytest.approx(100.0))
-    earlier = log.between(None, bounds[1])
-    assert len(earlier) < len(log)
-    assert find_shares(cfg, prepared, earlier, data, towers, first_stage.plan, bounds[0]) == found
-    nobody = log.between(None, bounds[0])
-    assert find_shares(cfg, prepared, nobody, data, towers, first_stage.plan, bounds[0])["nearest"] == 30.0
-    cfg = changed(cfg, candidates=replace(candidates, shares=found))
-    assert find_shares(cfg, prepared, nobody, data, towers, first_stage.plan, bounds[0]) == found
 
 
 def test_a_feature_with_the_name_of_a_number_is_refused(first_stage: Any) -> None:
