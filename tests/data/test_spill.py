@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 from recsys.data.spill import Spill
 from recsys.errors import DataError
@@ -28,19 +29,27 @@ def test_what_is_kept_is_the_same_and_leaves_no_file(tmp_path: Path, dtype: torc
 
 
 def test_what_is_kept_takes_no_memory_of_its_own(tmp_path: Path) -> None:
-    def own_memory() -> int:
-        status = Path("/proc/self/status")
-        if not status.exists():
-            pytest.skip("what a process holds is known on Linux alone")
-        (line,) = (line for line in status.read_text().splitlines() if line.startswith("RssAnon"))
-        return int(line.split()[1])
+    """It lies in pages of the file that are shared with it: the system writes them there where it needs memory."""
+    maps = Path("/proc/self/maps")
+    if not maps.exists():
+        pytest.skip("what is mapped where is known on Linux alone")
 
-    spill, n = Spill(tmp_path), 2**23
-    before = own_memory()
-    kept = spill.empty(n, torch.int64)
-    kept.copy_(torch.arange(n))
-    assert own_memory() - before < 2**14  # KiB; the array has 2 ** 16
-    assert int(kept[-1]) == n - 1
+    def mapping(values: Tensor) -> tuple[str, str]:
+        """Return the rights and the file of the mapping that the values lie in."""
+        for line in maps.read_text().splitlines():
+            extent, rights, _, _, _, *file = line.split(maxsplit=5)
+            begin, end = (int(address, 16) for address in extent.split("-"))
+            if begin <= values.data_ptr() and values.data_ptr() + values.nbytes <= end:
+                return rights, "".join(file)
+        raise AssertionError("in no mapping")
+
+    values = torch.arange(2**16)
+    kept = Spill(tmp_path).keep(values)
+    assert torch.equal(kept, values)
+    rights, file = mapping(kept)
+    assert rights == "rw-s"
+    assert file.startswith(f"{tmp_path}/log-")
+    assert mapping(values)[0] == "rw-p"
 
 
 def test_a_place_that_cannot_be_written_to(tmp_path: Path) -> None:
