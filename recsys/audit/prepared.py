@@ -142,8 +142,6 @@ def as_of_features(prepared: Prepared, seed: int = 0) -> dict[str, AsOf]:
     """Return our own features as functions of events and cut: pairs, popularity and age of items, vocabularies."""
     import torch
 
-    from recsys.data.asof import ItemClock
-
     plan = plan_pairs(prepared.events, prepared.items, prepared.spec, None, prepared.relevant)
     asked = _pairs(prepared.events, seed)
 
@@ -154,8 +152,9 @@ def as_of_features(prepared: Prepared, seed: int = 0) -> dict[str, AsOf]:
         return prepared.with_events(events.sort(USER_ID, TIMESTAMP, ITEM_ID, maintain_order=True))
 
     def clock(events: pl.DataFrame, cut: int) -> pl.DataFrame:
-        log = interaction_log(with_events(events))
-        state = ItemClock(log).state(torch.arange(log.n_items), cut)
+        given = with_events(events)
+        log = interaction_log(given)
+        state = fit_data(given, log, as_time(cut)).tables.clock(log).state(torch.arange(log.n_items), cut)
         return _frame(state)
 
     def encoded(side: str) -> AsOf:

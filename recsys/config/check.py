@@ -158,13 +158,6 @@ def _ranker(ranker: RankerConfig) -> Iterator[str]:
                 yield f"ranker.candidates.{key}: '{name}' is not one of {', '.join(legal)}.{did_you_mean(name, legal)}"
             elif value < 0 or (value == 0 and key == "shares"):
                 yield f"ranker.candidates.{key}.{name}={value}: must be above 0{', or 0 for none' * (key == 'sizes')}."
-    on = [name for name, size in candidates.sizes.items() if size > 0]
-    if sum(candidates.shares.values()) >= 100 and not candidates.shares.keys() >= set(on):
-        yield (
-            f"ranker.candidates.shares: {sum(candidates.shares.values()):g} % are given away, and nothing is left for "
-            f"{', '.join(name for name in on if name not in candidates.shares)}; name a share for each, or less than "
-            "100 % in all."
-        )
     if not any(candidates.sizes.values()):
         yield f"ranker.candidates.sizes: no source; give one or more of {', '.join(CANDIDATE_SOURCES)}."
     if candidates.sizes.get("popular_in_group") and candidates.group is None:

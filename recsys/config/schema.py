@@ -88,8 +88,8 @@ class CandidatesConfig:
     sizes: dict[str, int] = field(  # source -> items that it names; 0: none
         default_factory=lambda: {"history": 310, "nearest": 500, "linked": 100, "popular": 200}
     )
-    shares: dict[str, float] = field(  # source -> percent of the places; the others share the rest by what they find
-        default_factory=lambda: {"history": 62.0}
+    shares: dict[str, float] = field(  # source -> share of the places; what one leaves free the others get
+        default_factory=lambda: {"history": 62.0, "nearest": 30.0, "linked": 4.0, "popular": 4.0}
     )
     group: str | None = None  # user attribute or context column of the source popular_in_group
 

@@ -5,7 +5,8 @@ from torch import Tensor
 
 from recsys.data.log import DAY, InteractionLog
 
-POPULARITY_DAYS = 28
+POPULARITY_DAYS = 28.0
+"""Over how many days popularity is counted, at the most: less where items come and go within days."""
 
 
 class ItemClock:
@@ -14,7 +15,14 @@ class ItemClock:
     Events are sorted once by item and time; an answer is two binary searches.
     """
 
-    def __init__(self, log: InteractionLog) -> None:
+    def __init__(self, log: InteractionLog, days: float = POPULARITY_DAYS) -> None:
+        """Sort the events.
+
+        Args:
+            log: Events; irrelevant ones do not count.
+            days: Over which popularity is counted.
+        """
+        self._days = days
         relevant = log.only_relevant()
         self._time = relevant.sorted_times
         self._span = len(relevant) + 1
@@ -37,10 +45,10 @@ class ItemClock:
             cut: Microseconds; only events before it are read.
 
         Returns:
-            ``popularity``: log(1 + events in the last 28 days per 10,000 events of that time), float32 ``[n]``;
+            ``popularity``: log(1 + events in the last ``days`` per 10,000 events of that time), float32 ``[n]``;
             ``age``: days since the item's first event, float32 ``[n]``, NaN before it.
         """
-        start = cut - POPULARITY_DAYS * DAY
+        start = cut - int(self._days * DAY)
         recent = self.count(items, start, cut).float() * (1e4 / max(self.total(start, cut), 1))
         first = torch.searchsorted(self._key, items * self._span)
         known = self._position(items, cut) > first

@@ -24,15 +24,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from recsys.data.asof import ItemClock
+from recsys.data.asof import POPULARITY_DAYS, ItemClock
 from recsys.data.blocks import Block, Stream
 from recsys.data.log import DAY, InteractionLog
 from recsys.data.moments import moments_of, moments_since
 from recsys.data.place import Place, batch_size, batches_for, comes_out_even
 from recsys.errors import DataError
 
-PERIOD_DAYS = 28
+PERIOD_DAYS = 28.0
 """Moments of a batch begin within so many days, but for batches on the edge of two periods."""
+PERIOD_SHARE = 0.25
+"""The period, of the days of popularity, where items come and go: many do while a longer batch lasts."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,7 @@ class MomentBatches:
         moments_per_block: int = 8,
         epoch_batches: int = 1,
         catalogue: Tensor | None = None,
+        popularity_days: float = POPULARITY_DAYS,
         since: int | None = None,
         seed: int = 0,
         rank: int = 0,
@@ -118,6 +121,7 @@ class MomentBatches:
             epoch_batches: Batches of an epoch for each process, at least: few moments make them smaller, to a quarter.
             catalogue: Item rows that uniform negatives are drawn from, those nobody bought yet among them, so that the
                 model learns what that is worth; by default the items of the log.
+            popularity_days: Over which the popularity of items is counted.
             since: Microseconds since 1970; moments before are histories alone. None: all are trained on.
             seed: Of the order and of the negatives.
             rank: Of this process.
@@ -127,7 +131,9 @@ class MomentBatches:
             DataError: There are fewer moments than processes.
         """
         self.log = log
-        self.clock = ItemClock(log)
+        self.clock = ItemClock(log, popularity_days)
+        self.brief = popularity_days < POPULARITY_DAYS  # items come and go
+        self.period = int((PERIOD_SHARE * popularity_days if self.brief else PERIOD_DAYS) * DAY)
         self.moments = moments_of(log) if since is None else moments_since(moments_of(log), since)
         self.history = history
         self.batch_moments = batch_size(len(self.moments), batch_moments, epoch_batches, world_size)
@@ -195,14 +201,20 @@ class MomentBatches:
         raise AssertionError("a cut comes out even")
 
     def _blocks(self, generator: torch.Generator) -> Block:
-        """Cut each user's moments into runs; a random phase a user moves the cuts from epoch to epoch."""
+        """Cut each user's moments into runs; a random phase a user moves the cuts from epoch to epoch.
+
+        Where items come and go, a run is also cut at the end of a period: the state of its items is that of its begin.
+        """
         user, time = self.moments.user.cpu(), self.moments.time.cpu()
         nth = torch.arange(len(user)) - torch.searchsorted(user, user)
         phase = torch.randint(self.moments_per_block, (self.log.n_users,), generator=generator)
         label = user * len(user) + (nth + phase[user]) // self.moments_per_block
+        period = (time - time.min()) // self.period
+        if self.brief:
+            label = label * (int(period.max()) + 1) + period
         _, size = label.unique_consecutive(return_counts=True)
         start = size.cumsum(0) - size
-        return Block(start, size, (time[start] - time.min()) // (PERIOD_DAYS * DAY))
+        return Block(start, size, period[start])
 
     def _stream(self, blocks: Block) -> Stream:
         """Count the blocks that bring each item into a batch, period by period."""

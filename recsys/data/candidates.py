@@ -8,9 +8,6 @@ from torch import Tensor
 
 from recsys.data.topk import NONE
 
-TURN = 10
-"""Places that are dealt at a time when shares are learned."""
-
 
 @dataclass(frozen=True)
 class Candidates:
@@ -62,63 +59,6 @@ def union(lists: Mapping[str, Tensor], limit: int, shares: Mapping[str, float] |
         rank[name] = torch.zeros(len(keys), dtype=torch.int32)
         rank[name][order[found[hit]]] = column[hit].int() + 1
     return Candidates(query, item, rank)
-
-
-def learn_shares(
-    lists: Mapping[str, Tensor], wanted: Tensor, n_items: int, limit: int, given: Mapping[str, float]
-) -> dict[str, float]:
-    """Deal out the places that are not given, ten at a time, to the source that finds most with them.
-
-    The sources with a given share have their places first. Then each turn is that of the source whose next ten items
-    hold most of the truth for each place that they take, until the requests are full; all requests count alike.
-
-    Args:
-        lists: Source to item rows ``[B, k]``, -1 where it has fewer; the k may differ.
-        wanted: Truth as ``request * N + item``, int64 ``[T]``, distinct.
-        n_items: N.
-        limit: The most items of a request.
-        given: Source to its share in percent: below 100 in all, or there is one for each source.
-
-    Returns:
-        Source to share as :func:`union` takes them.
-    """
-    free = [name for name in lists if name not in given]
-    if not free:
-        return dict(given)
-    n_requests = len(lists[free[0]])
-    request = torch.arange(n_requests)[:, None]
-    keys = {name: torch.where(rows == NONE, NONE, request * n_items + rows) for name, rows in lists.items()}
-    known = torch.cat([torch.tensor([NONE]), *(some.flatten() for some in keys.values())]).unique()
-    pairs = {name: torch.searchsorted(known, some) for name, some in keys.items()}
-    truths = torch.bincount(wanted // n_items, minlength=max(n_requests, 1)).clamp(min=1)
-    worth = torch.isin(known, wanted) / truths[known // n_items]
-    taken = known == NONE  # what is no item needs no place
-    size = torch.zeros(n_requests, dtype=torch.int64)
-
-    def take(block: Tensor) -> None:
-        size.add_((~taken[block]).sum(1))
-        taken[block] = True
-
-    for name in lists.keys() & given.keys():
-        take(pairs[name][:, : int(limit * given[name] / 100)])
-    turns = dict.fromkeys(free, 0)
-    left = {name: list(pairs[name].split(TURN, 1)) for name in free}
-    while True:
-        found = {}
-        for name, blocks in left.items():
-            while blocks and name not in found:
-                new = ~taken[blocks[0]] & (size < limit)[:, None]
-                if new.any():
-                    found[name] = float(worth[blocks[0][new]].sum()) / int(new.sum())
-                else:
-                    blocks.pop(0)
-        if not found:
-            break
-        best = max(found, key=found.__getitem__)
-        take(torch.where((size < limit)[:, None], left[best].pop(0), 0))  # the first pair is none
-        turns[best] += 1
-    rest, dealt = 100.0 - sum(given.values()), sum(max(n, 1) for n in turns.values())
-    return dict(given) | {name: rest * max(n, 1) / dealt for name, n in turns.items()}
 
 
 def with_pairs(found: Candidates, query: Tensor, item: Tensor) -> Candidates:

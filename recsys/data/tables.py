@@ -1,10 +1,11 @@
 """Encoded features of all items, users and events, as the towers read them; torch only, on any device."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from recsys.data.asof import POPULARITY_DAYS, ItemClock
 from recsys.data.log import DAY, InteractionLog, first_after
 from recsys.features import PAD_ID
 
@@ -17,15 +18,22 @@ class FeatureTables:
         item: Feature name -> ``[N]`` or ``[N, slots]``; always has ``item_id``.
         user: Feature name -> ``[U]`` or ``[U, slots]``; always has ``user_id``.
         context: Feature name -> ``[E]`` or ``[E, slots]``, aligned with the log.
+        popularity_days: Over which the popularity of items is counted.
     """
 
     item: dict[str, Tensor]
     user: dict[str, Tensor]
     context: dict[str, Tensor]
+    popularity_days: float = POPULARITY_DAYS
 
     def to(self, device: torch.device | str) -> "FeatureTables":
         """Return the tables on another device."""
-        return FeatureTables(*({k: v.to(device) for k, v in d.items()} for d in (self.item, self.user, self.context)))
+        item, user, context = ({k: v.to(device) for k, v in d.items()} for d in (self.item, self.user, self.context))
+        return replace(self, item=item, user=user, context=context)
+
+    def clock(self, log: InteractionLog) -> ItemClock:
+        """Return what answers how popular and how old items are by a log."""
+        return ItemClock(log, self.popularity_days)
 
     def items(self, rows: Tensor) -> dict[str, Tensor]:
         """Return the item features of ``rows``, each ``[n]`` or ``[n, slots]``."""

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from recsys.config.schema import Config
-from recsys.entries.shares import find_shares, with_shares
 from recsys.entries.snapshots import cuts, horizon, pair_plan, snapshot
 
 if TYPE_CHECKING:
@@ -63,7 +62,6 @@ class Lesson:
         pairs: The candidates of the validation window with their features.
         thinned: The validation window as one more snapshot to train on.
         start: What every ranker starts its embeddings from; None for chance.
-        places: Source of candidates to its share of their places.
         trees: What joins every ranker, and is the same for all; None without.
     """
 
@@ -73,7 +71,6 @@ class Lesson:
     pairs: "RankingSet"
     thinned: "Snapshot"
     start: TowerTables | None
-    places: dict[str, float]
     trees: Trees | None = None
 
 
@@ -134,8 +131,6 @@ def make_lesson(cfg: Config, fold: "FoldData", data: "FittedData", towers: "TwoT
         known = data_before(data, cut, prepared.has_item_table)
         if number:  # its factors take seconds to fit again, its towers minutes
             start_factors(early, known.log, known.tables, cfg.model, cfg.seed)
-        else:
-            cfg = with_shares(cfg, find_shares(cfg, prepared, log, known, early, plan, cut))
         taken = snapshot(cfg, prepared, log, known, early, plan, cut, cut + horizon(cfg, prepared))
         snapshots.append(thin_out(taken, settings.training.negatives, number))
     until = microseconds(prepared.windows.test_start)
@@ -144,8 +139,7 @@ def make_lesson(cfg: Config, fold: "FoldData", data: "FittedData", towers: "TwoT
     pairs = with_ids(data, [window])
     thinned = thin_out(window, settings.training.negatives, len(snapshots))
     trees = grow(cfg, snapshots, thinned, pairs) if settings.trees else None
-    places, window = cfg.ranker.candidates.shares, replace(window, numbers=window.numbers[:0])
-    return Lesson(plan, snapshots, window, pairs, thinned, start, places, trees)
+    return Lesson(plan, snapshots, replace(window, numbers=window.numbers[:0]), pairs, thinned, start, trees)
 
 
 def grow(cfg: Config, snapshots: "list[Snapshot]", thinned: "Snapshot", pairs: "RankingSet") -> Trees:

@@ -90,6 +90,7 @@ def probe_retriever(cfg: Config, basis: Basis, memory: float, world: int) -> Fit
         batch_moments=batch_size(int(moments), cfg.training.batch_moments, cfg.training.epoch_batches, world),
         moments_per_block=cfg.training.moments_per_block,
         negatives=cfg.training.negatives,
+        popularity_days=tables_of.popularity_days,
         seed=cfg.seed,
     )
     training = cfg.training
@@ -165,7 +166,6 @@ def export_towers(cfg: Config, model: "TwoTower", log: "InteractionLog", tables:
     """
     import torch
 
-    from recsys.data.asof import ItemClock
     from recsys.data.tables import requests_as_of
     from recsys.export.parity import certificate, compare, script, serving_copy
 
@@ -178,7 +178,7 @@ def export_towers(cfg: Config, model: "TwoTower", log: "InteractionLog", tables:
     rows = torch.arange(min(log.n_items, 3))
     inputs = {
         "user": requests_as_of(log, tables, users, cut, min(cfg.model.history, 64)),
-        "item": tables.items(rows) | ItemClock(log).state(rows, cut),
+        "item": tables.items(rows) | tables.clock(log).state(rows, cut),
     }
     found, size = [], 0
     for side, tower in (("user", model.user_tower), ("item", model.item_tower)):

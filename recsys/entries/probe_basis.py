@@ -163,7 +163,7 @@ def made_log(cfg: Config, basis: Basis, inputs: "TowerInputs") -> "tuple[Interac
     own_items, own_users = drawn(known.tables.item, items), drawn(known.tables.user, users)
     own_items["item_id"] = FIRST_ID + torch.arange(items) % max(inputs.item_rows - FIRST_ID, 1)
     own_users["user_id"] = FIRST_ID + torch.arange(users) % max(inputs.user_rows - FIRST_ID, 1)
-    return log, FeatureTables(own_items, own_users, drawn(known.tables.context, n))
+    return log, FeatureTables(own_items, own_users, drawn(known.tables.context, n), known.tables.popularity_days)
 
 
 def _drawn_items(seen: "Tensor", items: int, n: int, chance: "Generator") -> "Tensor":

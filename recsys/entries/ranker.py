@@ -51,7 +51,6 @@ class SecondStage:
         start: What every fit of the ranker starts its embeddings from; None for chance.
         boosting: How the trees are grown that join the ranker; None without.
         share: What their score counts beside the logit of the ranker.
-        places: Source of candidates to its share of their places; None: those of the configuration.
     """
 
     plan: "PairPlan"
@@ -61,7 +60,6 @@ class SecondStage:
     start: TowerTables | None = None
     boosting: "Boosting | None" = None
     share: float = 0.0
-    places: dict[str, float] | None = None
 
     @cached_property
     def forest(self) -> "Forest | None":
@@ -175,7 +173,6 @@ def learn(
         lesson.start,
         trees.settings if trees else None,
         share,
-        lesson.places,
     )
 
 

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from recsys.config.schema import Config
 from recsys.entries.lesson import ranker_ids
 from recsys.entries.ranker import SecondStage
-from recsys.entries.shares import with_shares
 from recsys.entries.snapshots import CHUNK_USERS, pairs_of, state_as_of
 
 if TYPE_CHECKING:
@@ -42,8 +41,6 @@ def served(
     from recsys.export.bundle import SecondStage as Served
     from recsys.models.calibration import CalibratedRanker, PlattScale
 
-    if stage.places:
-        cfg = with_shares(cfg, stage.places)
     state = state_as_of(cfg, prepared, log, data, towers, stage.plan, data.cut)
     calibrated = CalibratedRanker(ranker, stage.calibration or PlattScale())
     last = stage.snapshots[-1]

@@ -143,50 +143,22 @@ def snapshot(
     from recsys.data.asked import asked_as_of
     from recsys.data.recent import recent_items
     from recsys.data.snapshots import take_snapshot
+    from recsys.training.task import embed_users
 
     truths = truths_of(cfg, prepared, log, cut, until)
-    users = some_users(truths[0] // log.n_items, cfg.ranker.training.max_users, cfg.seed)
+    users = (truths[0] // log.n_items).unique()
+    drawn = torch.randperm(len(users), generator=torch.Generator().manual_seed(cfg.seed))
+    users = users[drawn[: cfg.ranker.training.max_users].sort().values]
     state = state_as_of(cfg, prepared, log, data, towers, plan, cut)
-    vectors = embedded(cfg, log, data, towers, users, cut, state)
+    vectors = state.vectors[:0]  # of nobody
+    if len(users):
+        vectors = embed_users(towers, log, data.tables, users, cut, cfg.model.history) / towers.temperature.detach()
     shown = shown_in(prepared, log.n_items, cut, until)
     if shown is not None:
         shown = shown[~torch.isin(shown, torch.cat(truths))]
     pairs = list(pairs_of(prepared, log, state, users, vectors, shown if add_shown else None))
     recent = recent_items(asked_as_of(log, users, cut), state.history) if state.history else None
     return take_snapshot(users, pairs, truths, log.n_items, cut, recent, shown)
-
-
-def some_users(rows: "Tensor", most: int, seed: int) -> "Tensor":
-    """Return the distinct of some users' rows, ascending: the first ``most`` of a random order."""
-    import torch
-
-    users = rows.unique()
-    drawn = torch.randperm(len(users), generator=torch.Generator().manual_seed(seed))
-    return users[drawn[:most].sort().values]
-
-
-def embedded(
-    cfg: Config,
-    log: "InteractionLog",
-    data: "FittedData",
-    towers: "TwoTower",
-    users: "Tensor",
-    cut: int,
-    state: "RankingState",
-) -> "Tensor":
-    """Return vectors of users as of ``cut``, divided by the temperature, float32 ``[B, D]``."""
-    from recsys.training.task import embed_users
-
-    if not len(users):
-        return state.vectors[:0]
-    return embed_users(towers, log, data.tables, users, cut, cfg.model.history) / towers.temperature.detach()
-
-
-def groups_in(state: "RankingState") -> "dict[str, Tensor]":
-    """Return the groups of all users as requests take them; empty without groups."""
-    from recsys.data.ranking_state import GROUP
-
-    return {} if state.tables.groups is None else {GROUP: state.tables.groups}
 
 
 def truths_of(cfg: Config, prepared: "Prepared", log: "InteractionLog", start: int, end: int) -> "list[Tensor]":
@@ -232,7 +204,6 @@ def state_as_of(
     cut: int,
 ) -> "RankingState":
     """Sum up the events before ``cut`` for the second stage."""
-    from recsys.data.asof import ItemClock
     from recsys.data.ranking_state import CandidatePlan, fit_ranking_state
     from recsys.training.task import embed_items
 
@@ -251,7 +222,7 @@ def state_as_of(
             chosen.limit, {k: n for k, n in chosen.sizes.items() if n}, dict(chosen.shares), chosen.group or ""
         ),
         eligible=eligible,
-        vectors=embed_items(towers, data.tables, ItemClock(past), cut),
+        vectors=embed_items(towers, data.tables, data.tables.clock(past), cut),
         parts=towers.parts,
         groups=group_codes(chosen.group, prepared, data, past, cut),
         history=cfg.ranker.history if cfg.ranker.attention else 0,
@@ -301,8 +272,10 @@ def pairs_of(
 
     from recsys.columns import USER_ID
     from recsys.data.asked import asked_as_of
+    from recsys.data.ranking_state import GROUP
 
-    groups = groups_in(state)
+    codes = state.tables.groups
+    groups = {} if codes is None else {GROUP: codes}
     for rows in torch.arange(len(users)).split(CHUNK_USERS):
         some = users[rows]
         asked = asked_as_of(log, some, state.cut, vectors[rows], groups)

@@ -105,8 +105,6 @@ def run(cfg: Config) -> TrainResult | None:
             console.rule(f"ranker: snapshots, epochs chosen on {asked}")
             stage = choose_ranker(cfg, main, folds, train, chosen, tracked, folder)
             best = stage.fitted.best
-            places = ", ".join(f"{name} {share:.0f}" for name, share in (stage.places or {}).items())
-            console.print(f"shares of the candidates: {places}")
             console.print(f"{len(stage.snapshots) - 1} snapshots; {said(stage.fitted, cfg.objective)}")
 
         console.rule("refit on train + validation")
@@ -173,7 +171,6 @@ def export(
     """Write the bundle of a fitted model as of the cut it was fitted at."""
     import torch
 
-    from recsys.data.asof import ItemClock
     from recsys.data.dataset import as_time
     from recsys.export.bundle import Facts, export_bundle
 
@@ -187,7 +184,7 @@ def export(
         items=prepared.items,
         events=prepared.streamed,
         cut=as_time(data.cut),
-        item_asof=ItemClock(data.log).state(torch.arange(data.log.n_items), data.cut),
+        item_asof=data.tables.clock(data.log).state(torch.arange(data.log.n_items), data.cut),
         eligible=data.eligible,
         history=cfg.model.history,
         facts=Facts(cfg.tracking.model_name, windows, fitted_on, metrics, prepared.fingerprint),

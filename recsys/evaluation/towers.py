@@ -3,7 +3,6 @@
 import torch
 from torch import Tensor
 
-from recsys.data.asof import ItemClock
 from recsys.data.log import InteractionLog
 from recsys.data.tables import FeatureTables
 from recsys.models.two_tower import TwoTower
@@ -27,7 +26,7 @@ class TowerScorer:
         device = next(model.parameters()).device
         self._model, self._log, self._tables = model, log.to(device), tables.to(device)
         self._cut, self._history, self._device = cut, history, device
-        self._items = embed_items(model, self._tables, ItemClock(self._log), cut)
+        self._items = embed_items(model, self._tables, self._tables.clock(self._log), cut)
 
     @torch.no_grad()
     def scores(self, users: Tensor) -> Tensor:

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from recsys.config.schema import ModelConfig, ObjectiveConfig, TrainingConfig
+from recsys.data.asof import POPULARITY_DAYS
 from recsys.data.batches import MomentBatches
-from recsys.data.log import InteractionLog
+from recsys.data.log import DAY, InteractionLog
 from recsys.data.tables import FeatureTables
 from recsys.models.tower_shape import TowerInputs, TowerShape
 from recsys.models.two_tower import TwoTower
@@ -121,6 +122,7 @@ def fit_retriever(
         moments_per_block=training.moments_per_block,
         negatives=training.negatives,
         catalogue=eligible.nonzero().squeeze(1),
+        popularity_days=tables.popularity_days,
         since=warm.cut if warm else None,
         seed=seed,
         rank=trainer.global_rank,
@@ -155,8 +157,13 @@ def made_from(
 
 
 def start_from_log(model: TwoTower, log: InteractionLog, tables: FeatureTables, config: ModelConfig, seed: int) -> None:
-    """Set what a model knows before its first step: how popular the items of the window are, and their factors."""
+    """Set what a model knows before its first step: how popular the items of the window are, and their factors.
+
+    Where items come and go, those are popular that are so at the end of the window.
+    """
     first = log.relevant & (log.repeats == 0)
+    if tables.popularity_days < POPULARITY_DAYS:
+        first &= log.time > log.time.max() - int(tables.popularity_days * DAY)
     buyers = torch.bincount(log.item[first], minlength=log.n_items).cpu()
     model.item_tower.start_from_popularity(tables.item["item_id"].cpu(), buyers)
     start_factors(model, log, tables, config, seed)

@@ -161,10 +161,6 @@ SETTINGS = RankerTrainingConfig()
             "ranker.candidates.shares.popular=-1.0: must be above 0",
         ),
         (
-            {"candidates": CandidatesConfig(shares={"history": 60.0, "nearest": 40.0})},
-            "ranker.candidates.shares: 100 % are given away, and nothing is left for linked, popular; name a share for",
-        ),
-        (
             {"candidates": CandidatesConfig(sizes={"popular_in_group": 5}, shares={})},
             "ranker.candidates.group has no value; the source popular_in_group needs",
         ),

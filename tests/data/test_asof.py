@@ -20,19 +20,19 @@ EVENT = st.tuples(
 CUT = st.integers(-4, 360).map(lambda t: START + t * (DAY // 4))
 
 
-def naive_state(rows, item, cut):
+def naive_state(rows, item, cut, days=POPULARITY_DAYS):
     relevant = [(i, t) for _, i, t, _, is_relevant in rows if is_relevant and t < cut]
-    recent = [i for i, t in relevant if t >= cut - POPULARITY_DAYS * DAY]
+    recent = [i for i, t in relevant if t >= cut - days * DAY]
     first = min((t for i, t in relevant if i == item), default=None)
     popularity = math.log(1 + 1e4 * recent.count(item) / max(len(recent), 1))
     return popularity, math.nan if first is None else (cut - first) / DAY
 
 
-@given(rows=st.lists(EVENT, max_size=40), cut=CUT)
-def test_state_is_what_counting_says(rows, cut, log_of):
-    state = ItemClock(log_of(rows, 4, ITEMS)).state(torch.arange(ITEMS), cut)
+@given(rows=st.lists(EVENT, max_size=40), cut=CUT, days=st.sampled_from([POPULARITY_DAYS, 7.0, 0.5]))
+def test_state_is_what_counting_says(rows, cut, days, log_of):
+    state = ItemClock(log_of(rows, 4, ITEMS), days).state(torch.arange(ITEMS), cut)
     for item in range(ITEMS):
-        popularity, age = naive_state(rows, item, cut)
+        popularity, age = naive_state(rows, item, cut, days)
         assert state["popularity"][item].item() == pytest.approx(popularity, rel=1e-5)
         assert state["age"][item].item() == pytest.approx(age, rel=1e-5, nan_ok=True)
     assert {v.dtype for v in state.values()} == {torch.float32}

@@ -306,6 +306,22 @@ def test_moments_of_a_batch_are_near_each_other_in_time(year):
         assert int(times.max() - times.min()) < 2 * PERIOD_DAYS * DAY
 
 
+def test_where_items_come_and_go_a_batch_has_moments_of_a_short_time(year):
+    """Periods are a quarter of the days of popularity then, and no run of a user's moments is longer."""
+    batches = make(year, moments_per_block=8, batch_moments=10, popularity_days=16.0)
+    period = (year.time - year.time[batches.moments.event].min()) // (4 * DAY)
+    spread = []
+    for batch in batches:
+        of = period[batch.event]
+        block = batch.slot // batch.visible.shape[1]
+        assert all(len(of[block == g].unique()) == 1 for g in range(len(batch.window)))
+        spread.append(int(of.max() - of.min()))
+    assert sum(len(b.user) for b in batches) == 400
+    assert max(spread) <= 4  # 400 moments a year: ten are a few periods
+    usual = [int((year.time[b.event].max() - year.time[b.event].min()) // DAY) for b in make(year, batch_moments=10)]
+    assert max(usual) > 5 * 4
+
+
 def test_negatives_come_from_the_window_alone(year):
     window = year.between(START, START + 10 * DAY)
     batches = make(window, negatives=500)

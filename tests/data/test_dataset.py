@@ -122,6 +122,7 @@ def test_what_is_fitted_knows_nothing_of_the_future(past, one, other, has_item_t
         for side in ("item", "user", "context"):
             equal(getattr(data.tables, side), getattr(fitted[0].tables, side))
         assert torch.equal(data.eligible, fitted[0].eligible)
+        assert data.tables.popularity_days == fitted[0].tables.popularity_days
         for name in ("user", "item", "time", "relevant", "repeats", "offsets"):
             assert torch.equal(getattr(data.log, name), getattr(fitted[0].log, name))
         everything = torch.arange(4)

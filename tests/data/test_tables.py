@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given
@@ -33,6 +35,13 @@ def tables_of(n_events):
             "total": torch.arange(n_events, dtype=torch.float32),
         },
     )
+
+
+def test_the_clock_counts_popularity_over_the_days_of_the_tables(log_of):
+    tables = replace(tables_of(2), popularity_days=1.0).to("cpu")
+    clock = tables.clock(log_of([(0, 3, START), (0, 4, START + 2 * DAY)], USERS, ITEMS))
+    popularity = clock.state(torch.arange(ITEMS), START + 2 * DAY + 1)["popularity"]
+    assert popularity.nonzero().flatten().tolist() == [4]
 
 
 def equal(one, other):

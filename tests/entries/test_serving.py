@@ -55,13 +55,6 @@ def check(first_stage: Any, shipped: Shipped, folder: Path) -> float:
     return check_served(bundle, prepared, log, data, towers, shipped.second, first_stage.cfg.model.history)
 
 
-def test_shares_that_were_found_are_served(first_stage: Any, shipped: Shipped) -> None:
-    places = {"history": 10.0, "nearest": 50.0, "linked": 5.0, "popular": 35.0}
-    stage = replace(shipped.stage, places=places)
-    assert served(*first_stage.parts, stage, stage.fitted.model).state.candidate_plan.shares == places
-    assert shipped.second.state.candidate_plan.shares == first_stage.cfg.ranker.candidates.shares
-
-
 def test_what_was_trained_is_what_is_served(first_stage: Any, shipped: Shipped) -> None:
     assert check(first_stage, shipped, shipped.folder) == 1.0
 

@@ -1,5 +1,6 @@
 import logging
 import warnings
+from dataclasses import replace
 
 import pytest
 import pytorch_lightning as lightning
@@ -7,7 +8,9 @@ import torch
 
 from recsys.config.schema import ModelConfig, ObjectiveConfig, TrainingConfig
 from recsys.data.asof import ItemClock
+from recsys.data.log import DAY
 from recsys.data.tables import requests_as_of
+from recsys.features import OOV_ID
 from recsys.models.two_tower import TwoTower
 from recsys.training.epochs import Fitted
 from recsys.training.fit import fit_retriever, make_model, start_factors, start_from_log
@@ -181,6 +184,17 @@ def test_factors_are_fitted_again_and_nothing_else_moves(little):
     changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
     assert changed
     assert all("fold_in" in name for name in changed)
+
+
+def test_where_items_come_and_go_the_latest_popularity_is_what_a_model_starts_from(little):
+    model = make_model(little.inputs, list(little.tables.context), MODEL, sparse=True)
+    start_from_log(model, little.log, replace(little.tables, popularity_days=2.0), MODEL, 0)
+    log = little.log
+    first = log.relevant & (log.repeats == 0)
+    late = torch.bincount(log.item[first & (log.time > log.time.max() - 2 * DAY)], minlength=log.n_items)
+    prior = model.item_tower.prior.table.weight[little.tables.item["item_id"], 0].detach()
+    assert torch.allclose(prior, (2.0 * late + 1.0).log() * (little.tables.item["item_id"] > OOV_ID))
+    assert 0 < int((late > 0).sum()) < len(log.item[first].unique())
 
 
 def test_large_tables_take_sparse_gradients_in_one_process(little):
