@@ -132,8 +132,8 @@ class MomentBatches:
         """
         self.log = log
         self.clock = ItemClock(log, popularity_days)
-        self.brief = popularity_days < POPULARITY_DAYS  # items come and go
-        self.period = int((PERIOD_SHARE * popularity_days if self.brief else PERIOD_DAYS) * DAY)
+        self._brief = popularity_days < POPULARITY_DAYS  # items come and go
+        self._period = int((PERIOD_SHARE * popularity_days if self._brief else PERIOD_DAYS) * DAY)
         self.moments = moments_of(log) if since is None else moments_since(moments_of(log), since)
         self.history = history
         self.batch_moments = batch_size(len(self.moments), batch_moments, epoch_batches, world_size)
@@ -209,8 +209,8 @@ class MomentBatches:
         nth = torch.arange(len(user)) - torch.searchsorted(user, user)
         phase = torch.randint(self.moments_per_block, (self.log.n_users,), generator=generator)
         label = user * len(user) + (nth + phase[user]) // self.moments_per_block
-        period = (time - time.min()) // self.period
-        if self.brief:
+        period = (time - time.min()) // self._period
+        if self._brief:
             label = label * (int(period.max()) + 1) + period
         _, size = label.unique_consecutive(return_counts=True)
         start = size.cumsum(0) - size

@@ -201,3 +201,14 @@ def test_an_earlier_cut_with_the_same_vocabularies(has_item_table):
         assert getattr(early.log, name).tolist() == getattr(fitted.log, name).tolist()
     assert early.tables.context["total"].tolist() == fitted.tables.context["total"].tolist()
     assert len(early.log) == 3 < len(late.log)
+
+
+@pytest.mark.parametrize(("found", "counted"), [(364.0, 28.0), (28.0, 28.0), (3.0, 3.0)])
+def test_popularity_counts_over_the_days_that_say_most_and_28_at_most(found, counted, monkeypatch):
+    asked = []
+    monkeypatch.setattr("recsys.data.dataset.recent_days", lambda log, cut: asked.append((len(log), cut)) or found)
+    prepared = prepared_of(rows_by_hand())
+    data = fit_data(prepared, interaction_log(prepared), CUT)
+    assert asked == [(3, data.cut)]
+    assert data.tables.popularity_days == counted
+    assert data_before(data, data.cut, has_item_table=False).tables.popularity_days == counted
