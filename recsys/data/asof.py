@@ -6,7 +6,7 @@ from torch import Tensor
 from recsys.data.log import DAY, InteractionLog
 
 POPULARITY_DAYS = 28.0
-"""Over how many days popularity is counted, at the most: less where items come and go within days."""
+"""Over how many days popularity is counted; over fewer where items come and go within days."""
 
 
 class ItemClock:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from recsys.columns import ITEM_ID
+from recsys.data.asof import POPULARITY_DAYS
 from recsys.data.log import DAY, InteractionLog
 from recsys.data.topk import NONE, top_rows
 
@@ -17,10 +18,8 @@ if TYPE_CHECKING:
 
 ROWS = 1024
 """Items whose links to all others are in memory at a time."""
-RECENT_DAYS = 28.0
-"""What "lately" means for popularity, where no other span tells a tenth more of what comes next."""
-OTHER_DAYS = (364.0, 91.0, 7.0, 3.0, 1.0)
-"""Other spans, of equals the longest is taken: yesterday's news are old, and some things sell twice a year."""
+SHORTER_DAYS = (7.0, 3.0, 1.0)
+"""Other spans than 28 days, of equals the longest is taken: yesterday's news are old."""
 ASKED_SHARE = 0.125
 """Of the events, the latest, by which a span is chosen."""
 ASKED_ITEMS = 100
@@ -91,7 +90,7 @@ def popular_lists(
     eligible: Tensor,
     *,
     depth: int = 2000,
-    days: float | None = None,
+    days: float = POPULARITY_DAYS,
     codes: Tensor | None = None,
     smoothing: float = 20.0,
 ) -> Tensor:
@@ -102,7 +101,7 @@ def popular_lists(
         cut: Microseconds since 1970 UTC.
         eligible: Items that may be recommended, bool ``[N]``.
         depth: K, the length of a list.
-        days: Of the recent past; None: as :func:`recent_days` finds.
+        days: Of the recent past.
         codes: Group of each user, int64 ``[U]`` in ``[0, G)``, -1 for none. A group's list orders items by its own
             users who took them plus ``smoothing`` times the share of all users who did.
         smoothing: Users of the whole that speak in every group.
@@ -112,7 +111,6 @@ def popular_lists(
     """
     past = log.between(None, cut).only_relevant()
     ever = torch.bincount(_pairs(past) % log.n_items, minlength=log.n_items).float()
-    days = recent_days(past, cut) if days is None else days
     recent = _pairs(past.between(cut - int(days * DAY), None))
     user, item = recent // log.n_items, recent % log.n_items
     counts = torch.bincount(item, minlength=log.n_items).float()
@@ -138,8 +136,8 @@ def recent_days(log: InteractionLog, cut: int) -> float:
     """Find over how many days before a cut popularity says most of what comes next.
 
     Each span is asked at the time after which an eighth of the events lies: how many of the (user, item) that are met
-    there for the first time have their item among the 100 that most users took in that span before. Another than 28
-    days is taken where it finds a tenth more than these.
+    there for the first time have their item among the 100 that most users took in that span before. Fewer than
+    28 days are taken where they find a tenth more.
 
     Args:
         log: Events; irrelevant ones and those at or after the cut do not count.
@@ -149,7 +147,7 @@ def recent_days(log: InteractionLog, cut: int) -> float:
     kept &= log.user % (int(kept.sum()) // ASKED_EVENTS + 1) == 0
     user, rows, time = log.user[kept], log.item[kept], log.time[kept]
     if not len(time):
-        return RECENT_DAYS
+        return POPULARITY_DAYS
     since = int(time.sort().values[int(len(time) * (1.0 - ASKED_SHARE))])
     pairs, place = (user * log.n_items + rows).unique(return_inverse=True)
     asked, never = time >= since, torch.iinfo(torch.int64).min
@@ -165,8 +163,8 @@ def recent_days(log: InteractionLog, cut: int) -> float:
         rows = top_rows(scores[None], min(ASKED_ITEMS, log.n_items))[0]
         return int(wanted[rows[rows != NONE]].sum())
 
-    best = max(OTHER_DAYS, key=found)
-    return best if found(best) > 1.1 * found(RECENT_DAYS) else RECENT_DAYS
+    best = max(SHORTER_DAYS, key=found)
+    return best if found(best) > 1.1 * found(POPULARITY_DAYS) else POPULARITY_DAYS
 
 
 def usual_codes(log: InteractionLog, codes: Tensor, cut: int) -> Tensor:

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from recsys.columns import BASKET_ID, EVENT_TYPE, EVENT_WEIGHT, ITEM_ID, TIMESTAMP, USER_ID
-from recsys.data.asof import POPULARITY_DAYS
 from recsys.data.candidate_tables import recent_days
 from recsys.data.encode import Encoder
 from recsys.data.log import InteractionLog
@@ -93,7 +92,8 @@ def fit_data(prepared: Prepared, log: InteractionLog, until: datetime) -> Fitted
         item=encoder.encode(prepared.items, "item"),
         user=encoder.encode(users, "user"),
         context=_context(prepared, encoder, past, until),
-        popularity_days=min(POPULARITY_DAYS, recent_days(past, cut)),
+        # Once for all fits of a run: the ranker learns from lists and ranks of the days that it will be served with.
+        popularity_days=recent_days(past, min(cut, microseconds(prepared.windows.val_start))),
     )
     eligible = torch.ones(log.n_items, dtype=torch.bool)
     if not prepared.has_item_table:

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from recsys.data.asked import Asked
+from recsys.data.asof import POPULARITY_DAYS
 from recsys.data.candidate_sources import Source, linked, near_history, nearest, own_history, popular
 from recsys.data.candidate_tables import Kind, Links, item_kinds, item_links, popular_lists
 from recsys.data.candidates import Candidates, union, with_pairs
@@ -237,6 +238,7 @@ def fit_ranking_state(
     parts: Mapping[str, tuple[int, int]],
     groups: Tensor | None = None,
     history: int = 0,
+    popularity_days: float = POPULARITY_DAYS,
 ) -> RankingState:
     """Sum up the events before a cut for the second stage.
 
@@ -253,6 +255,7 @@ def fit_ranking_state(
         parts: Of the vectors.
         groups: Code of each user for ``popular_in_group``, int64 ``[U]``, -1 for none.
         history: L of the ranker's attention, 0 without.
+        popularity_days: Over which ``popular`` and ``popular_in_group`` count.
     """
     past = log.between(None, cut)
     table = number_items(plan, items)
@@ -269,7 +272,7 @@ def fit_ranking_state(
             torch.bincount(past.item, minlength=log.n_items),
             kinds,
             item_links(basket, past.item, log.n_items),
-            popular_lists(past, cut, eligible, codes=groups),
+            popular_lists(past, cut, eligible, days=popularity_days, codes=groups),
             groups,
         ),
         item_state(plan, table, lines),

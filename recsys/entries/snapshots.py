@@ -226,6 +226,7 @@ def state_as_of(
         parts=towers.parts,
         groups=group_codes(chosen.group, prepared, data, past, cut),
         history=cfg.ranker.history if cfg.ranker.attention else 0,
+        popularity_days=data.tables.popularity_days,
     )
 
 

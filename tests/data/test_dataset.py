@@ -203,12 +203,13 @@ def test_an_earlier_cut_with_the_same_vocabularies(has_item_table):
     assert len(early.log) == 3 < len(late.log)
 
 
-@pytest.mark.parametrize(("found", "counted"), [(364.0, 28.0), (28.0, 28.0), (3.0, 3.0)])
-def test_popularity_counts_over_the_days_that_say_most_and_28_at_most(found, counted, monkeypatch):
+def test_days_of_popularity_are_those_of_before_validation(monkeypatch):
+    """A fit at a later cut has the same ones: what the ranker learned from is what it is served with."""
     asked = []
-    monkeypatch.setattr("recsys.data.dataset.recent_days", lambda log, cut: asked.append((len(log), cut)) or found)
+    monkeypatch.setattr("recsys.data.dataset.recent_days", lambda log, cut: asked.append(cut) or 3.0)
     prepared = prepared_of(rows_by_hand())
-    data = fit_data(prepared, interaction_log(prepared), CUT)
-    assert asked == [(3, data.cut)]
-    assert data.tables.popularity_days == counted
-    assert data_before(data, data.cut, has_item_table=False).tables.popularity_days == counted
+    early, late = (fit_data(prepared, interaction_log(prepared), CUT + timedelta(hours=h)) for h in (-5, 20))
+    assert asked == [early.cut, microseconds(prepared.windows.val_start)]
+    assert early.cut < asked[1] < late.cut
+    assert early.tables.popularity_days == late.tables.popularity_days == 3.0
+    assert data_before(late, early.cut, has_item_table=False).tables.popularity_days == 3.0

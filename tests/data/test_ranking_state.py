@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recsys.data.asked import asked_as_of
+from recsys.data.asof import POPULARITY_DAYS
 from recsys.data.log import DAY, InteractionLog
 from recsys.data.log_rows import log_of_rows
 from recsys.data.pair_features import as_of, pair_features
@@ -66,11 +67,13 @@ def tables(rows) -> tuple[InteractionLog, pl.DataFrame]:
     return log_of_rows(frame, 4, 6, ()), frame
 
 
-def fitted(rows, chosen: CandidatePlan = EVERY_SOURCE, codes=SEGMENTS, parts=PARTS, plan=PLAN) -> RankingState:
+def fitted(
+    rows, chosen: CandidatePlan = EVERY_SOURCE, codes=SEGMENTS, parts=PARTS, plan=PLAN, days=POPULARITY_DAYS
+) -> RankingState:
     log, events = tables(rows)
     return fit_ranking_state(
         log, events, ITEMS, FEATURES, CUT, plan=plan, candidate_plan=chosen, eligible=ELIGIBLE, vectors=VECTORS,
-        parts=parts, groups=codes,
+        parts=parts, groups=codes, popularity_days=days,
     )  # fmt: skip
 
 
@@ -102,6 +105,11 @@ SHOP = [
     (2, 3, 3, 1, 1),
     (2, 2, 3, 1, 1),
 ]
+
+
+def test_popular_counts_over_the_days_that_are_given():
+    assert fitted(SHOP).tables.popular[-1, :4].tolist() == [2, 0, 1, 3]  # one user each, and of 2 another before
+    assert fitted(SHOP, days=5.0).tables.popular[-1, :2].tolist() == [2, 3]
 
 
 def test_numbers_are_named_by_their_columns():
