@@ -3,10 +3,7 @@
 import torch
 from torch import Tensor
 
-from recsys.data.log import DAY, InteractionLog
-
-POPULARITY_DAYS = 28.0
-"""Over how many days popularity is counted; over fewer where items come and go within days."""
+from recsys.data.log import DAY, POPULARITY_DAYS, InteractionLog
 
 
 class ItemClock:

@@ -24,9 +24,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from recsys.data.asof import POPULARITY_DAYS, ItemClock
+from recsys.data.asof import ItemClock
 from recsys.data.blocks import Block, Stream
-from recsys.data.log import DAY, InteractionLog
+from recsys.data.log import DAY, POPULARITY_DAYS, InteractionLog
 from recsys.data.moments import moments_of, moments_since
 from recsys.data.place import Place, batch_size, batches_for, comes_out_even
 from recsys.errors import DataError

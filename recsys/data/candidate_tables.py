@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from recsys.columns import ITEM_ID
-from recsys.data.asof import POPULARITY_DAYS
-from recsys.data.log import DAY, InteractionLog
+from recsys.data.log import DAY, POPULARITY_DAYS, InteractionLog
 from recsys.data.topk import NONE, top_rows
 
 if TYPE_CHECKING:

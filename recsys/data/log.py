@@ -19,6 +19,8 @@ from torch import Tensor
 
 DAY = 86_400_000_000
 """Microseconds in a day."""
+POPULARITY_DAYS = 28.0
+"""Over how many days popularity is counted; over fewer where items come and go within days."""
 PIECE = 2**23
 """Events, of whole users, that are sorted at a time: bounds memory."""
 

@@ -19,12 +19,11 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from recsys.data.asked import Asked
-from recsys.data.asof import POPULARITY_DAYS
 from recsys.data.candidate_sources import Source, linked, near_history, nearest, own_history, popular
 from recsys.data.candidate_tables import Kind, Links, item_kinds, item_links, popular_lists
 from recsys.data.candidates import Candidates, union, with_pairs
 from recsys.data.item_state import ItemState, item_state
-from recsys.data.log import InteractionLog
+from recsys.data.log import POPULARITY_DAYS, InteractionLog
 from recsys.data.pair_features import PairState, UserState, pair_numbers, users_as_of
 from recsys.data.pair_plan import PairPlan
 from recsys.data.past_lines import lines_of, number_events, number_items

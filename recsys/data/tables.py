@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from recsys.data.asof import POPULARITY_DAYS, ItemClock
-from recsys.data.log import DAY, InteractionLog, first_after
+from recsys.data.asof import ItemClock
+from recsys.data.log import DAY, POPULARITY_DAYS, InteractionLog, first_after
 from recsys.features import PAD_ID
 
 

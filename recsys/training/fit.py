@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 
 from recsys.config.schema import ModelConfig, ObjectiveConfig, TrainingConfig
-from recsys.data.asof import POPULARITY_DAYS
 from recsys.data.batches import MomentBatches
-from recsys.data.log import DAY, InteractionLog
+from recsys.data.log import DAY, POPULARITY_DAYS, InteractionLog
 from recsys.data.tables import FeatureTables
 from recsys.models.tower_shape import TowerInputs, TowerShape
 from recsys.models.two_tower import TwoTower

@@ -5,8 +5,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recsys.data.asof import POPULARITY_DAYS, ItemClock
-from recsys.data.log import DAY, InteractionLog
+from recsys.data.asof import ItemClock
+from recsys.data.log import DAY, POPULARITY_DAYS, InteractionLog
 
 START = 1_704_067_200_000_000
 ITEMS = 5

@@ -11,8 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recsys.data.asked import asked_as_of
-from recsys.data.asof import POPULARITY_DAYS
-from recsys.data.log import DAY, InteractionLog
+from recsys.data.log import DAY, POPULARITY_DAYS, InteractionLog
 from recsys.data.log_rows import log_of_rows
 from recsys.data.pair_features import as_of, pair_features
 from recsys.data.pair_plan import PairPlan
