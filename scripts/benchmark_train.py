@@ -106,6 +106,7 @@ def open_bench(overrides: Sequence[str], device: torch.device) -> Bench:
         epoch_batches=cfg.training.epoch_batches,
         moments_per_block=cfg.training.moments_per_block,
         negatives=cfg.training.negatives,
+        popularity_days=data.tables.popularity_days,
         catalogue=data.eligible.nonzero().squeeze(1),
         seed=cfg.seed,
     )

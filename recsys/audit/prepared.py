@@ -13,7 +13,7 @@ from recsys.audit.sides import audit_sides
 from recsys.audit.single import audit_snapshots
 from recsys.columns import EVENT_TYPE, ITEM_ID, TIMESTAMP, USER_ID
 from recsys.config.data import DataConfig
-from recsys.data.dataset import as_time, fit_data, interaction_log, microseconds
+from recsys.data.dataset import as_time, fit_data, interaction_log, microseconds, popularity_days
 from recsys.data.log import DAY
 from recsys.data.pair_features import as_of, pair_features
 from recsys.data.pair_plan import plan_pairs
@@ -142,6 +142,8 @@ def as_of_features(prepared: Prepared, seed: int = 0) -> dict[str, AsOf]:
     """Return our own features as functions of events and cut: pairs, popularity and age of items, vocabularies."""
     import torch
 
+    from recsys.data.asof import ItemClock
+
     plan = plan_pairs(prepared.events, prepared.items, prepared.spec, None, prepared.relevant)
     asked = _pairs(prepared.events, seed)
 
@@ -152,9 +154,8 @@ def as_of_features(prepared: Prepared, seed: int = 0) -> dict[str, AsOf]:
         return prepared.with_events(events.sort(USER_ID, TIMESTAMP, ITEM_ID, maintain_order=True))
 
     def clock(events: pl.DataFrame, cut: int) -> pl.DataFrame:
-        given = with_events(events)
-        log = interaction_log(given)
-        state = fit_data(given, log, as_time(cut)).tables.clock(log).state(torch.arange(log.n_items), cut)
+        log = interaction_log(with_events(events))
+        state = ItemClock(log, popularity_days(prepared, log, cut)).state(torch.arange(log.n_items), cut)
         return _frame(state)
 
     def encoded(side: str) -> AsOf:

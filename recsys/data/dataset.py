@@ -92,8 +92,7 @@ def fit_data(prepared: Prepared, log: InteractionLog, until: datetime) -> Fitted
         item=encoder.encode(prepared.items, "item"),
         user=encoder.encode(users, "user"),
         context=_context(prepared, encoder, past, until),
-        # Once for all fits of a run: the ranker learns from lists and ranks of the days that it will be served with.
-        popularity_days=recent_days(past, min(cut, microseconds(prepared.windows.val_start))),
+        popularity_days=popularity_days(prepared, past, cut),
     )
     eligible = torch.ones(log.n_items, dtype=torch.bool)
     if not prepared.has_item_table:
@@ -101,6 +100,14 @@ def fit_data(prepared: Prepared, log: InteractionLog, until: datetime) -> Fitted
         eligible[past.item] = True
     user_at = None if prepared.users_at is None else lambda cut: encoder.encode(prepared.users_as_of(cut), "user")
     return FittedData(cut, past, encoder, tables, eligible, user_at)
+
+
+def popularity_days(prepared: Prepared, log: InteractionLog, cut: int) -> float:
+    """Return over how many days a run counts popularity, by the events before a cut and before the validation window.
+
+    So all later fits have the same: the ranker learns from lists and ranks of the days that it will be served with.
+    """
+    return recent_days(log, min(cut, microseconds(prepared.windows.val_start)))
 
 
 def with_log(data: FittedData, prepared: Prepared, log: InteractionLog) -> FittedData:
