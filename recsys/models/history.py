@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 AGE_BUCKETS = 16
@@ -29,11 +28,12 @@ class HistoryAttention(nn.Module):
         nn.init.zeros_(self.item_score.weight)
         self.fast = FAST
 
-    def forward(self, vectors: Tensor, age: Tensor, repeats: Tensor, visible: Tensor) -> Tensor:
+    def forward(self, vectors: Tensor, scores: Tensor, age: Tensor, repeats: Tensor, visible: Tensor) -> Tensor:
         """Pool the histories of S moments that share a window of W events.
 
         Args:
             vectors: Encoded items of the windows, ``[G, W, D]``.
+            scores: ``item_score`` of these, ``[G, W, H]``: cheaper of distinct items than of all events.
             age: Days from event to moment, float32 ``[G, S, W]``.
             repeats: Earlier events of the same user and item, int64 ``[G, W]``.
             visible: Which events are in the moment's history, bool ``[G, S, W]``.
@@ -42,11 +42,20 @@ class HistoryAttention(nn.Module):
             ``[G, S, H, D]``; zero where nothing is visible.
         """
         bucket = ((age.clamp(min=0.0) + 1.0).log2() * 1.8).long().clamp(max=15)
-        logits = F.embedding(bucket, self.recency * self.fast)  # [G, S, W, H]
-        per_event = self.item_score(vectors) + F.embedding(repeats.clamp(max=5), self.repetition * self.fast)
-        logits = (logits + per_event.unsqueeze(1)).float()
-        logits = logits.masked_fill(~visible.unsqueeze(3), -1e9)
-        weights = logits.softmax(2) * visible.unsqueeze(3)  # the product empties what has no history
-        blocks, slots, events = visible.shape
-        flat = weights.to(vectors.dtype).transpose(2, 3).reshape(blocks, slots * self.heads, events)
-        return torch.bmm(flat, vectors).view(blocks, slots, self.heads, vectors.size(2))
+        per_event = scores.transpose(1, 2) + by_head(self.repetition * self.fast, repeats.clamp(max=5))  # [G, H, W]
+        logits = (by_head(self.recency * self.fast, bucket) + per_event.unsqueeze(1)).float()  # [G, S, H, W]
+        logits = logits.masked_fill(~visible.unsqueeze(2), -1e9)
+        weights = logits.softmax(3) * visible.unsqueeze(2)  # the product empties what has no history
+        blocks, slots, _ = visible.shape
+        pooled = torch.bmm(weights.to(vectors.dtype).flatten(1, 2), vectors)
+        return pooled.view(blocks, slots, self.heads, vectors.size(2))
+
+
+def by_head(table: Tensor, rows: Tensor) -> Tensor:
+    """Look up rows ``[..., W]`` of a small table ``[n, H]``; returns ``[..., H, W]``.
+
+    As numbers of one long vector: the gradient of an embedding takes many times as long for rows so short.
+    """
+    first = torch.arange(table.size(1), device=rows.device) * table.size(0)
+    places = rows.unsqueeze(-2) + first.unsqueeze(1)
+    return table.t().flatten().index_select(0, places.flatten()).view(places.shape)

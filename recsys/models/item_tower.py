@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from recsys.features import OOV_ID, PAD_ID
+from recsys.models.dropout import Dropout
 from recsys.models.embeddings import FeatureSum, IdEmbedding, NumericEmbedding, unit
 from recsys.models.fold_in import FoldIn
 from recsys.models.tower_shape import TowerInputs, TowerShape
@@ -50,7 +51,7 @@ class ItemEncoder(nn.Module):
         # One gather an attribute serves both its own direction in the taste space and the hidden layer.
         attributes = inputs.item if shape.use_content else ()
         self.content = FeatureSum(attributes, shape.width + shape.hidden, shape.sparse_rows)
-        self.project = nn.Sequential(nn.ReLU(), nn.Dropout(shape.dropout), nn.Linear(shape.hidden, shape.width))
+        self.project = nn.Sequential(nn.ReLU(), Dropout(shape.dropout), nn.Linear(shape.hidden, shape.width))
 
     def forward(self, features: Dict[str, Tensor], prefix: str) -> Tuple[Tensor, Tensor]:
         """Encode the n items whose features are ``prefix + name`` -> ``[n]`` or ``[n, slots]``.

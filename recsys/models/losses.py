@@ -54,7 +54,7 @@ def sampled_softmax(
     Returns:
         Scalar, in float32 also under autocast.
     """
-    scores = (query @ candidate.T).float() / temperature
+    scores = ((query / temperature) @ candidate.T).float()
     positive = scores[positive_query, positive_candidate]
     is_positive = torch.zeros_like(scores, dtype=torch.bool)
     is_positive[positive_query, positive_candidate] = True

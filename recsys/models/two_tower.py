@@ -33,6 +33,7 @@ import torch
 from torch import Tensor, nn
 
 from recsys.features import OOV_ID, PAD_ID
+from recsys.models.dropout import Dropout
 from recsys.models.embeddings import FeatureSum, IdEmbedding, unit
 from recsys.models.fold_in import FoldIn
 from recsys.models.history import FAST, HistoryAttention
@@ -77,7 +78,7 @@ class UserTower(nn.Module):
         self.id_embedding = IdEmbedding(rows, width, 0.1 * width**-0.5, rows >= shape.sparse_rows)
         self.content = FeatureSum(inputs.user if shape.use_content else (), hidden, shape.sparse_rows)
         self.pooled = nn.Linear((heads + 1) * width + 1, hidden)
-        self.output = nn.Sequential(nn.ReLU(), nn.Dropout(shape.dropout), nn.Linear(hidden, width))
+        self.output = nn.Sequential(nn.ReLU(), Dropout(shape.dropout), nn.Linear(hidden, width))
 
         self.fast = FAST
         self.log_temperature = nn.Parameter(torch.tensor(math.log(temperature)))
@@ -103,22 +104,36 @@ class UserTower(nn.Module):
         code = code.view(visible.size(0), visible.size(2), -1)
         taste = taste.view(visible.size(0), visible.size(2), -1)
         age, repeats = features["history/age"].unsqueeze(1), features["history/repeats"]
-        codes, tastes = self.pool(code, taste, age, repeats, visible)
+        codes, tastes = self.pool(code, taste, self.item_scores(code, taste), age, repeats, visible)
         trained = self.query(features, codes[:, 0], tastes[:, 0], visible.sum(2)[:, 0])
         # Times the temperature, as the prior: the other parts are divided by it in the loss.
         factor = self.fold_in(features["history/item_id"], features["history/age"])
         return torch.cat([trained, factor * (self.temperature() * self.factor_weight)], 1)
 
-    def pool(self, code: Tensor, taste: Tensor, age: Tensor, repeats: Tensor, visible: Tensor) -> Tuple[Tensor, Tensor]:
+    def item_scores(self, code: Tensor, taste: Tensor) -> Tensor:
+        """Say what items count in a history, whatever their age: codes ``[..., C]`` and tastes to ``[..., 1 + H]``."""
+        return torch.cat([self.habit.item_score(code), self.interest.item_score(taste)], -1)
+
+    def pool(
+        self, code: Tensor, taste: Tensor, scores: Tensor, age: Tensor, repeats: Tensor, visible: Tensor
+    ) -> Tuple[Tensor, Tensor]:
         """Pool histories of codes ``[G, W, C]`` and tastes ``[G, W, D]``; the rest as in :class:`HistoryAttention`.
+
+        Args:
+            code: Of the windows' items.
+            taste: Of these.
+            scores: :meth:`item_scores` of these, ``[G, W, 1 + H]``.
+            age: ``[G, S, W]``.
+            repeats: ``[G, W]``.
+            visible: ``[G, S, W]``.
 
         Returns:
             Pooled codes ``[G, S, C]`` and tastes ``[G, S, H, D]``.
         """
-        codes = self.habit(code, age, repeats, visible).squeeze(2)
+        codes = self.habit(code, scores[..., :1], age, repeats, visible).squeeze(2)
         if self.training and self.history_dropout > 0.0:
             visible = visible & (torch.rand(visible.shape, device=visible.device) >= self.history_dropout)
-        return codes, self.interest(taste, age, repeats, visible)
+        return codes, self.interest(taste, scores[..., 1:], age, repeats, visible)
 
     def query(self, features: Dict[str, Tensor], codes: Tensor, tastes: Tensor, length: Tensor) -> Tensor:
         """Combine pooled codes ``[B, C]`` and tastes ``[B, H, D]`` of ``length [B]`` events with the other features.

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from recsys.errors import ConfigError, did_you_mean
 from recsys.features import OOV_ID, PAD_ID
 from recsys.models.attention import CandidateAttention
+from recsys.models.dropout import Dropout
 from recsys.models.embeddings import IdEmbedding, brought_to
 from recsys.models.forest import Forest
 from recsys.models.transforms import NumericFit, NumericTransform
@@ -106,7 +107,7 @@ class DeepPart(nn.Module):
         layers: list[nn.Module] = []
         last = sum(widths) + numeric_width + (shared + 1 if self.use_history else 0)
         for width in shape.hidden:
-            layers += [nn.Linear(last, width), _norm(shape.norm, width), nn.ReLU(), nn.Dropout(shape.dropout)]
+            layers += [nn.Linear(last, width), _norm(shape.norm, width), nn.ReLU(), Dropout(shape.dropout)]
             last = width
         output = nn.Linear(last, outputs, bias=False)
         nn.init.zeros_(output.weight)  # the first prediction is the base rate

@@ -78,8 +78,9 @@ def retrieval_loss(model: TwoTower, batch: Batch, tables: FeatureTables, batches
     lookup = torch.nn.functional.embedding
     code, taste = model.encoder(tables.items(batch.items), "")  # [n, C], [n, D]
     window = batch.window  # [G, W]
+    scores = lookup(window, model.user_tower.item_scores(code, taste))
     codes, tastes = model.user_tower.pool(
-        lookup(window, code), lookup(window, taste), batch.age, batch.repeats, batch.visible
+        lookup(window, code), lookup(window, taste), scores, batch.age, batch.repeats, batch.visible
     )
     length = batch.visible.sum(2).flatten()[batch.slot]
     features = tables.moments(batch.user, batch.event)
