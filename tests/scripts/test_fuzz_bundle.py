@@ -24,9 +24,17 @@ def script(repo: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     return import_module("fuzz_bundle")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def ranked(trained_onnx: Path) -> Bundle:
     return Bundle.load(trained_onnx)
+
+
+@pytest.fixture(scope="module")
+def forms_of_ranked(repo: Path, ranked: Bundle) -> Any:
+    """Loading them takes seconds."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(repo / "scripts")
+        return import_module("fuzz_bundle").forms(ranked.folder)
 
 
 def test_all_forms_of_a_bundle_agree(script: Any, trained_onnx: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -71,10 +79,9 @@ def no_numbers(tensor: Tensor) -> Tensor:
 @pytest.mark.parametrize("model", ["user", "item", "ranker"])
 @pytest.mark.parametrize("change", [nudged, one_row, no_numbers])
 def test_a_form_that_was_changed_is_caught(
-    script: Any, ranked: Bundle, model: str, change: Callable[[Tensor], Tensor]
+    script: Any, ranked: Bundle, forms_of_ranked: Any, model: str, change: Callable[[Tensor], Tensor]
 ) -> None:
-    whole = script.forms(ranked.folder)
-    forms = {side: {"torchscript": by["torchscript"], "torch.export": by["torch.export"]} for side, by in whole.items()}
+    forms = {side: {name: by[name] for name in ("torchscript", "torch.export")} for side, by in forms_of_ranked.items()}
     right = forms[model]["torch.export"]
     forms[model]["torch.export"] = lambda inputs: change(right(inputs))
     counts = script.fuzz(ranked, forms, script.Settings(inputs=70, batch=50))
