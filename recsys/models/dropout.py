@@ -32,7 +32,7 @@ class Dropout(nn.Module):
     @torch.jit.unused
     def drop(self, x: Tensor) -> Tensor:
         """Drop numbers of any shape; what is scripted answers and does not learn, so it has no need of it."""
-        if x.is_cuda:
+        if x.device.type != "cpu":
             return F.dropout(x, self.share)
         drawn = torch.empty((x.numel() + 7) // 8, dtype=torch.int64).random_(LOWEST, None)
         kept = drawn.view(torch.uint8)[: x.numel()].view(x.shape).ge_(self.dropped)
