@@ -329,7 +329,9 @@ def test_prepare_from_a_csv(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert prepared.stat().st_mtime_ns == written
 
 
-def test_sync_says_what_still_waits_and_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_sync_says_what_still_waits_and_fails(
+    tmp_path: Path, new_store: Callable[[Path], str], capsys: pytest.CaptureFixture[str]
+) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -341,7 +343,7 @@ def test_sync_says_what_still_waits_and_fails(tmp_path: Path, capsys: pytest.Cap
     assert "error: 3 entries of 1 runs still wait" in shown.err
     assert "Connection refused" in shown.err
     assert "runs/night" in shown.out
-    assert main(["sync", f"tracking_uri=sqlite:///{tmp_path}/m.db", "hydra.run.dir=out"]) == 0
+    assert main(["sync", f"tracking_uri={new_store(tmp_path / 'm.db')}", "hydra.run.dir=out"]) == 0
     assert "FINISHED" in capsys.readouterr().out
     assert main(["sync", "hydra.run.dir=out"]) == 0
     assert capsys.readouterr().out == "nothing waits below runs\n"

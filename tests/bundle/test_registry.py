@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -27,11 +27,11 @@ from recsys.tracking.server import connect
 
 
 @pytest.fixture(scope="module")
-def tracking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TrackingConfig]:
-    """One store for these tests: making its tables takes seconds."""
+def tracking(new_store: Callable[[Path], str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[TrackingConfig]:
+    """One store for these tests."""
     import mlflow
 
-    yield TrackingConfig(uri=f"sqlite:///{tmp_path_factory.mktemp('store')}/mlflow.db", model_name="shop")
+    yield TrackingConfig(uri=new_store(tmp_path_factory.mktemp("registry") / "mlflow.db"), model_name="shop")
     mlflow.set_tracking_uri(None)
 
 
@@ -178,7 +178,9 @@ def test_a_registration_that_is_refused_leaves_a_finished_run(
 
 
 @pytest.mark.slow
-def test_through_a_real_server(exported: tuple[Path, Manifest], tmp_path: Path) -> None:
+def test_through_a_real_server(
+    exported: tuple[Path, Manifest], new_store: Callable[[Path], str], tmp_path: Path
+) -> None:
     """Registered and loaded over HTTP, the artifacts too; then the server dies and the run goes on."""
     import mlflow
 
@@ -186,7 +188,7 @@ def test_through_a_real_server(exported: tuple[Path, Manifest], tmp_path: Path) 
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    command += ["--backend-store-uri", f"sqlite:///{tmp_path}/m.db", "--artifacts-destination", str(tmp_path / "art")]
+    command += ["--backend-store-uri", new_store(tmp_path / "m.db"), "--artifacts-destination", str(tmp_path / "art")]
     uri = f"http://127.0.0.1:{port}"
     with (tmp_path / "server.log").open("w") as log:
         server = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)

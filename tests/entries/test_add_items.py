@@ -1,5 +1,6 @@
 """``recsys add-items``: a registered version gets a successor that knows more products."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +37,13 @@ def test_a_folder(trained: Any, new_file: Path, tmp_path: Path, capsys: pytest.C
 
 @pytest.mark.usefixtures("outside")
 def test_a_registered_version_gets_a_successor(
-    trained: Any, new_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    trained: Any,
+    new_store: Callable[[Path], str],
+    new_file: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    uri = f"sqlite:///{tmp_path}/own.db"
+    uri = new_store(tmp_path / "own.db")
     mlflow.set_tracking_uri(uri)
     with quiet():
         experiment = mlflow.create_experiment("own", artifact_location=(tmp_path / "artifacts").as_uri())

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -51,9 +52,9 @@ def contrary(bundle: Path, folder: Path) -> Path:
 
 
 @pytest.fixture
-def registry(trained: Any, tmp_path: Path, outside: Path) -> Any:
+def registry(trained: Any, new_store: Callable[[Path], str], tmp_path: Path, outside: Path) -> Any:
     """A registry of its own, and a way to register a bundle there."""
-    uri = f"sqlite:///{tmp_path}/gate.db"
+    uri = new_store(tmp_path / "gate.db")
     mlflow.set_tracking_uri(uri)
     with quiet():
         experiment = mlflow.create_experiment("gate", artifact_location=(tmp_path / "artifacts").as_uri())

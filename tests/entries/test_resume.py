@@ -1,6 +1,7 @@
 """The main job is stopped in one of its fits, and goes on; tests/scripts/test_kill_and_resume.py kills it for good."""
 
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,9 @@ def states(run: Path) -> dict[str, dict[str, torch.Tensor]]:
 
 @pytest.mark.slow
 def test_a_job_that_is_stopped_goes_on_in_the_same_run(
-    trained: Any, outside: Path, capsys: pytest.CaptureFixture[str]
+    trained: Any, new_store: Callable[[Path], str], outside: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    new_store(outside / "mlflow.db")
     handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     less = (
         "evaluation.rankers=[]",

@@ -1,6 +1,7 @@
 """An MLflow store in a temporary folder, and a server process that tests stop and start."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -9,21 +10,22 @@ from tests.tracking.serving import Server, free_port
 
 
 @pytest.fixture(scope="session")
-def tracking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TrackingConfig]:
-    """The configuration of a run; one store for all tests, since making its tables takes seconds."""
+def tracking(new_store: Callable[[Path], str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[TrackingConfig]:
+    """The configuration of a run, with one store for all tests."""
     import mlflow
 
-    uri = f"sqlite:///{tmp_path_factory.mktemp('store')}/mlflow.db"
+    uri = new_store(tmp_path_factory.mktemp("tracking") / "mlflow.db")
     yield TrackingConfig(uri=uri, experiment="shop", run_name="night", model_name="shop", tags={"team": "blue"})
     mlflow.set_tracking_uri(None)
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server(new_store: Callable[[Path], str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server that answers when a test begins."""
     import mlflow
 
-    made = Server(tmp_path_factory.mktemp("server"), free_port())
+    folder = tmp_path_factory.mktemp("server")
+    made = Server(folder, free_port(), new_store(folder / "m.db"))
     made.start()
     yield made
     made.stop()

@@ -22,12 +22,14 @@ class Server:
     """An ``mlflow server`` of our own.
 
     Attributes:
-        folder: Its database, artifacts and log.
+        folder: Its artifacts and log.
         port: Of 127.0.0.1; the same after each start.
+        store: URI of its database.
     """
 
     folder: Path
     port: int
+    store: str
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -37,7 +39,7 @@ class Server:
     def start(self) -> None:
         """Start it, and wait until it answers."""
         command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)]
-        command += ["--workers", "1", "--backend-store-uri", f"sqlite:///{self.folder}/m.db"]
+        command += ["--workers", "1", "--backend-store-uri", self.store]
         command += ["--artifacts-destination", str(self.folder / "artifacts")]
         env = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
         env["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"

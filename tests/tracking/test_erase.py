@@ -1,6 +1,7 @@
 """Registered versions are replaced by ones without the people; old ones are deleted, or pending until they are."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,13 @@ GONE = {"u17", "customer-17"}
 
 
 @pytest.mark.slow
-def test_versions_aliases_and_files_of_runs(trained: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_versions_aliases_and_files_of_runs(
+    trained: Any, new_store: Callable[[Path], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import mlflow
 
     monkeypatch.chdir(tmp_path)  # where the files of runs go
-    tracking = TrackingConfig(uri=f"sqlite:///{tmp_path}/mlflow.db", experiment="shop")
+    tracking = TrackingConfig(uri=new_store(tmp_path / "mlflow.db"), experiment="shop")
     bundle, scratch = Path(shutil.copytree(trained.bundle, tmp_path / "bundle")), tmp_path / "scratch"
     pl.DataFrame({"user_id": ["customer-17"]}).write_parquet(tmp_path / "recs.parquet")
     (tmp_path / "notes.txt").write_text("customer-177 is somebody else")

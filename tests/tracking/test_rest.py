@@ -25,10 +25,10 @@ Ask = Callable[[dict[str, Any]], pl.DataFrame]
 
 
 @pytest.fixture(scope="module")
-def ask(trained: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ask]:
+def ask(trained: Any, new_store: Callable[[Path], str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ask]:
     """Ask the served model; its address is the one that the README gives."""
     port, folder = free_port(), tmp_path_factory.mktemp("served")
-    before, uri = mlflow.get_tracking_uri(), f"sqlite:///{folder}/mlflow.db"
+    before, uri = mlflow.get_tracking_uri(), new_store(folder / "mlflow.db")
     mlflow.set_tracking_uri(uri)
     with quiet():
         experiment = mlflow.create_experiment("served", artifact_location=(folder / "artifacts").as_uri())
