@@ -40,6 +40,11 @@ from recsys.models.history import FAST, HistoryAttention
 from recsys.models.item_tower import ItemEncoder, ItemTower, KnownIds
 from recsys.models.tower_shape import TowerInputs, TowerShape
 
+GAIN = 40.0
+"""What an item that is the user's whole history gets by its code at the start, in units of the loss's logits."""
+COMMON, RARE = 0.1, 0.1
+"""Share of repeats from which codes start with all of that, and how much of it they start with where there are none."""
+
 
 class UserTower(nn.Module):
     """A user at a moment: what they did, who they are, and when and where they ask."""
@@ -71,7 +76,7 @@ class UserTower(nn.Module):
         self.context_names = list(context)
 
         self.habit = HistoryAttention(shape.code_width, [0.5])
-        self.gain = nn.Parameter(torch.tensor(math.log(40.0 * temperature) / FAST))
+        self.gain = nn.Parameter(torch.tensor(math.log(GAIN * temperature) / FAST))
         self.interest = HistoryAttention(width, [2.0 * h / max(heads - 1, 1) for h in range(heads)])
         self.mixture = nn.Parameter(torch.full((heads, 1), 1.0 / heads))
         rows = inputs.user_rows if shape.use_ids else OOV_ID + 1
@@ -83,6 +88,19 @@ class UserTower(nn.Module):
         self.fast = FAST
         self.log_temperature = nn.Parameter(torch.tensor(math.log(temperature)))
         self.coldest, self.hottest = math.log(bounds[0]), math.log(bounds[1])
+
+    @torch.no_grad()
+    def start_from_repeats(self, share: float) -> None:
+        """Set how loud codes are: what users took before stands out as far as they take things again.
+
+        Where nobody does, codes as loud as in a shop of groceries name what no one will take, and few steps do not
+        make them quiet.
+
+        Args:
+            share: Of what is taken by users with a past, how much they had taken before, in [0, 1].
+        """
+        start = GAIN * min(max(share / COMMON, RARE), 1.0) * float(self.temperature())
+        self.gain.fill_(math.log(start) / self.fast)
 
     def forward(self, features: Dict[str, Tensor]) -> Tensor:
         """Embed B users.
