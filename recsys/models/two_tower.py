@@ -43,7 +43,7 @@ from recsys.models.tower_shape import TowerInputs, TowerShape
 GAIN = 40.0
 """What an item that is the user's whole history gets by its code at the start, in units of the loss's logits."""
 COMMON, RARE = 0.1, 0.1
-"""Share of repeats from which codes start with all of that, and how much of it they start with where there are none."""
+"""Share of repeats from which codes start with all of that, and how much of it they keep where there are none."""
 
 
 class UserTower(nn.Module):
@@ -91,16 +91,14 @@ class UserTower(nn.Module):
 
     @torch.no_grad()
     def start_from_repeats(self, share: float) -> None:
-        """Set how loud codes are: what users took before stands out as far as they take things again.
+        """Turn the codes of a fresh tower down where users hardly take again what they took before.
 
-        Where nobody does, codes as loud as in a shop of groceries name what no one will take, and few steps do not
-        make them quiet.
+        As loud as in a shop of groceries they would name what no one will take, and few steps do not make them quiet.
 
         Args:
             share: Of what is taken by users with a past, how much they had taken before, in [0, 1].
         """
-        start = GAIN * min(max(share / COMMON, RARE), 1.0) * float(self.temperature())
-        self.gain.fill_(math.log(start) / self.fast)
+        self.gain += math.log(min(max(share / COMMON, RARE), 1.0)) / self.fast
 
     def forward(self, features: Dict[str, Tensor]) -> Tensor:
         """Embed B users.
