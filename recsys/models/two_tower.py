@@ -16,9 +16,10 @@ Covington et al. 2016 (retrieval from histories), Yi et al. 2019 (two towers, sa
 
 Both towers share the item encoder. A *code* is a learned unit vector of an item and little else: the pooled codes
 of a history are a sketch of how often and how lately each item was bought, and their inner product with an item's
-code reads that entry of the sketch. The *taste* vector is made of id and attributes; the id is hidden at random, so
-that attributes carry what is new. The *prior* starts as the logarithm of the item's buyers, so that the model starts
-from the best answer without personalisation and learns what departs from it. The *factors*
+code reads that entry of the sketch; it starts the louder, the more users take again what they took before. The *taste*
+vector is made of id and attributes; the id is hidden at random, so that attributes carry what is new. The *prior*
+starts as the logarithm of the item's buyers, so that the model starts from the best answer without personalisation
+and learns what departs from it. The *factors*
 (:mod:`recsys.models.fold_in`) are fitted before, by least squares, and not trained: they know the whole window that
 the towers train on, the future of each moment included, so that a loss would come to trust them too much. They join
 the towers when these answer, with a weight chosen on validation.
