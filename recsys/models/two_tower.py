@@ -99,7 +99,7 @@ class UserTower(nn.Module):
         Args:
             share: Of what is taken by users with a past, how much they had taken before, in [0, 1].
         """
-        self.gain.add_(math.log(min(max(share / COMMON, RARE), 1.0)) / self.fast)
+        self.gain.add_(math.log(min(max((share / COMMON) ** 2, RARE), 1.0)) / self.fast)
 
     def forward(self, features: Dict[str, Tensor]) -> Tensor:
         """Embed B users.
