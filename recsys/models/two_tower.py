@@ -43,7 +43,7 @@ from recsys.models.tower_shape import TowerInputs, TowerShape
 
 GAIN = 40.0
 """What an item that is the user's whole history gets by its code at the start, in units of the loss's logits."""
-COMMON, RARE = 0.05, 0.1
+COMMON, RARE = 0.06, 0.1
 """Share of repeats from which codes start with all of that, and how much of it they keep where there are none."""
 
 

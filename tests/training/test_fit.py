@@ -195,7 +195,7 @@ def test_repeats_are_counted_among_what_users_with_a_past_take(log_of):
     assert repeat_share(log_of([(0, 0, 1), (0, 0, 2), (0, 0, 3)], 1, 1)) == 1
 
 
-@pytest.mark.parametrize(("share", "start"), [(0.0, 0.1), (0.005, 0.1), (0.03, 0.36), (0.05, 1.0), (0.9, 1.0)])
+@pytest.mark.parametrize(("share", "start"), [(0.0, 0.1), (0.005, 0.1), (0.03, 0.25), (0.06, 1.0), (0.9, 1.0)])
 def test_codes_start_as_loud_as_users_repeat(little, tmp_path, monkeypatch, share, start):
     monkeypatch.setattr("recsys.training.fit.repeat_share", lambda log: share)
     still = replace(TRAINING, learning_rate=0.0, embedding_learning_rate=0.0)
