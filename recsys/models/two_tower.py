@@ -19,10 +19,9 @@ of a history are a sketch of how often and how lately each item was bought, and 
 code reads that entry of the sketch; it starts the louder, the more users take again what they took before. The *taste*
 vector is made of id and attributes; the id is hidden at random, so that attributes carry what is new. The *prior*
 starts as the logarithm of the item's buyers, so that the model starts from the best answer without personalisation
-and learns what departs from it. The *factors*
-(:mod:`recsys.models.fold_in`) are fitted before, by least squares, and not trained: they know the whole window that
-the towers train on, the future of each moment included, so that a loss would come to trust them too much. They join
-the towers when these answer, with a weight chosen on validation.
+and learns what departs from it. The *factors* (:mod:`recsys.models.fold_in`) are fitted before, by least squares, and
+not trained: they know the whole window that the towers train on, the future of each moment included, so that a loss
+would come to trust them too much. They join the towers when these answer, with a weight chosen on validation.
 """
 
 import math
@@ -44,7 +43,7 @@ from recsys.models.tower_shape import TowerInputs, TowerShape
 GAIN = 40.0
 """What an item that is the user's whole history gets by its code at the start, in units of the loss's logits."""
 COMMON, RARE = 0.06, 0.1
-"""Share of repeats from which codes start with all of that, and how much of it they keep where there are none."""
+"""Share of repeats from which codes start with all of that, by the square below it; the least that they keep of it."""
 
 
 class UserTower(nn.Module):
