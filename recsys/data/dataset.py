@@ -93,6 +93,7 @@ def fit_data(prepared: Prepared, log: InteractionLog, until: datetime) -> Fitted
         user=encoder.encode(users, "user"),
         context=_context(prepared, encoder, past, until),
         popularity_days=popularity_days(prepared, past, cut),
+        repeat_share=repeat_share(past, min(cut, microseconds(prepared.windows.val_start))),
     )
     eligible = torch.ones(log.n_items, dtype=torch.bool)
     if not prepared.has_item_table:
@@ -108,6 +109,17 @@ def popularity_days(prepared: Prepared, log: InteractionLog, cut: int) -> float:
     So all later fits have the same: the ranker learns from lists and ranks of the days that it will be served with.
     """
     return recent_days(log, min(cut, microseconds(prepared.windows.val_start)))
+
+
+def repeat_share(log: InteractionLog, cut: int) -> float:
+    """Return how much of what users with a past took before a cut they had taken earlier; 0 where nobody has a past."""
+    taken = again = 0
+    for piece in log.pieces():
+        time = log.time[piece]
+        later = log.relevant[piece] & (time < cut) & (time > log.time[log.offsets[log.user[piece]]])
+        taken += int(later.sum())
+        again += int((later & (log.repeats[piece] > 0)).sum())
+    return again / max(taken, 1)
 
 
 def with_log(data: FittedData, prepared: Prepared, log: InteractionLog) -> FittedData:

@@ -18,13 +18,15 @@ class FeatureTables:
         item: Feature name -> ``[N]`` or ``[N, slots]``; always has ``item_id``.
         user: Feature name -> ``[U]`` or ``[U, slots]``; always has ``user_id``.
         context: Feature name -> ``[E]`` or ``[E, slots]``, aligned with the log.
-        popularity_days: Over which the popularity of items is counted.
+        popularity_days: Over which the popularity of items is counted; as ``repeat_share`` one number for a whole run.
+        repeat_share: How much of what users with a past take they had taken before, in [0, 1].
     """
 
     item: dict[str, Tensor]
     user: dict[str, Tensor]
     context: dict[str, Tensor]
     popularity_days: float = POPULARITY_DAYS
+    repeat_share: float = 1.0
 
     def to(self, device: torch.device | str) -> "FeatureTables":
         """Return the tables on another device."""

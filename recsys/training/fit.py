@@ -127,7 +127,7 @@ def fit_retriever(
         rank=trainer.global_rank,
         world_size=trainer.world_size,
     )
-    model.user_tower.start_from_repeats(repeat_share(log))
+    model.user_tower.start_from_repeats(tables.repeat_share)
     if model_config.use_ids:  # a content-only model has neither prior nor factors of its own for an item
         start_from_log(model, log, tables, model_config, seed)
     if warm:
@@ -167,16 +167,6 @@ def start_from_log(model: TwoTower, log: InteractionLog, tables: FeatureTables, 
     buyers = torch.bincount(log.item[first], minlength=log.n_items).cpu()
     model.item_tower.start_from_popularity(tables.item["item_id"].cpu(), buyers)
     start_factors(model, log, tables, config, seed)
-
-
-def repeat_share(log: InteractionLog) -> float:
-    """Return how much of what users with a past take they had taken before, in [0, 1]; 0 where nobody has a past."""
-    taken = again = 0
-    for piece in log.pieces():
-        later = log.relevant[piece] & (log.time[piece] > log.time[log.offsets[log.user[piece]]])
-        taken += int(later.sum())
-        again += int((later & (log.repeats[piece] > 0)).sum())
-    return again / max(taken, 1)
 
 
 def start_factors(model: TwoTower, log: InteractionLog, tables: FeatureTables, config: ModelConfig, seed: int) -> None:

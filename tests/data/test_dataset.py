@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recsys.data.asof import ItemClock
-from recsys.data.dataset import data_before, fit_data, interaction_log, microseconds
+from recsys.data.dataset import data_before, fit_data, interaction_log, microseconds, repeat_share
 from recsys.data.prepare import prepare
 from recsys.data.prepared import Prepared
 from recsys.data.split import Windows
@@ -123,6 +123,7 @@ def test_what_is_fitted_knows_nothing_of_the_future(past, one, other, has_item_t
             equal(getattr(data.tables, side), getattr(fitted[0].tables, side))
         assert torch.equal(data.eligible, fitted[0].eligible)
         assert data.tables.popularity_days == fitted[0].tables.popularity_days
+        assert data.tables.repeat_share == fitted[0].tables.repeat_share
         for name in ("user", "item", "time", "relevant", "repeats", "offsets"):
             assert torch.equal(getattr(data.log, name), getattr(fitted[0].log, name))
         everything = torch.arange(4)
@@ -213,3 +214,23 @@ def test_days_of_popularity_are_those_of_before_validation(monkeypatch):
     assert early.cut < asked[1] < late.cut
     assert early.tables.popularity_days == late.tables.popularity_days == 3.0
     assert data_before(late, early.cut, has_item_table=False).tables.popularity_days == 3.0
+
+
+def test_repeats_are_counted_among_what_users_with_a_past_take(log_of):
+    first = [(0, 0, 5), (0, 1, 5), (1, 0, 1), (2, 2, 3)]  # nobody has a past yet; user 2 never comes back
+    assert repeat_share(log_of(first, 3, 3), 9) == 0
+    views = [(0, 2, 6, None, False), (0, 2, 7, None, False)]  # are no positives, but a past
+    more = log_of([*first, *views, (0, 2, 8), (0, 0, 8), (1, 1, 2), (1, 2, 2), (0, 0, 9)], 3, 3)
+    assert repeat_share(more, 9) == 2 / 4
+    assert repeat_share(more, 10) == 3 / 5
+    assert repeat_share(log_of([(0, 0, 1), (0, 0, 2), (0, 0, 3)], 1, 1), 9) == 1
+
+
+def test_a_run_counts_repeats_once_before_validation():
+    buys = [("ann", 10, 1), ("ann", 10, 2), ("ann", 20, 3), ("ann", 20, 10), ("ann", 20, 11)]
+    prepared = prepared_of([(user, item, hour, "buy", None, "north", 1.0) for user, item, hour in buys])
+    early, validated, latest = (
+        fit_data(prepared, interaction_log(prepared), CUT + timedelta(hours=h)) for h in (-7, 0, 20)
+    )
+    assert early.tables.repeat_share == 1
+    assert validated.tables.repeat_share == latest.tables.repeat_share == 1 / 2  # the validation window opens at CUT

@@ -14,7 +14,7 @@ from recsys.features import OOV_ID
 from recsys.models.history import FAST
 from recsys.models.two_tower import GAIN, TwoTower
 from recsys.training.epochs import Fitted
-from recsys.training.fit import fit_retriever, make_model, repeat_share, start_factors, start_from_log
+from recsys.training.fit import fit_retriever, make_model, start_factors, start_from_log
 from recsys.training.task import embed_items
 from tests.training.fitting import equal, scripted, trainer_on
 
@@ -187,19 +187,11 @@ def test_factors_are_fitted_again_and_nothing_else_moves(little):
     assert all("fold_in" in name for name in changed)
 
 
-def test_repeats_are_counted_among_what_users_with_a_past_take(log_of):
-    first = [(0, 0, 5), (0, 1, 5), (1, 0, 1), (2, 2, 3)]  # nobody has a past yet; user 2 never comes back
-    assert repeat_share(log_of(first, 3, 3)) == 0
-    views = [(0, 2, 6, None, False), (0, 2, 7, None, False)]  # are no positives, but a past
-    assert repeat_share(log_of([*first, *views, (0, 2, 8), (0, 0, 8), (1, 1, 2), (1, 2, 2)], 3, 3)) == 2 / 4
-    assert repeat_share(log_of([(0, 0, 1), (0, 0, 2), (0, 0, 3)], 1, 1)) == 1
-
-
 @pytest.mark.parametrize(("share", "start"), [(0.0, 0.1), (0.005, 0.1), (0.03, 0.25), (0.06, 1.0), (0.9, 1.0)])
-def test_codes_start_as_loud_as_users_repeat(little, tmp_path, monkeypatch, share, start):
-    monkeypatch.setattr("recsys.training.fit.repeat_share", lambda log: share)
+def test_codes_start_as_loud_as_users_repeat(little, tmp_path, share, start):
     still = replace(TRAINING, learning_rate=0.0, embedding_learning_rate=0.0)
-    tower = fit(little, tmp_path, epochs=1, training=still).model.user_tower
+    known = replace(little, tables=replace(little.tables, repeat_share=share))
+    tower = fit(known, tmp_path, epochs=1, training=still).model.user_tower
     assert float(((tower.gain * FAST).exp() / tower.temperature()).detach()) == pytest.approx(start * GAIN, rel=1e-4)
 
 
