@@ -1,9 +1,10 @@
 """The one declaration of a feature: it drives encoding, towers, export signature and reports."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any
 
+from recsys.columns import ITEM_ID, USER_ID
 from recsys.errors import ConfigError, did_you_mean
 
 PAD_ID = 0
@@ -32,7 +33,7 @@ class Feature:
         column: Source column in the prepared table; empty means ``name``.
         min_count: Values rarer than this in the fit window have no id of their own.
         buckets: More than 0 hashes values into this many ids instead of keeping a vocabulary.
-        width: Embedding width; 0 takes the model's default.
+        width: Of the embedding table in the towers, for an attribute of very many values; 0: as wide as what reads it.
         slots: Values kept of a ``multi_id`` or words of a ``text``.
         separator: What separates the values of a ``multi_id``.
     """
@@ -55,6 +56,14 @@ class Feature:
                     f"feature '{self.name}': {key} '{value}' is not one of {', '.join(legal)}."
                     + did_you_mean(str(value), legal)
                 )
+        for key, least in (("min_count", 1), ("buckets", 0), ("width", 0), ("slots", 1)):
+            if getattr(self, key) < least:
+                raise ConfigError(f"feature '{self.name}': {key}={getattr(self, key)} must be {least} or more.")
+        if self.width and (not self.is_categorical or self.name in (USER_ID, ITEM_ID)):
+            raise ConfigError(
+                f"feature '{self.name}': width={self.width} is for categorical attributes; tables of {USER_ID} and "
+                f"{ITEM_ID} are as wide as model.width says, and a number has no table."
+            )
         if not self.column:
             object.__setattr__(self, "column", self.name)
         if self.kind == "text" and self.buckets == 0:
@@ -99,9 +108,10 @@ class FeatureSpec:
         """Build a spec from plain data, refusing unknown keys.
 
         Raises:
-            ConfigError: A row has a key that no feature has, or an illegal side or kind.
+            ConfigError: A row has a key that no feature has, lacks one that it must have, or has an illegal value.
         """
-        known = [f.name for f in fields(Feature)]
+        known = {f.name: f.type for f in fields(Feature)}
+        needed = [f.name for f in fields(Feature) if f.default is MISSING]
         features = []
         for row in rows:
             for key in row:
@@ -110,5 +120,14 @@ class FeatureSpec:
                         f"feature '{row.get('name', '?')}': unknown key '{key}'; legal: {', '.join(known)}."
                         + did_you_mean(key, known)
                     )
+                if type(row[key]) is not known[key]:
+                    raise ConfigError(
+                        f"feature '{row.get('name', '?')}': {key}={row[key]!r} must be "
+                        f"{'a whole number' if known[key] is int else 'text'}."
+                    )
+            if missing := [key for key in needed if key not in row]:
+                raise ConfigError(
+                    f"feature '{row.get('name', '?')}': no {' and no '.join(missing)}; each has {', '.join(needed)}."
+                )
             features.append(Feature(**row))
         return cls(tuple(features))

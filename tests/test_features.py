@@ -50,6 +50,26 @@ def test_illegal_side_or_kind(side, kind, message):
         Feature("f", side, kind)
 
 
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"name": "f"}, "feature 'f': no side and no kind; each has name, side, kind."),
+        ({"side": "item", "kind": "id"}, "feature '?': no name; each has name, side, kind."),
+        ({"name": "f", "side": "item", "kind": "id", "buckets": "many"}, "buckets='many' must be a whole number."),
+        ({"name": 3, "side": "item", "kind": "id"}, "feature '3': name=3 must be text."),
+        ({"name": "f", "side": "item", "kind": "id", "min_count": 0}, "feature 'f': min_count=0 must be 1 or more."),
+        ({"name": "f", "side": "item", "kind": "multi_id", "slots": 0}, "slots=0 must be 1 or more."),
+        ({"name": "f", "side": "item", "kind": "id", "width": -1}, "width=-1 must be 0 or more."),
+        ({"name": "f", "side": "item", "kind": "numeric", "width": 8}, "width=8 is for categorical attributes"),
+        ({"name": "user_id", "side": "user", "kind": "id", "width": 8}, "as wide as model.width says"),
+    ],
+)
+def test_a_row_that_is_no_feature(row, message):
+    with pytest.raises(ConfigError) as caught:
+        FeatureSpec.from_list([row])
+    assert message in str(caught.value)
+
+
 def test_sides_keep_the_declared_order():
     spec = FeatureSpec(
         tuple(Feature(n, s, "id") for n, s in zip("abcd", ("item", "user", "item", "context"), strict=True))

@@ -162,6 +162,11 @@ def _ranker(ranker: RankerConfig) -> Iterator[str]:
         yield f"ranker.candidates.sizes: no source; give one or more of {', '.join(CANDIDATE_SOURCES)}."
     if candidates.sizes.get("popular_in_group") and candidates.group is None:
         yield "ranker.candidates.group has no value; the source popular_in_group needs a user attribute or context."
+    if candidates.group is not None and not candidates.sizes.get("popular_in_group"):
+        yield (
+            f"ranker.candidates.group={candidates.group}: its popular items are candidates of the source "
+            "popular_in_group; say how many, such as ranker.candidates.sizes.popular_in_group=100."
+        )
 
 
 def _cutoffs(ks: Sequence[int]) -> Iterator[str]:
@@ -171,6 +176,8 @@ def _cutoffs(ks: Sequence[int]) -> Iterator[str]:
 
 def _objective(objective: ObjectiveConfig, ks: Sequence[int]) -> Iterator[str]:
     metric = objective.metric
+    if objective.mode == "min":
+        yield "objective.mode=min: of all these metrics more is better; it would choose the worst. Leave it max."
     if metric.startswith("test/"):
         yield (
             f"objective.metric={metric}: choices made on the test window spoil it as evidence; "

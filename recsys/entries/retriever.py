@@ -182,7 +182,7 @@ def tower_inputs(data: "FittedData") -> Any:
     encoder = data.encoder
     sizes = {f.name: encoder.size(f) for f in encoder.spec if f.is_categorical}
     inputs = {
-        f.name: FeatureInput(f.name, sizes[f.name])
+        f.name: FeatureInput(f.name, sizes[f.name], width=f.width)
         if f.is_categorical
         else FeatureInput(f.name, 0, encoder.scales[f.name].center, encoder.scales[f.name].spread)
         for f in encoder.spec

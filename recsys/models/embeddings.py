@@ -20,34 +20,41 @@ class FeatureInput:
         rows: Rows of the embedding table; 0 for a numeric feature.
         center: Median of a numeric feature in the fit window.
         spread: Robust spread of a numeric feature in the fit window, above 0.
+        width: Of the embedding table where it is narrower than what the tower reads; 0: as wide.
     """
 
     name: str
     rows: int = 0
     center: float = 0.0
     spread: float = 1.0
+    width: int = 0
 
 
 class IdEmbedding(nn.Module):
     """An embedding table with a zero row for PAD_ID that takes one id or several a row.
 
-    Several ids are averaged over those that are not padding.
+    Several ids are averaged over those that are not padding. A narrow table, for an attribute of very many values, is
+    brought to the width by a matrix that all its rows share (Lan et al. 2020).
     """
 
-    def __init__(self, rows: int, width: int, std: float, sparse: bool = False) -> None:
+    def __init__(self, rows: int, width: int, std: float, sparse: bool = False, narrow: int = 0) -> None:
         super().__init__()
-        self.table = nn.Embedding(rows, width, padding_idx=PAD_ID, sparse=sparse)
+        self.table = nn.Embedding(rows, narrow or width, padding_idx=PAD_ID, sparse=sparse)
         nn.init.normal_(self.table.weight, std=std)
         with torch.no_grad():
             self.table.weight[:2] = 0.0
+        self.widen: nn.Module = nn.Identity()
+        if narrow:
+            self.widen = nn.Linear(narrow, width, bias=False)
+            nn.init.normal_(self.widen.weight, std=narrow**-0.5)  # what comes out spreads as a wide table would
 
     def forward(self, ids: Tensor) -> Tensor:
         """Map ids int64 ``[n]`` or ``[n, slots]`` to vectors ``[n, width]``."""
         vectors = self.table(ids)
         if ids.dim() == 1:
-            return vectors
+            return self.widen(vectors)
         count = (ids != 0).sum(1, keepdim=True).clamp(min=1)
-        return vectors.sum(1) / count
+        return self.widen(vectors.sum(1) / count)
 
 
 class NumericEmbedding(nn.Module):
@@ -83,7 +90,7 @@ class FeatureSum(nn.Module):
         super().__init__()
         self.names = [i.name for i in inputs]
         self.parts = nn.ModuleList(
-            IdEmbedding(i.rows, width, std=width**-0.5, sparse=i.rows >= sparse_rows)
+            IdEmbedding(i.rows, width, std=width**-0.5, sparse=i.rows >= sparse_rows, narrow=i.width)
             if i.rows
             else NumericEmbedding(i.center, i.spread, width)
             for i in inputs

@@ -241,6 +241,6 @@ class TwoTower(nn.Module):
         for content in (encoder.content, tower.content):
             names = [name for name in content.names if name not in tower.context_names]
             found |= {name: content.parts[content.names.index(name)] for name in names}
-        tables = {name: part.table.weight for name, part in found.items() if isinstance(part, IdEmbedding)}
+        tables = {name: part.widen(part.table.weight) for name, part in found.items() if isinstance(part, IdEmbedding)}
         of_items = {"item_id", *encoder.content.names}
         return {name: (t[:, : encoder.width] if name in of_items else t).clone().cpu() for name, t in tables.items()}

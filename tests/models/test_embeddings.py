@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -88,8 +89,21 @@ def test_large_tables_take_sparse_gradients():
     assert [part.table.sparse for part in layer.parts if isinstance(part, IdEmbedding)] == [False, True]
 
 
-def test_scripted_is_eager():
-    layer = FeatureSum(INPUTS, width=4, sparse_rows=100)
+def test_a_narrow_table_is_brought_to_the_width_and_spreads_alike():
+    torch.manual_seed(0)
+    wide, narrow = FeatureSum((FeatureInput("tags", rows=4000), FeatureInput("tags", rows=4000, width=8)), 64, 9).parts
+    assert (wide.table.weight.shape, narrow.table.weight.shape) == ((4000, 64), (4000, 8))
+    assert narrow.table.sparse
+    ids = torch.arange(2, 4000)
+    assert narrow(ids).std().item() == pytest.approx(wide(ids).std().item(), rel=0.1)
+    several = torch.tensor([[3, 4], [0, 0]])
+    expected = (narrow.table.weight[3] + narrow.table.weight[4]) / 2 @ narrow.widen.weight.T
+    torch.testing.assert_close(narrow(several), torch.stack([expected, torch.zeros(64)]))
+
+
+@pytest.mark.parametrize("width", [0, 2])
+def test_scripted_is_eager(width):
+    layer = FeatureSum([replace(i, width=width) for i in INPUTS], width=4, sparse_rows=100)
     torch.nn.init.normal_(layer.bias)
     assert torch.equal(torch.jit.script(layer)(features(), ""), layer(features(), ""))
 

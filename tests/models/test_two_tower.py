@@ -14,7 +14,7 @@ SIZES = {"width": 8, "code_width": 6, "hidden": 16, "heads": 2, "factor_width": 
 INPUTS = TowerInputs(
     item_rows=ITEMS,
     user_rows=USERS,
-    item=(FeatureInput("brand", 9), FeatureInput("words", 30), FeatureInput("price", 0, 3.0, 2.0)),
+    item=(FeatureInput("brand", 9), FeatureInput("words", 30, width=3), FeatureInput("price", 0, 3.0, 2.0)),
     user=(
         FeatureInput("city", 7),
         FeatureInput("income", 0, 1.0, 1.0),
@@ -378,6 +378,8 @@ def test_tables_of_ids_are_those_of_users_items_and_their_attributes():
     assert torch.equal(found["user_id"], model.user_tower.id_embedding.table.weight)
     assert torch.equal(found["brand"], model.encoder.content.parts[0].table.weight[:, :8])  # the rest feeds the MLP
     assert torch.equal(found["city"], model.user_tower.content.parts[0].table.weight)
+    words = model.encoder.content.parts[1]  # a narrow table, as wide as the others when it is read
+    assert torch.equal(found["words"], (words.table.weight @ words.widen.weight.T)[:, :8])
     before = found["brand"].clone()
     with torch.no_grad():
         model.encoder.content.parts[0].table.weight.zero_()  # the towers are fitted on
