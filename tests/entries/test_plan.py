@@ -147,7 +147,7 @@ MISTAKES = [
     ),
     mistake(
         "ranker.candidates.group", "'stroe'", "Did you mean 'store'?",
-        "ranker.candidates.group=stroe", "data.context=[store]",
+        "ranker.candidates.group=stroe", "ranker.candidates.sizes.popular_in_group=50", "data.context=[store]",
     ),
     mistake("cross", "'brnad'", "Did you mean 'brand'?", "ranker.crosses=[[user_id,brnad]]"),
     mistake("groups", "'brnad'", "Did you mean 'brand'?", "ranker.groups=[brnad]"),
