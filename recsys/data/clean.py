@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import polars as pl
 
 from recsys.columns import ITEM_ID, TIMESTAMP, USER_ID
-from recsys.data.cleaning.conflicts import known_first, latest, most_frequent
+from recsys.data.cleaning.conflicts import earliest, known_first, latest, most_frequent
 from recsys.data.dtypes import plain_id, same_type
 from recsys.data.sources import ROW_NUMBER
 from recsys.data.split import Windows
@@ -54,17 +54,26 @@ def side_table(
 
 
 def items_from_events(
-    events: pl.DataFrame, attributes: Sequence[str], windows: Windows, newest: bool = False
+    events: pl.DataFrame, attributes: Sequence[str], windows: Windows, rule: str = "auto"
 ) -> pl.DataFrame:
     """Return one row per item with the attributes that ride on the events, sorted by id.
 
-    An attribute is the item's most frequent value (the smallest of equally frequent ones), or its newest, among the
-    events of the window in which the item is first seen. So nothing at or after a cut can change an item that was
-    known before it.
+    An attribute is the item's first value, so that no cut, wherever in a window it lies, sees what it became later;
+    by the other rules its latest or its most frequent one among the events of the window in which the item is first
+    seen. So nothing at or after the cut of a window can change an item that was known before it, by any rule.
+
+    Args:
+        events: ``item_id``, ``timestamp`` and the attributes.
+        attributes: Their names.
+        windows: The split.
+        rule: ``auto`` and ``as_of``: the first value; ``latest``; ``most_frequent``.
     """
     items = events.select(pl.col(ITEM_ID).unique()).sort(ITEM_ID)
     first = known_first(events, ITEM_ID, windows)
     for name in attributes:
-        values = latest(first, ITEM_ID, name, TIMESTAMP) if newest else most_frequent(first, ITEM_ID, name)
+        if rule == "most_frequent":
+            values = most_frequent(first, ITEM_ID, name)
+        else:
+            values = (latest if rule == "latest" else earliest)(first, ITEM_ID, name, TIMESTAMP)
         items = items.join(values, on=ITEM_ID, how="left", maintain_order="left")
     return items

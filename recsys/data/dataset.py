@@ -112,14 +112,25 @@ def popularity_days(prepared: Prepared, log: InteractionLog, cut: int) -> float:
 
 
 def repeat_share(log: InteractionLog, cut: int) -> float:
-    """Return how much of what users with a past took before a cut they had taken earlier; 0 where nobody has a past."""
+    """Return how much of what users with a history took before a cut stood in it; 0 where nobody has a history.
+
+    As the retriever is asked: a history ends before its own basket, and what was only viewed stands in it, too.
+    """
     taken = again = 0
     for piece in log.pieces():
-        time = log.time[piece]
-        later = log.relevant[piece] & (time < cut) & (time > log.time[log.offsets[log.user[piece]]])
-        taken += int(later.sum())
-        again += int((later & (log.repeats[piece] > 0)).sum())
+        user, time = log.user[piece], log.time[piece]
+        begun = _earliest(time, log.basket[piece])
+        met = _earliest(time, user * log.n_items + log.item[piece])
+        asked = log.relevant[piece] & (time < cut) & (log.time[log.offsets[user]] < begun)
+        taken += int(asked.sum())
+        again += int((asked & (met < begun)).sum())
     return again / max(taken, 1)
+
+
+def _earliest(time: Tensor, group: Tensor) -> Tensor:
+    """Return for each event the earliest time in its group, both int64 ``[E]``."""
+    groups, place = group.unique(return_inverse=True)
+    return time.new_zeros(len(groups)).scatter_reduce(0, place, time, "amin", include_self=False)[place]
 
 
 def with_log(data: FittedData, prepared: Prepared, log: InteractionLog) -> FittedData:

@@ -19,7 +19,7 @@ class FeatureTables:
         user: Feature name -> ``[U]`` or ``[U, slots]``; always has ``user_id``.
         context: Feature name -> ``[E]`` or ``[E, slots]``, aligned with the log.
         popularity_days: Over which the popularity of items is counted; as ``repeat_share`` one number for a whole run.
-        repeat_share: How much of what users with a past take they had taken before, in [0, 1].
+        repeat_share: How much of what users with a history take stands in it, in [0, 1].
     """
 
     item: dict[str, Tensor]

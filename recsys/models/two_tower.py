@@ -96,7 +96,7 @@ class UserTower(nn.Module):
         As loud as in a shop of groceries they would name what no one will take, and few steps do not make them quiet.
 
         Args:
-            share: Of what is taken by users with a past, how much they had taken before, in [0, 1].
+            share: Of what users with a history take, how much stands in it, in [0, 1].
         """
         self.gain.add_(math.log(min(max((share / COMMON) ** 2, RARE), 1.0)) / self.fast)
 

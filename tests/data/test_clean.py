@@ -2,7 +2,7 @@ from datetime import UTC, datetime, timedelta
 
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
@@ -55,6 +55,18 @@ def test_ids_of_both_tables_have_one_type():
         side_table(pl.DataFrame({"item_id": ["7", "08"]}), "item_id", events, "items")
 
 
+def test_attributes_are_the_first_value_of_the_first_window():
+    rows = [
+        ("a", 2, "y"), ("a", 1, "z"), ("a", 1, "x"), ("a", 0, None), ("a", 12, "w"),  # at one time the smaller
+        ("b", 0, None), ("b", 15, "late"),  # known in training, brand unknown then
+        ("c", 15, "q"), ("c", 25, "p"),
+    ]  # fmt: skip
+    for rule in ("auto", "as_of"):
+        items = items_from_events(events_of(rows), ["brand"], WINDOWS, rule)
+        assert items.rows() == [("a", "x"), ("b", None), ("c", "q")]
+    assert items_from_events(events_of(rows), ["brand"], WINDOWS, "latest")["brand"].to_list() == ["y", None, "q"]
+
+
 def test_attributes_are_the_most_frequent_value_of_the_first_window():
     events = events_of(
         [
@@ -65,13 +77,14 @@ def test_attributes_are_the_most_frequent_value_of_the_first_window():
             ("d", 25, "z"),
         ]
     )  # fmt: skip
-    assert items_from_events(events, ["brand"], WINDOWS).rows() == [("a", "y"), ("b", None), ("c", "p"), ("d", "z")]
+    items = items_from_events(events, ["brand"], WINDOWS, "most_frequent")
+    assert items.rows() == [("a", "y"), ("b", None), ("c", "p"), ("d", "z")]
 
 
 @pytest.mark.parametrize("name", ["len", "count", "value", "rows"])
 def test_an_attribute_may_have_any_name(name):
     events = events_of([("a", 0, "x"), ("a", 1, "y"), ("a", 2, "y")]).rename({"brand": name})
-    assert items_from_events(events, [name], WINDOWS).rows() == [("a", "y")]
+    assert items_from_events(events, [name], WINDOWS, "most_frequent").rows() == [("a", "y")]
 
 
 ROWS = st.lists(
@@ -79,12 +92,22 @@ ROWS = st.lists(
 )
 
 
-@given(ROWS, st.sampled_from([10, 20]), st.randoms())
-def test_the_future_of_a_cut_changes_no_item_known_before_it(rows, cut, random):
+@given(ROWS, st.integers(1, 28), st.randoms())
+def test_no_cut_within_a_window_sees_what_a_known_attribute_became(rows, cut, random):
+    past = [r for r in rows if r[1] < cut]
+    assume(past)
+    future = [(r[0], r[1], random.choice(["x", "y", "w", None])) for r in rows if r[1] >= cut]
+    at_cut = items_from_events(events_of(past), ["brand"], WINDOWS).drop_nulls()
+    after = items_from_events(events_of(past + future), ["brand"], WINDOWS)
+    assert_frame_equal(at_cut, after.join(at_cut, on="item_id", how="semi", maintain_order="left"))
+
+
+@given(ROWS, st.sampled_from([10, 20]), st.sampled_from(["auto", "latest", "most_frequent"]), st.randoms())
+def test_the_future_of_a_cut_changes_no_item_known_before_it(rows, cut, rule, random):
     past = [r for r in rows if r[1] < cut]
     future = [(r[0], r[1], random.choice(["x", "y", "w"])) for r in rows if r[1] >= cut]
     random.shuffle(future)
     known = pl.Series([r[0] for r in past], dtype=pl.String).unique().implode()
-    before = items_from_events(events_of(rows), ["brand"], WINDOWS).filter(pl.col("item_id").is_in(known))
-    after = items_from_events(events_of(past + future), ["brand"], WINDOWS).filter(pl.col("item_id").is_in(known))
+    before = items_from_events(events_of(rows), ["brand"], WINDOWS, rule).filter(pl.col("item_id").is_in(known))
+    after = items_from_events(events_of(past + future), ["brand"], WINDOWS, rule).filter(pl.col("item_id").is_in(known))
     assert_frame_equal(before, after)

@@ -216,7 +216,7 @@ def test_days_of_popularity_are_those_of_before_validation(monkeypatch):
     assert data_before(late, early.cut, has_item_table=False).tables.popularity_days == 3.0
 
 
-def test_repeats_are_counted_among_what_users_with_a_past_take(log_of):
+def test_repeats_are_counted_among_what_users_with_a_history_take(log_of):
     first = [(0, 0, 5), (0, 1, 5), (1, 0, 1), (2, 2, 3)]  # nobody has a past yet; user 2 never comes back
     assert repeat_share(log_of(first, 3, 3), 9) == 0
     views = [(0, 2, 6, None, False), (0, 2, 7, None, False)]  # are no positives, but a past
@@ -224,6 +224,13 @@ def test_repeats_are_counted_among_what_users_with_a_past_take(log_of):
     assert repeat_share(more, 9) == 2 / 4
     assert repeat_share(more, 10) == 3 / 5
     assert repeat_share(log_of([(0, 0, 1), (0, 0, 2), (0, 0, 3)], 1, 1), 9) == 1
+
+
+def test_what_is_met_twice_in_one_basket_is_no_repeat(log_of):
+    first = [(0, 0, 1, 1, False), (0, 0, 2, 1, False), (0, 0, 3, 1), (0, 0, 3, 1)]  # viewed, put into the cart, bought
+    then = [(0, 1, 5, 2, False), (0, 1, 6, 2), (0, 1, 6, 2), (0, 2, 7, 2)]
+    assert repeat_share(log_of([*first, *then], 1, 3), 9) == 0
+    assert repeat_share(log_of([*first, *then, (0, 0, 8, 3)], 1, 3), 9) == 1 / 4
 
 
 def test_a_run_counts_repeats_once_before_validation():

@@ -21,14 +21,16 @@ def most_frequent(rows: pl.DataFrame, key: str, name: str) -> pl.DataFrame:
     )
 
 
+def earliest(rows: pl.DataFrame, key: str, name: str, time: str) -> pl.DataFrame:
+    """Return ``key`` and the value of ``name`` with the earliest ``time``, of those of one time the smallest."""
+    ordered = rows.filter(pl.col(name).is_not_null()).sort([key, time, name])
+    return ordered.unique(subset=key, keep="first", maintain_order=True).select(key, name)
+
+
 def latest(rows: pl.DataFrame, key: str, name: str, time: str) -> pl.DataFrame:
     """Return ``key`` and the value of ``name`` with the latest ``time``, of those of one time the largest."""
-    return (
-        rows.filter(pl.col(name).is_not_null())
-        .sort([key, time, name])
-        .unique(subset=key, keep="last", maintain_order=True)
-        .select(key, name)
-    )
+    ordered = rows.filter(pl.col(name).is_not_null()).sort([key, time, name])
+    return ordered.unique(subset=key, keep="last", maintain_order=True).select(key, name)
 
 
 def known_first(rows: pl.DataFrame, key: str, windows: Windows) -> pl.DataFrame:

@@ -23,7 +23,12 @@ _RULES = {
     "most_frequent": "the most frequent value holds",
     "as_of": "the latest value of the window in which the item is first listed holds",
 }
-_ON_EVENTS = "of the window in which the item is first seen the {} value holds"
+_ON_EVENTS = {
+    "auto": "the item's first value holds",
+    "latest": "the latest value of the window in which the item is first seen holds",
+    "most_frequent": "the most frequent value of the window in which the item is first seen holds",
+    "as_of": "the item's first value holds",
+}
 
 
 def typed_items(items: pl.DataFrame | None, events: pl.DataFrame, place: str) -> pl.DataFrame | None:
@@ -82,10 +87,9 @@ def _of_events(
 ) -> tuple[pl.DataFrame, tuple[Finding, ...]]:
     rules = cfg.cleaning
     lines, written = same_writing(events.select(ITEM_ID, TIMESTAMP, *attributes), rules.text)
-    newest = rules.conflicts in ("latest", "as_of")
-    done = _ON_EVENTS.format("latest" if newest else "most frequent")
+    done = _ON_EVENTS[rules.conflicts]
     conflicts = (find_conflicts(lines, ITEM_ID, attributes, done),) if attributes else ()
-    items = items_from_events(lines, attributes, windows, newest)
+    items = items_from_events(lines, attributes, windows, rules.conflicts)
     items, sizes = size_columns(items, rules.units, rules.unit_words)
     written = tuple(replace(finding, what=f"{finding.what}, on event lines") for finding in written)
     return items, (*written, *conflicts, *sizes)
