@@ -55,12 +55,16 @@ NO_WRITE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, 
 """The disk is full, read-only or not ours: for the user to put right, so no traceback."""
 SIGNAL_CODES: dict[Any, str] = {130: "interrupted", 143: "terminated"}
 """Exit codes of Ctrl-C and SIGTERM, and what is said about them."""
+HELP_FLAGS = ("--help", "-h")
 FLAGS_THAT_EXCLUDE = ("Only one of --run, --multirun", "The --resolve flag")
 """How Hydra's plain ValueErrors about flags begin."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one verb and return the exit code: 0, 2 for what the user can put right, 128 + signal when interrupted.
+    """Run one verb and return the exit code.
+
+    It is 0, 2 for what the user can put right, 3 where ``promote`` refused, 128 + signal when interrupted, 141 when
+    the reader of the output, such as ``head``, has gone.
 
     Args:
         arguments: Verb, overrides and flags; by default those of the command line.
@@ -77,6 +81,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _plan(rest)
         else:
             _hydra_app(verb, rest)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nor shall the interpreter's own flush fail
+        return 141
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
@@ -145,6 +153,8 @@ def _hydra_app(verb: str, arguments: list[str], entry: str | None = None) -> Non
                 raise  # the jobs after this one still run; Hydra reports
             raise SystemExit(_fail(message)) from error
 
+    if any(flag in arguments for flag in HELP_FLAGS):
+        arguments = [*arguments, f"hydra.help.app_name='{'plan' if entry == 'plan' else verb}'"]
     register_schemas()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach `main` instead of being printed and turned into an exit
     sys.argv = [f"recsys {verb}", *arguments]

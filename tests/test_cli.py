@@ -176,6 +176,21 @@ def test_hydra_flags(flags: list[str], shown: str, entry: Callable[..., list[obj
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("verb", ["add-items", "plan", "recommend"])
+def test_help_of_a_verb_begins_with_its_command(verb: str, capfd) -> None:
+    assert main([verb, "--help"]) == 0
+    assert capfd.readouterr().out.startswith(f"recsys {verb} ")
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(repo: Path) -> None:
+    """As ``recsys train --help | head -1`` is."""
+    command = [sys.executable, "-m", "recsys", "train", "--help"]
+    with subprocess.Popen(command, cwd=repo, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 141
+
+
 def test_command_line_is_whole_inside_the_job(
     entry: Callable[..., list[object]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

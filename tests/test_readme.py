@@ -61,7 +61,7 @@ MAKES_AN_ENVIRONMENT = (
     "scripts/test -m gpu",
     "source .venv/bin/activate",
     "docker build -f Dockerfile.gpu -t recsys .",
-    'docker run --gpus all -v "$PWD:/work" recsys train trainer=gpu',
+    'docker run --gpus all --user "$(id -u):$(id -g)" -v "$PWD:/work" recsys train trainer=gpu',
 )
 """Each is checked below, by a test of its own."""
 

@@ -4,6 +4,7 @@ from dataclasses import fields, is_dataclass
 from typing import Any, get_origin, get_type_hints
 
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf import OmegaConf
 from omegaconf.errors import (
     ConfigKeyError,
     InterpolationToMissingValueError,
@@ -12,10 +13,17 @@ from omegaconf.errors import (
     ValidationError,
 )
 
-from recsys.config.schema import Config, EvaluateConfig, RecommendConfig
 from recsys.errors import did_you_mean
 
 GROUPS = ("callbacks", "data", "debug", "evaluation", "experiment", "logger", "model", "trainer")
+"""Of the verbs that read data."""
+ELSEWHERE = {
+    "bundle": "bundle_uri",
+    "bundle_uri": "bundle",
+    "tracking.uri": "tracking_uri",
+    "tracking_uri": "tracking.uri",
+}
+"""What a key is called by verbs that read data, and by those that need a bundle alone."""
 
 
 def explain(error: Exception) -> str:
@@ -41,7 +49,9 @@ def explain(error: Exception) -> str:
         return f"{where}{_unknown_key(key, cause)}"
     first_line = str(cause).splitlines()[0].rstrip(".")
     if isinstance(cause, ValidationError):
-        return f"{where}{key}: {first_line}; expected {_expected(cause, key)}."
+        other = ELSEWHERE.get(key)
+        hint = f" Did you mean '{other}'?" if other in _keys_beside(cause) else ""
+        return f"{where}{key}: {first_line}; expected {_expected(cause, key)}.{hint}"
     return f"{where}{key}: {first_line}."
 
 
@@ -72,14 +82,23 @@ def _unknown_key(key: str, cause: OmegaConfBaseException) -> str:
     prefix = f"{parent}." if parent else ""
     siblings = sorted(str(name) for name in getattr(cause, "parent_node", None) or ())
     legal = [f"{prefix}{name}" for name in siblings if name != "hydra"]
-    if not parent:
+    if not parent and "data" in legal:
         legal = sorted({*legal, *GROUPS})
-    elsewhere = [path for schema in (Config, EvaluateConfig, RecommendConfig) for path in _paths(schema)]
-    same_leaf = [path for path in elsewhere if path.rpartition(".")[2] == leaf]
+    elsewhere = [path for path in _keys_beside(cause) if path != key]
+    same_leaf = [path for path in elsewhere if path == ELSEWHERE.get(key) or path.rpartition(".")[2] == leaf]
     hint = f" Did you mean '{same_leaf[0]}'?" if same_leaf else did_you_mean(key, legal) or did_you_mean(key, elsewhere)
     is_map = getattr(cause, "object_type", None) is dict
     add = f" To add it all the same: +{key}=..." if is_map and not same_leaf else ""
     return f"{key}: no such key.{hint} Legal: {', '.join(legal)}.{add}"
+
+
+def _keys_beside(cause: OmegaConfBaseException) -> list[str]:
+    """Return every dotted key of the configuration in which something is wrong."""
+    node: Any = getattr(cause, "parent_node", None)
+    while node is not None and node._get_parent() is not None:
+        node = node._get_parent()
+    schema = None if node is None else OmegaConf.get_type(node)
+    return _paths(schema) if is_dataclass(schema) else []
 
 
 def _paths(schema: Any, prefix: str = "") -> list[str]:

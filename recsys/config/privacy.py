@@ -25,7 +25,7 @@ class PrivacyConfig:
     pseudonym_key: str | None = None  # file:PATH or env:NAME of the key; user ids become pseudonyms by it
     retention_days: float | None = None  # events so long before the end, or longer, are dropped
     retain_from: str | None = None  # ISO time; events before it are dropped
-    access_log: str | None = None  # file that every prepare and train appends a line to; null: none
+    access_log: str | None = None  # file that every command that reads prepared data appends a line to; null: none
 
 
 @dataclass

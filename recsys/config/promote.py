@@ -11,7 +11,7 @@ from recsys.config.schema import Config
 class GateConfig:
     """What a candidate has to show beside the champion on the same window; null: not asked."""
 
-    max_loss: float = 0.002  # of the objective: the lower end of the paired interval may lie so far below 0
+    max_loss: float = 0.002  # of NDCG: the paired interval may begin so far below 0, and must not lie all below it
     max_slice_loss: float = 0.005  # of NDCG in a slice, where the interval leaves no doubt that it is a loss
     min_coverage: float | None = 0.8  # distinct items in all top k, as a share of the champion's
     max_latency: float | None = 1.5  # 95th percentile of single requests, as a multiple of the champion's

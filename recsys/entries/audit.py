@@ -28,10 +28,12 @@ def run(cfg: AuditConfig) -> "Audit":
     from recsys.data.prepare import prepare
     from recsys.data.report import data_report
     from recsys.data.report_page import write_html
+    from recsys.entries.prepare import note_access
     from recsys.files import write_whole
 
     console, folder = Console(), Path(cfg.run_dir)
     prepared = prepare(cfg.data)
+    note_access(cfg, prepared, "audit")
     audit = audit_prepared(prepared, cfg.item_times, cfg.user_times, cfg.max_auc, cfg.max_users, cfg.seed)
     console.print(findings_table(audit.findings))
     console.print(claims_table(audit.claims))

@@ -28,6 +28,7 @@ def run(cfg: Config) -> "SegmentModel":
 
     from recsys.data.dataset import microseconds
     from recsys.data.prepare import prepare
+    from recsys.entries.prepare import note_access
     from recsys.segments.fit import fit_segments
     from recsys.segments.report import assign_all, print_segments, segment_report
     from recsys.segments.report_page import write_segments_html
@@ -35,6 +36,7 @@ def run(cfg: Config) -> "SegmentModel":
 
     console, folder, settings = Console(), Path(cfg.run_dir), cfg.segments
     prepared = prepare(cfg.data)
+    note_access(cfg, prepared, "segment")
     model = fit_segments(
         prepared.events,
         prepared.users,

@@ -120,6 +120,7 @@ def test_own_yaml_is_closed(tmp_path: Path, line: str, expected: str, base: str)
     [
         (["data.evnts=x"], "data.evnts: no such key. Did you mean 'data.events'?"),
         (["modle=id_only"], "modle: no such key. Did you mean 'model'?"),
+        (["tracking_uri=x"], "tracking_uri: no such key. Did you mean 'tracking.uri'?"),
         (["loger=none"], "Did you mean 'logger'?"),
         (["trainer.max_epochs=3"], "Did you mean 'training.max_epochs'?"),
         (["trainer.limit_train_batch=3"], "Did you mean 'trainer.limit_train_batches'?"),
@@ -146,6 +147,34 @@ def test_refused_with_one_clear_message(overrides: list[str], expected: str) -> 
 def test_bundle_must_be_named(verb: str, key: str) -> None:
     with pytest.raises(ConfigError, match=f"{key} has no value"):
         compose(verb)
+
+
+@pytest.mark.parametrize(
+    ("verb", "override", "expected"),
+    [
+        (
+            "recommend",
+            "bundle_uri=x",
+            "bundle_uri: no such key. Did you mean 'bundle'? Legal: as_of, batch_size, bundle,",
+        ),
+        ("recommend", "tracking.uri=x", "tracking: no such key. Did you mean 'tracking_uri'?"),
+        ("evaluate", "tracking_uri=x", "tracking_uri: no such key. Did you mean 'tracking.uri'?"),
+        ("evaluate", "bundle=models:/x/1", "expected the keys of BundleConfig. Did you mean 'bundle_uri'?"),
+    ],
+)
+def test_what_another_verb_calls_it_is_told(verb: str, override: str, expected: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        compose(verb, [override])
+    assert expected in str(caught.value)
+    assert verb == "evaluate" or "trainer" not in str(caught.value)  # a group that recommend does not have
+
+
+@pytest.mark.parametrize("verb", ["prepare", "audit", "segment", "tune", "evaluate", "promote"])
+def test_overrides_of_train_are_those_of_all_verbs_that_read_data(verb: str) -> None:
+    needed = {"evaluate": ["bundle_uri=b"], "promote": ["candidate=models:/m/1"]}.get(verb, [])
+    groups = ["data=tables", "data.events=e.csv", "model=id_only", "ranker=none", "trainer=cpu", "callbacks=none"]
+    groups += ["logger=none", "evaluation=quick", "touchpoints=none", "debug=does_it_run"]
+    assert compose(verb, [*needed, *groups]).model == compose("train", groups).model
 
 
 def test_missing_config_dir() -> None:
