@@ -55,6 +55,6 @@ class CleaningConfig:
     returns: ReturnsConfig = field(default_factory=ReturnsConfig)
     text: list[str] = field(default_factory=list)  # item attributes whose writing is made one
     conflicts: str = "auto"  # auto (last row of the table, first event line) | latest | most_frequent | as_of
-    item_time: str | None = None  # column of the items table: since when a row holds
+    item_time: str | None = None  # column of the items table: since when a row holds; ISO times or epoch numbers
     units: list[str] = field(default_factory=list)  # item attributes such as "6 PK/12 OZ", read as numbers
     unit_words: dict[str, str] = field(default_factory=dict)  # word of your own -> OZ, ML, CT ...

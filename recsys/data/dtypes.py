@@ -91,6 +91,13 @@ def _blank_to_null(text: pl.Expr) -> pl.Expr:
     return pl.when(text.str.strip_chars() != "").then(text)
 
 
+def is_given(column: pl.Series) -> pl.Series:
+    """Return which rows have a value, bool; null, NaN and blank text are none."""
+    if column.dtype == pl.String:
+        return (column.str.strip_chars() != "").fill_null(False)
+    return (column.fill_nan(None) if column.dtype.is_float() else column).is_not_null()
+
+
 def plain_id(column: pl.Series, place: str) -> pl.Series:
     """Return an id column as Int64 or String; blank text becomes null, any other character is kept.
 

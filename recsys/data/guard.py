@@ -10,7 +10,7 @@ import polars as pl
 from recsys.columns import CONSENT_COLUMNS, GRANTED, PURPOSE, USER_ID, WITHDRAWN
 from recsys.config.data import DataConfig
 from recsys.config.privacy import PrivacyConfig
-from recsys.data.dtypes import plain_id, same_type
+from recsys.data.dtypes import is_given, plain_id, same_type
 from recsys.data.sources import REJECT_REASON, ROW_NUMBER, Tables, read_consent
 from recsys.data.timestamps import to_utc
 from recsys.errors import ConfigError, DataError, did_you_mean
@@ -149,7 +149,7 @@ def _consent(cfg: DataConfig, id_type: pl.DataType) -> Consent:
     ids = same_type(plain_id(raw[USER_ID], place), id_type, place)
     times = [to_utc(raw[name], utc, place) for name in (GRANTED, WITHDRAWN)]
     for name, time in zip((GRANTED, WITHDRAWN), times, strict=True):
-        unread = raw.filter(time.is_null() & _given(raw[name]))
+        unread = raw.filter(time.is_null() & is_given(raw[name]))
         if len(unread):
             raise DataError(
                 f"{place}, column '{name}': {len(unread):,} times cannot be read, such as {unread[name][0]!r}; legal:"
@@ -176,10 +176,6 @@ def _consent(cfg: DataConfig, id_type: pl.DataType) -> Consent:
         allow=privacy.default == "allow",
         drop_all=privacy.after_withdrawal == "drop_all",
     )
-
-
-def _given(column: pl.Series) -> pl.Series:
-    return column.str.strip_chars() != "" if column.dtype == pl.String else column.is_not_null()
 
 
 def _end(cfg: DataConfig, last: datetime) -> datetime:

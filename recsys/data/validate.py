@@ -10,6 +10,7 @@ import polars as pl
 from recsys.columns import EVENT_TYPE, ITEM_ID, QUANTITY, TIMESTAMP, USER_ID, VALUE
 from recsys.config.data import DataConfig
 from recsys.data.cleaning.time_zones import to_utc_by_row, zone_known
+from recsys.data.dtypes import is_given
 from recsys.data.sources import REJECT_REASON, ROW_NUMBER, TIMEZONE
 from recsys.data.timestamps import Numbers, to_utc
 from recsys.data.whole import ID_COLUMNS, Whole
@@ -93,7 +94,7 @@ def check_events(source: pl.DataFrame, cfg: DataConfig, whole: Whole) -> Checked
         events = events.with_columns(pl.col(EVENT_TYPE).cast(pl.String))
     zones = zone_known(source[TIMEZONE]) if TIMEZONE in source.columns else pl.lit(True)
     slim = events.select(
-        ROW_NUMBER, USER_ID, ITEM_ID, TIMESTAMP, timestamp_given=_given(source[TIMESTAMP]), zone_known=zones
+        ROW_NUMBER, USER_ID, ITEM_ID, TIMESTAMP, timestamp_given=is_given(source[TIMESTAMP]), zone_known=zones
     )
     usable, failure = EventRules.filter(slim)
     if len(failure) == 0:
@@ -143,12 +144,6 @@ def _times(source: pl.DataFrame, cfg: DataConfig, place: str, numbers: Numbers) 
     if TIMEZONE not in source.columns:
         return to_utc(source[TIMESTAMP], cfg, place, numbers)
     return to_utc_by_row(source[TIMESTAMP], source[TIMEZONE], cfg, place, numbers)
-
-
-def _given(column: pl.Series) -> pl.Series:
-    if column.dtype == pl.String:
-        return (column.str.strip_chars() != "").fill_null(False)
-    return column.is_not_null()
 
 
 def _number(column: pl.Series, place: str) -> pl.Series:

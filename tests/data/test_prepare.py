@@ -155,7 +155,7 @@ def test_other_format_and_missing_folder_are_refused(shop, tmp_path):
     data = prepare(shop)
     meta = json.loads((data.path / "meta.json").read_text())
     (data.path / "meta.json").write_text(json.dumps(meta | {"format": 99}))
-    with pytest.raises(DataError, match="format 99, this version reads 3"):
+    with pytest.raises(DataError, match="format 99, this version reads 4"):
         load_prepared(data.path)
     with pytest.raises(DataError, match="not a complete prepared data set"):
         load_prepared(tmp_path / "nowhere")

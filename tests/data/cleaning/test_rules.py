@@ -194,6 +194,34 @@ def test_items_of_a_table(config):
     assert {row["rule"] for row in data.report["cleaning"]} >= {"junk", "text", "conflicts", "units"}
 
 
+def listed(config, since, **keys):
+    """Prepare a shop whose item a has another brand since a later time."""
+    items = pl.DataFrame({"item_id": ["a", "a", "b"], "brand": ["now", "some day", "b"], "since": since})
+    events = table(BASE).drop("brand", "spare").with_columns(pl.col("timestamp").dt.to_string("%d/%m/%Y"))
+    rules = CleaningConfig(conflicts="as_of", item_time="since")
+    return prepare(config(events=events, items=items, timestamp_format="%d/%m/%Y", cleaning=rules, **keys))
+
+
+@pytest.mark.parametrize(
+    "since",
+    [
+        ["2019-01-01", "2030-01-01", " "],
+        [1.5e9, 1.9e9, float("nan")],
+        [1_500_000_000_000, 1_900_000_000_000, None],
+        [datetime(2019, 1, 1), datetime(2030, 1, 1), None],
+    ],
+)
+def test_times_of_items_need_not_be_written_as_those_of_events(config, since):
+    data = listed(config, since, timestamp_unit="s")
+    assert data.items.rows() == [("a", "now"), ("b", "b")]
+
+
+def test_a_time_of_an_item_that_cannot_be_read_has_not_held_for_ever(config):
+    expected = r"data\.items=.*column 'since' \(data\.cleaning\.item_time\): 1 times cannot be read, such as '1/1/30'"
+    with pytest.raises(DataError, match=expected):
+        listed(config, ["2019-01-01", "1/1/30", None])
+
+
 ROWS = st.lists(
     st.tuples(
         st.sampled_from([None, 1, 2, 3]),
