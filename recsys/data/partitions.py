@@ -122,8 +122,9 @@ class Partitions:
             ConfigError: The events do not lie on a disk.
             DataError: Input that cannot be read, or an event type that never occurs.
         """
-        if self._split_file.exists():
+        if self._is_split:
             return
+        shutil.rmtree(self.work, ignore_errors=True)  # what was cleaned goes with the slices it was read from
         found = slices(self.cfg)
         with writing(self.root):
             types = text_types(self.cfg, found, self.root / "types")
@@ -186,11 +187,11 @@ class Partitions:
         return Built(parts, made, windows, self._tables.items is not None)
 
     def clear(self) -> None:
-        """Remove the work, and slices that are not of the source; all of them where privacy is asked for."""
+        """Remove the work, and slices that are of no source being prepared; all of them where privacy is asked for."""
         if not self._split_file.exists():  # killed while it was clearing
             shutil.rmtree(self.work, ignore_errors=True)
             return
-        kept = {name for name, _ in self._known["slices"]}
+        kept = {name for file in self.root.glob("work/*/split.json") for name in _slices_in(file)}
         privacy = self.cfg.privacy
         if asks_for_end(privacy) or privacy.pseudonym_key is not None or privacy.retain_from is not None:
             kept = set()
@@ -234,7 +235,7 @@ class Partitions:
 
     @cached_property
     def _known(self) -> dict[str, Any]:
-        if not self._split_file.exists():
+        if not self._is_split:
             raise DataError(f"{self.work}: the source is not split yet; run partition=split first.")
         known: dict[str, Any] = json.loads(self._split_file.read_text())
         return known
@@ -253,6 +254,12 @@ class Partitions:
         return tables_with(no_events(self.cfg, self._known["types"]), self.cfg)
 
     @property
+    def _is_split(self) -> bool:
+        """Whether the source is split, and all its slices are still there."""
+        file = self._split_file
+        return file.exists() and all((self._slices / name).is_dir() for name in _slices_in(file))
+
+    @property
     def _split_file(self) -> Path:
         return self.work / "split.json"
 
@@ -267,3 +274,8 @@ class Partitions:
         if self._bar is not None:
             bar, task = self._bar
             bar.update(task, description=step, completed=done, total=of)
+
+
+def _slices_in(split_file: Path) -> list[str]:
+    """Return the names of the slices of a source that has been split."""
+    return [name for name, _ in json.loads(split_file.read_text())["slices"]]

@@ -1,5 +1,6 @@
 """Preparing in partitions: the same data set as at once, whatever the tables hold, and whatever interrupts it."""
 
+import shutil
 import signal
 import tempfile
 from dataclasses import replace
@@ -287,6 +288,29 @@ def test_killed_at_any_moment_and_started_again_ends_with_the_same_bytes(shop, t
     assert files_of(tmp_path / "killed" / whole.path.name) == files_of(whole.path)
     assert [path.name for path in (tmp_path / "killed").iterdir()].count("shop.parts") == 1
     assert not list((tmp_path / "killed").glob(".*"))
+
+
+def test_a_run_that_stopped_goes_on_after_another_one_has_ended(shop, tmp_path) -> None:
+    prepare_step(shop, "split")
+    prepare_step(shop, "0")
+    kept = tmp_path / "prepared" / "shop.parts"
+    own = sorted(kept.glob("slices/*"))
+    done = {path: path.stat().st_mtime_ns for path in kept.glob("work/*/clean-0000/*")}
+    prepare(replace(shop, context=["store"]))
+    assert {path: path.stat().st_mtime_ns for path in kept.glob("work/*/clean-0000/*")} == done
+    prepare_step(shop, "1")
+    same(prepare(replace(shop, partitions=1, cache_dir=str(tmp_path / "at once"))), prepare(shop))
+    assert sorted(kept.glob("slices/*")) == own
+    assert not list(kept.glob("work/*"))
+
+
+def test_slices_may_be_deleted_while_a_run_stands_still(shop, tmp_path) -> None:
+    prepare_step(shop, "split")
+    prepare_step(shop, "0")
+    shutil.rmtree(tmp_path / "prepared" / "shop.parts" / "slices")
+    with pytest.raises(DataError, match="not split yet; run partition=split first"):
+        prepare_step(shop, "1")
+    same(prepare(replace(shop, partitions=1, cache_dir=str(tmp_path / "at once"))), prepare(shop))
 
 
 def test_what_privacy_leaves_out_is_not_kept_in_slices(shop, tmp_path, monkeypatch) -> None:
