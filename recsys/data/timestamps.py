@@ -13,6 +13,7 @@ UTC = pl.Datetime("us", "UTC")
 _UNITS = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}  # per second
 _DIGITS = (11, 14, 17)  # more than s, ms and us have in this century
 _EARLIEST, _LATEST = -2_208_988_800, 7_258_118_400  # 1900-01-01 and 2200-01-01, in seconds
+_CALENDAR = (19_000_101, 21_991_231)  # in seconds these are six weeks of 1970
 _OFFSET = r"([+-]\d{2}):?(\d{2})?$"
 _AWARE = "%Y-%m-%dT%H:%M:%S%.f%:z"
 _NAIVE = ("%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%dT%H:%M", "%Y-%m-%d")
@@ -39,13 +40,12 @@ class Numbers:
         """Count in a column of any type."""
         column = _wide(column)
         given = len(column) - column.null_count()
-        if column.dtype in (pl.String, pl.Categorical, pl.Enum):
-            column = column.cast(pl.String).str.strip_chars().cast(pl.Int64, strict=False)
+        column = _integers(column)
         if not column.dtype.is_numeric():
             return cls(given)
         known = column.drop_nulls()
         size = known.cast(pl.Float64).abs()
-        calendar = int(known.is_between(19_000_101, 21_991_231).sum())
+        calendar = int(known.is_between(*_CALENDAR).sum())
         below = tuple(int((size < 10.0**digits).sum()) for digits in _DIGITS)
         return cls(given, len(known), calendar, (below[0], below[1], below[2]))
 
@@ -58,6 +58,11 @@ class Numbers:
     def are_all(self) -> bool:
         """Whether every value is a number, and there is one."""
         return self.numbers == self.given > 0
+
+    @property
+    def are_dates(self) -> bool:
+        """Whether they are numbers most of which look like 20171108."""
+        return self.are_all and 2 * self.calendar > self.given
 
     @property
     def unit(self) -> str:
@@ -81,7 +86,7 @@ def to_utc(column: pl.Series, cfg: DataConfig, place: str, numbers: Numbers | No
 
     Raises:
         ConfigError: Unknown unit or time zone.
-        DataError: A type that is no time, or numbers that look like 20171108.
+        DataError: A type that is no time, or numbers most of which look like 20171108.
     """
     if cfg.timezone not in available_timezones():
         near = did_you_mean(cfg.timezone, available_timezones())
@@ -89,13 +94,13 @@ def to_utc(column: pl.Series, cfg: DataConfig, place: str, numbers: Numbers | No
     if cfg.timestamp_unit not in ("auto", *_UNITS):
         raise ConfigError(f"data.timestamp_unit={cfg.timestamp_unit!r} is not one of auto, {', '.join(_UNITS)}.")
     column, numbers = _wide(column), numbers or Numbers.of(column)
+    _refuse_calendar_numbers(column, cfg, place, numbers)
     dtype = column.dtype
     if dtype in (pl.String, pl.Categorical, pl.Enum, pl.Null):
         times = _from_text(column.cast(pl.String).str.strip_chars(), cfg, numbers)
     elif dtype.is_numeric():
-        _refuse_calendar_numbers(column, cfg, place, numbers)
         written = cfg.timestamp_format is not None
-        times = _from_text(column.cast(pl.String), cfg, numbers) if written else _from_epoch(column, cfg, numbers)
+        times = _from_text(_as_text(column), cfg, numbers) if written else _from_epoch(column, cfg, numbers)
     elif dtype == pl.Date:
         times = _localize(column.cast(pl.Datetime("us")), cfg)
     elif isinstance(dtype, pl.Datetime):
@@ -119,16 +124,30 @@ def _wide(column: pl.Series) -> pl.Series:
     return column.cast(pl.Float64) if column.dtype.is_numeric() else column
 
 
+def _integers(column: pl.Series) -> pl.Series:
+    """Return text as integers, null where it is none; other types as they are."""
+    if column.dtype not in (pl.String, pl.Categorical, pl.Enum):
+        return column
+    return column.cast(pl.String).str.strip_chars().cast(pl.Int64, strict=False)
+
+
+def _as_text(column: pl.Series) -> pl.Series:
+    """Return whole numbers as text, 20171108.0 as 20171108; null where there is a fraction."""
+    whole = column.cast(pl.Int64, strict=False)
+    return pl.select(pl.when(whole == column).then(whole)).to_series().cast(pl.String)
+
+
 def _refuse_calendar_numbers(column: pl.Series, cfg: DataConfig, place: str, numbers: Numbers) -> None:
     """20171108 read as epoch seconds would be a day in August 1970, in silence."""
-    if cfg.timestamp_format or cfg.timestamp_unit != "auto" or not numbers.given:
+    if cfg.timestamp_format or cfg.timestamp_unit != "auto" or not numbers.are_dates:
         return
-    if numbers.calendar == numbers.given:
-        known = column.drop_nulls()
-        raise DataError(
-            f"{place}, column '{column.name}': the numbers look like calendar dates (first: {next(iter(known), None)});"
-            " set data.timestamp_format=%Y%m%d, or data.timestamp_unit=s if they are epoch seconds of 1970."
-        )
+    known = _integers(column)
+    first = next(iter(known.filter(known.is_between(*_CALENDAR))), None)
+    raise DataError(
+        f"{place}, column '{column.name}': the numbers look like calendar dates (first: {first}); of events set"
+        " data.timestamp_format=%Y%m%d, or data.timestamp_unit=s if they are epoch seconds of 1970; elsewhere write"
+        " 2017-11-08."
+    )
 
 
 def _from_epoch(column: pl.Series, cfg: DataConfig, numbers: Numbers) -> pl.Series:

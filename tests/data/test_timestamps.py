@@ -72,8 +72,30 @@ def test_format_of_text_and_numbers():
     assert read(["01.12.2018 11:40:29"], timestamp_format="%d.%m.%Y %H:%M:%S") == [NOON]
     assert read(["01/12/2018"], timestamp_format="%d/%m/%Y") == [datetime(2018, 12, 1, tzinfo=UTC)]
     assert read([20181201], timestamp_format="%Y%m%d") == [datetime(2018, 12, 1, tzinfo=UTC)]
-    with pytest.raises(DataError, match="look like calendar dates"):
-        read([20181201, 20190101])
+    assert read([20181201.0, 20181201.5, None], timestamp_format="%Y%m%d") == [
+        datetime(2018, 12, 1, tzinfo=UTC),
+        None,
+        None,
+    ]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [20181201, 20190101],
+        [0, *[20181201] * 9],
+        [None, 20181201.0, 20190101.0],
+        ["20181201", " 20190101", None],
+        ["0", *["20181201"] * 9],
+    ],
+)
+def test_calendar_dates_as_numbers_are_no_seconds_of_1970(values):
+    with pytest.raises(DataError, match=r"look like calendar dates \(first: 20181201"):
+        read(values)
+
+
+def test_a_few_seconds_of_1970_may_look_like_calendar_dates():
+    assert read([0, 1, 20181201])[2] == datetime.fromtimestamp(20181201, UTC)
 
 
 @pytest.mark.parametrize("dtype", [pl.Boolean, pl.List(pl.Int64), pl.Duration])
