@@ -172,7 +172,7 @@ def _from_text(text: pl.Series, cfg: DataConfig, numbers: Numbers) -> pl.Series:
         return _localize(text.str.to_datetime(cfg.timestamp_format, strict=False, time_unit="us"), cfg)
     if numbers.are_all:
         return _from_epoch(text.cast(pl.Int64, strict=False), cfg, numbers)
-    iso = text.str.replace(r"^(\S+)[ T]+", "${1}T").str.replace(r" ?(UTC|GMT|Z|z)$", "+00:00")
+    iso = text.str.replace(r"^([^ T]+)[ T]+", "${1}T").str.replace(r" ?(UTC|GMT|Z|z)$", "+00:00")
     is_aware = iso.str.contains(r"T.*[+-]\d{2}:?(\d{2})?$")
     with_zone = iso.filter(is_aware.fill_null(False))
     minutes = with_zone.str.extract(_OFFSET, 2).fill_null("00")
