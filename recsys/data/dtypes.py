@@ -16,12 +16,18 @@ _EXACT_FLOAT = 2**53
 
 
 def narrow_text(frame: pl.DataFrame) -> pl.DataFrame:
-    """Give the text columns of a CSV table the narrowest type that loses nothing.
+    """Give the text columns of a CSV table the narrowest type that loses nothing; blank text becomes null.
 
     Int64 where every value reads back as the same text (so ``007`` stays text), else Float64 where every value
     is a number without leading zeros, else String. Decided over all rows, whatever their order.
     """
+    frame = without_blanks(frame)
     return cast_text(frame, {column.name: narrowest(column) for column in frame if column.dtype == pl.String})
+
+
+def without_blanks(frame: pl.DataFrame) -> pl.DataFrame:
+    """Make blank text null: a quoted "" in a CSV table is a missing value, which would make text of numbers."""
+    return frame.with_columns(_blank_to_null(pl.col(pl.String)))
 
 
 def cast_text(frame: pl.DataFrame, types: Mapping[str, str]) -> pl.DataFrame:
@@ -93,8 +99,8 @@ def _blank_to_null(text: pl.Expr) -> pl.Expr:
 
 def is_given(column: pl.Series) -> pl.Series:
     """Return which rows have a value, bool; null, NaN and blank text are none."""
-    if column.dtype == pl.String:
-        return (column.str.strip_chars() != "").fill_null(False)
+    if column.dtype in (pl.String, pl.Categorical, pl.Enum):
+        return (column.cast(pl.String).str.strip_chars() != "").fill_null(False)
     return (column.fill_nan(None) if column.dtype.is_float() else column).is_not_null()
 
 

@@ -14,7 +14,7 @@ import polars as pl
 from recsys.columns import USER_ID
 from recsys.config.data import DataConfig
 from recsys.data.content import file_digest
-from recsys.data.dtypes import NARROW, cast_text, narrowest, plain_id
+from recsys.data.dtypes import NARROW, cast_text, narrowest, plain_id, without_blanks
 from recsys.data.files import below, locate, place_of, reading, scan
 from recsys.data.part import look
 from recsys.data.sources import ROW_NUMBER, event_columns, plain_events
@@ -24,7 +24,7 @@ from recsys.files import folder_beside, take_place, write_whole
 
 SLICE_ROWS = 2_000_000
 """Rows that are read at a time."""
-_LAYOUT = 1  # raised whenever slices hold something else
+_LAYOUT = 2  # raised whenever slices hold something else
 _WIDE = (pl.UInt64, pl.Int128, pl.UInt128)
 
 
@@ -178,7 +178,8 @@ def _read(cfg: DataConfig, piece: Slice) -> pl.DataFrame:
                 f"{place_of('events', cfg.events)}: {piece.file} has columns of other types than the first file; found"
                 f" {dict(own.collect_schema())}, there {dict(schema)}. Write all files with the same types."
             )
-        return own.slice(piece.offset, piece.rows).collect()
+        rows = own.slice(piece.offset, piece.rows).collect()
+    return without_blanks(rows) if locate("events", str(cfg.events))[1] == "csv" else rows
 
 
 def _opened(cfg: DataConfig, file: str | None) -> pl.LazyFrame:

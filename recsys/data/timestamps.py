@@ -6,6 +6,7 @@ from zoneinfo import available_timezones
 import polars as pl
 
 from recsys.config.data import DataConfig
+from recsys.data.dtypes import is_given
 from recsys.errors import ConfigError, DataError, did_you_mean
 
 UTC = pl.Datetime("us", "UTC")
@@ -39,11 +40,10 @@ class Numbers:
     def of(cls, column: pl.Series) -> "Numbers":
         """Count in a column of any type."""
         column = _wide(column)
-        given = len(column) - column.null_count()
-        column = _integers(column)
-        if not column.dtype.is_numeric():
+        column = column.filter(is_given(column))
+        given, known = len(column), _integers(column).drop_nulls()
+        if not known.dtype.is_numeric():
             return cls(given)
-        known = column.drop_nulls()
         size = known.cast(pl.Float64).abs()
         calendar = int(known.is_between(*_CALENDAR).sum())
         below = tuple(int((size < 10.0**digits).sum()) for digits in _DIGITS)

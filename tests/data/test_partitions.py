@@ -136,6 +136,11 @@ ODD = {
         [e[:12], e[12:].with_columns(item_id=pl.lit("007"))],
         {},
     ),
+    "quoted blanks in one CSV file alone": lambda e: (
+        "quoted",
+        [e[:12], e[12:].with_columns(pl.when(pl.int_range(pl.len()) > 2).then(pl.col("user_id", "quantity")))],
+        {"max_reject_share": 1.0},
+    ),
     "ids beyond Int64 in one row": lambda e: (
         "parquet",
         [e.with_columns(user_id=pl.col("user_id").cast(pl.UInt64) + pl.lit(2**63 - 3, pl.UInt64))],
@@ -183,8 +188,8 @@ def test_what_depends_on_all_rows_is_decided_on_all_of_them(case, tmp_path, monk
     for number, frame in enumerate(frames):
         folder = tmp_path / "events" / (f"day=2024-01-0{number + 1}" if ending == "day" else "")
         folder.mkdir(parents=True, exist_ok=True)
-        if ending == "csv":
-            frame.write_csv(folder / f"{number}.csv")
+        if ending in ("csv", "quoted"):
+            frame.write_csv(folder / f"{number}.csv", quote_style="always" if ending == "quoted" else None)
         else:
             frame.write_parquet(folder / f"{number}.parquet")
     both_ways(DataConfig(name="odd", events=str(tmp_path / "events"), **settings), 3, tmp_path)

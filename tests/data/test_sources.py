@@ -65,6 +65,26 @@ def test_csv_types_are_decided_over_all_rows_and_lose_nothing(tmp_path, config):
     assert events["basket_id"].to_list() == [1.0, None]
 
 
+def test_a_quoted_blank_of_a_csv_is_a_missing_value(tmp_path, config):
+    for name, text in (
+        ("events", 'user_id,item_id,timestamp,value,store\n1,7,"5","2",n\n"2","8","","",""\n"3","9","6","1.5"," "\n'),
+        ("items", 'item_id,price\n"7","2.5"\n"8",""\n'),
+        ("users", 'user_id,age\n"1","30"\n"2"," "\n'),
+    ):
+        (tmp_path / f"{name}.csv").write_text(text)
+    paths = {name: str(tmp_path / f"{name}.csv") for name in ("events", "items", "users")}
+    tables = read_tables(config(**paths, context=["store"]))
+    assert tables.events.drop("row_number").to_dict(as_series=False) == {
+        "user_id": [1, 2, 3],
+        "item_id": [7, 8, 9],
+        "timestamp": [5, None, 6],
+        "value": [2.0, None, 1.5],
+        "store": ["n", None, None],
+    }
+    assert tables.items["price"].to_list() == [2.5, None]
+    assert tables.users["age"].to_list() == [30, None]
+
+
 def test_mapping_renames_and_only_needed_columns_are_read(config, shop_events, shop):
     renamed = shop_events.rename({"user_id": "customer", "timestamp": "ts", "value": "amount"})
     columns = {"user_id": "customer", "timestamp": "ts", "value": "amount"}

@@ -64,6 +64,10 @@ def test_fractions_of_epoch_seconds_and_wild_numbers():
     assert read([1543664429, 1543664429, 2**62, 1543664429, -(2**62)]) == [NOON, NOON, None, NOON, None]
 
 
+def test_blank_text_among_numbers_is_a_missing_one():
+    assert read(["1543664429", "", " ", None]) == [NOON, None, None, None]
+
+
 def test_dates_and_datetimes():
     assert read([date(2018, 12, 1)]) == [datetime(2018, 12, 1, tzinfo=UTC)]
     assert read([datetime(2018, 12, 1, 12)], timezone="Asia/Tokyo") == [datetime(2018, 12, 1, 3, tzinfo=UTC)]
