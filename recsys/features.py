@@ -75,6 +75,11 @@ class Feature:
         return self.kind != "numeric"
 
     @property
+    def is_own_id(self) -> bool:
+        """Whether it is the id of its user or item; an items table may have a ``user_id`` too, of the seller."""
+        return (self.side, self.column) in (("user", USER_ID), ("item", ITEM_ID))
+
+    @property
     def is_list(self) -> bool:
         """Whether one row has several ids."""
         return self.kind in ("multi_id", "text", "timestamp")

@@ -116,7 +116,7 @@ class Encoder:
         }
         vocabularies, scales = {}, {}
         for feature in spec:
-            is_event = feature.column in ("user_id", "item_id") or feature.side == "context"
+            is_event = feature.is_own_id or feature.side == "context"
             table = known if is_event else seen[feature.side].lazy()
             if feature.kind == "numeric":
                 scales[feature.name] = NumericScale.fit(_column_of(table, feature))

@@ -119,8 +119,8 @@ def grown_rows(basis: Basis) -> dict[str, int]:
     seen = basis.train / max(basis.events, 1)  # of users and items, those of the training window have ids
     encoder, grown = basis.data.encoder, {}
     for feature in encoder.spec:
-        if feature.column in ("user_id", "item_id") and feature.is_categorical:
-            whole = basis.users if feature.column == "user_id" else basis.items
+        if feature.is_own_id and feature.is_categorical:
+            whole = basis.users if feature.side == "user" else basis.items
             known = encoder.size(feature)
             grown[feature.name] = max(known, FIRST_ID + int(whole * (0.5 + 0.5 * seen)))
     return grown

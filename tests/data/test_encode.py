@@ -147,6 +147,18 @@ def test_encode_items_by_hand(encoder, shop):
     assert encoder.scales["price"].center == 2.0  # the future item's price is no part of it
 
 
+def test_an_id_of_another_side_is_an_attribute():
+    events, items, users = tables()
+    spec = FeatureSpec((Feature("item_user_id", "item", "id", "user_id"), Feature("liked", "user", "id", "item_id")))
+    items, users = (
+        items.with_columns(user_id=pl.Series([70, 71, 72])),
+        users.with_columns(item_id=pl.Series([12, 8, 9])),
+    )
+    encoder = Encoder.fit(spec, events, items, users)
+    assert encoder.encode(items, "item")["item_user_id"].tolist() == [2, 3, OOV_ID]  # the last sold nothing
+    assert encoder.encode(users, "user")["liked"].tolist() == [3, 2, OOV_ID]
+
+
 def test_encode_users_and_context_by_hand(encoder, shop):
     user = encoder.encode(shop[2], "user")
     assert user["user_id"].tolist() == [2, 3, OOV_ID]
