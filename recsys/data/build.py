@@ -53,7 +53,7 @@ def build_whole(cfg: DataConfig, refused: Path) -> Built:
     tables = read_tables(cfg)
     looked = look(tables.events, cfg)
     place = f"data.events={cfg.events}"
-    whole = Whole.of(looked.straight.events, looked.source, place)
+    whole = Whole.of(looked.straight.events, looked.source, place) + Whole.beside(tables, cfg)
     check_types(whole.types, cfg, place)
     checked = check_events(looked.source, cfg, whole)
     guard = Guard.of(cfg, whole.id_type(USER_ID), latest(checked.events))

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import polars as pl
 
+from recsys.columns import ID_COLUMNS
 from recsys.errors import DataError
 
 LIST_SEPARATOR = "|"
@@ -13,13 +14,15 @@ NARROW = ("Null", "Int64", "Float64", "String")
 """What text can be read as, from the narrowest; text without any value stays text."""
 
 _EXACT_FLOAT = 2**53
+_WHOLE = (r"^(-?\d+)\.0*$", "${1}")  # an id of a column with gaps, which came as 12.0, is 12
 
 
 def narrow_text(frame: pl.DataFrame) -> pl.DataFrame:
     """Give the text columns of a CSV table the narrowest type that loses nothing; blank text becomes null.
 
     Int64 where every value reads back as the same text (so ``007`` stays text), else Float64 where every value
-    is a number without leading zeros, else String. Decided over all rows, whatever their order.
+    is a number without leading zeros, else String. Decided over all rows, whatever their order. Ids are Int64 or
+    String: a number of 20 digits would lose some of them, and ``1E5`` is not the user ``100000``.
     """
     frame = without_blanks(frame)
     return cast_text(frame, {column.name: narrowest(column) for column in frame if column.dtype == pl.String})
@@ -33,7 +36,9 @@ def without_blanks(frame: pl.DataFrame) -> pl.DataFrame:
 def cast_text(frame: pl.DataFrame, types: Mapping[str, str]) -> pl.DataFrame:
     """Give text columns their types, names from :data:`NARROW`."""
     numbers = {"Int64": pl.Int64, "Float64": pl.Float64}
-    return frame.with_columns(pl.col(name).cast(numbers[kind]) for name, kind in types.items() if kind in numbers)
+    return frame.with_columns(
+        pl.col(name).str.replace(*_WHOLE).cast(numbers[kind]) for name, kind in types.items() if kind in numbers
+    )
 
 
 def narrowest(text: pl.Series) -> str:
@@ -41,9 +46,13 @@ def narrowest(text: pl.Series) -> str:
     missing = text.null_count()
     if missing == len(text):
         return "Null"
-    whole = text.cast(pl.Int64, strict=False)
-    if whole.null_count() == missing and (whole.cast(pl.String) == text).all():
+    is_id = text.name in ID_COLUMNS
+    digits = text.str.replace(*_WHOLE) if is_id else text
+    whole = digits.cast(pl.Int64, strict=False)
+    if whole.null_count() == missing and (whole.cast(pl.String) == digits).all():
         return "Int64"
+    if is_id:
+        return "String"
     number = text.cast(pl.Float64, strict=False)
     if number.null_count() == missing and not text.str.contains(r"^[+-]?0\d").any():
         return "Float64"
@@ -132,6 +141,14 @@ def plain_id(column: pl.Series, place: str) -> pl.Series:
     raise DataError(f"{legal}; legal for an id: integer or text. Cast the column, or map another one.")
 
 
+def is_mixed(ids: pl.Series) -> bool:
+    """Tell whether plain ids are integers and text such as SKU-9, with no integer in another writing, such as 007."""
+    if ids.dtype != pl.String:
+        return False
+    whole = ids.str.strip_chars().str.replace(*_WHOLE).cast(pl.Int64, strict=False)
+    return ids.null_count() < whole.null_count() < len(ids) and (whole.cast(pl.String) == ids).all()
+
+
 def same_type(column: pl.Series, dtype: pl.DataType, place: str) -> pl.Series:
     """Bring the ids of a side table to the type that they have in the events table, where nothing is lost by it.
 
@@ -144,7 +161,7 @@ def same_type(column: pl.Series, dtype: pl.DataType, place: str) -> pl.Series:
     if cast.null_count() > column.null_count() or not (cast.cast(column.dtype) == column).all():
         raise DataError(
             f"{place}, column '{column.name}': type {column.dtype}, but {dtype} in the events table, and not every"
-            " value is the same in both; store both as integer or both as text."
+            " value is the same in both; store both as integer or both as text, written the same way."
         )
     return cast
 

@@ -132,7 +132,8 @@ class Partitions:
             for number, piece in enumerate(found):
                 self._show("split", number, len(found))
                 folders.append(split_slice(self.cfg, piece, types, self.parts, self._slices))
-            whole = sum((read_whole(folder) for folder in folders), Whole())
+            beside = Whole.beside(tables_with(no_events(self.cfg, types), self.cfg), self.cfg)
+            whole = sum((read_whole(folder) for folder in folders), beside)
             check_types(whole.types, self.cfg, self.place)
             content = {
                 "slices": [[folder.name, piece.first] for folder, piece in zip(folders, found, strict=True)],

@@ -7,13 +7,13 @@ from pathlib import Path
 import dataframely as dy
 import polars as pl
 
-from recsys.columns import EVENT_TYPE, ITEM_ID, QUANTITY, TIMESTAMP, USER_ID, VALUE
+from recsys.columns import EVENT_TYPE, ID_COLUMNS, ITEM_ID, QUANTITY, TIMESTAMP, USER_ID, VALUE
 from recsys.config.data import DataConfig
 from recsys.data.cleaning.time_zones import to_utc_by_row, zone_known
 from recsys.data.dtypes import is_given
 from recsys.data.sources import REJECT_REASON, ROW_NUMBER, TIMEZONE
 from recsys.data.timestamps import Numbers, to_utc
-from recsys.data.whole import ID_COLUMNS, Whole
+from recsys.data.whole import Whole
 from recsys.errors import DataError
 
 

@@ -6,12 +6,12 @@ from typing import Any
 
 import polars as pl
 
-from recsys.columns import BASKET_ID, EVENT_TYPE, ITEM_ID, TIMESTAMP, USER_ID
-from recsys.data.dtypes import plain_id
+from recsys.columns import EVENT_TYPE, ID_COLUMNS, ITEM_ID, TIMESTAMP, USER_ID
+from recsys.config.data import DataConfig
+from recsys.data.dtypes import is_mixed, plain_id
+from recsys.data.sources import Tables
 from recsys.data.timestamps import Numbers
 from recsys.errors import DataError
-
-ID_COLUMNS = (USER_ID, ITEM_ID, BASKET_ID)
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,8 @@ class Whole:
     Attributes:
         numbers: Of the column of times.
         types: Event types that occur, those that are left out too, sorted.
-        text_ids: Id columns that are text, or integers too large for Int64 in some row, sorted.
+        text_ids: Id columns that are text, or integers too large for Int64 in some row, here or in a table beside the
+            events, sorted.
     """
 
     numbers: Numbers = field(default_factory=Numbers)
@@ -46,6 +47,24 @@ class Whole:
         ids = [name for name in ID_COLUMNS if name in source.columns]
         text = [name for name in ids if plain_id(source[name], place).dtype == pl.String]
         return cls(Numbers.of(source[TIMESTAMP]), tuple(types), tuple(sorted(text)))
+
+    @classmethod
+    def beside(cls, tables: Tables, cfg: DataConfig) -> "Whole":
+        """Return what the tables of items and users say of the events: ids some of which are text there are text.
+
+        Args:
+            tables: As read, with all events or none.
+            cfg: For messages.
+
+        Raises:
+            DataError: A column of a type that is no id.
+        """
+        others = (
+            (ITEM_ID, tables.items, f"data.items={cfg.items}"),
+            (USER_ID, tables.users, f"data.users={cfg.users}"),
+        )
+        mixed = (name for name, table, place in others if table is not None and is_mixed(plain_id(table[name], place)))
+        return cls(text_ids=tuple(mixed))
 
     @classmethod
     def from_dict(cls, plain: dict[str, Any]) -> "Whole":

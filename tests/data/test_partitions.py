@@ -141,6 +141,15 @@ ODD = {
         [e[:12], e[12:].with_columns(pl.when(pl.int_range(pl.len()) > 2).then(pl.col("user_id", "quantity")))],
         {"max_reject_share": 1.0},
     ),
+    "CSV ids as floats in one file and of 20 digits in another": lambda e: (
+        "csv",
+        [
+            e[:6].with_columns(basket_id=pl.lit("7")),
+            e[6:12].with_columns(basket_id=pl.lit("8.0")),
+            e[12:].with_columns(user_id=pl.when(pl.col("user_id") > 4).then(pl.lit("9" * 20)).otherwise("user_id")),
+        ],
+        {},
+    ),
     "ids beyond Int64 in one row": lambda e: (
         "parquet",
         [e.with_columns(user_id=pl.col("user_id").cast(pl.UInt64) + pl.lit(2**63 - 3, pl.UInt64))],
@@ -193,6 +202,21 @@ def test_what_depends_on_all_rows_is_decided_on_all_of_them(case, tmp_path, monk
         else:
             frame.write_parquet(folder / f"{number}.parquet")
     both_ways(DataConfig(name="odd", events=str(tmp_path / "events"), **settings), 3, tmp_path)
+
+
+def test_an_id_that_is_text_in_a_table_beside_is_text_in_the_events(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(slices, "SLICE_ROWS", 5)
+    events = table([], "time").with_columns(item_id=pl.col("user_id") + 10)
+    events.write_csv(tmp_path / "events.csv")
+    pl.DataFrame({"item_id": ["11", "12", "SKU-9"], "brand": ["x", "y", "z"]}).write_csv(tmp_path / "items.csv")
+    pl.DataFrame({"user_id": ["1", "2", "guest"], "age": [20, 30, 40]}).write_csv(tmp_path / "users.csv")
+    paths = {name: str(tmp_path / f"{name}.csv") for name in ("events", "items", "users")}
+    cfg = DataConfig(name="shop", **paths)
+    both_ways(cfg, 3, tmp_path)
+    data = prepare(replace(cfg, cache_dir=str(tmp_path / "in1")))
+    assert data.events["item_id"].unique().sort().to_list() == [f"{number}" for number in range(11, 17)]
+    assert data.items.rows()[:2] == [("11", "x"), ("12", "y")]
+    assert data.users.rows()[-1] == ("guest", 40)
 
 
 @pytest.fixture

@@ -65,6 +65,24 @@ def test_csv_types_are_decided_over_all_rows_and_lose_nothing(tmp_path, config):
     assert events["basket_id"].to_list() == [1.0, None]
 
 
+@pytest.mark.parametrize(
+    ("ids", "expected"),
+    [
+        (["1.0", "", "12.00"], [1, None, 12]),
+        (["1", "2.0"], [1, 2]),
+        (["1E5", "100000"], ["1E5", "100000"]),
+        (["1", "2.5"], ["1", "2.5"]),
+        (["7", "12345678901234567890"], ["7", "12345678901234567890"]),
+        (["9007199254740993", "1.0"], [9007199254740993, 1]),
+    ],
+)
+def test_ids_of_a_csv_are_integers_or_text_and_stay_apart(tmp_path, config, ids, expected):
+    rows = "\n".join(f"{one},{one},{one},1,5" for one in ids)
+    (tmp_path / "e.csv").write_text(f"user_id,item_id,basket_id,value,timestamp\n{rows}\n")
+    events = read_tables(config(events=str(tmp_path / "e.csv"))).events
+    assert [events[name].to_list() for name in ("user_id", "item_id", "basket_id")] == [expected] * 3
+
+
 def test_a_quoted_blank_of_a_csv_is_a_missing_value(tmp_path, config):
     for name, text in (
         ("events", 'user_id,item_id,timestamp,value,store\n1,7,"5","2",n\n"2","8","","",""\n"3","9","6","1.5"," "\n'),

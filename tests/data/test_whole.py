@@ -1,9 +1,12 @@
 """What is known of all rows is the sum of what is known of any parts of them."""
 
 import polars as pl
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from recsys.config.data import DataConfig
+from recsys.data.sources import Tables
 from recsys.data.timestamps import Numbers
 from recsys.data.whole import Whole
 
@@ -30,6 +33,24 @@ def test_the_unit_is_that_of_the_middle_value() -> None:
     assert (Numbers.of(seconds) + Numbers.of(milliseconds)).unit == "ms"
     assert Numbers.of(milliseconds * 1000).unit == "us"
     assert Numbers.of(milliseconds * 1_000_000).unit == "ns"
+
+
+@pytest.mark.parametrize(
+    ("ids", "is_text"),
+    [
+        (["1", "SKU-9", None], True),
+        (["1", "12345678901234567890"], True),
+        (["1", "2"], False),  # they can be integers
+        (["a", "b"], False),  # of another table
+        (["1", "007", "SKU-9"], False),  # 7 in the events is nobody knows what
+        ([1, 2], False),
+    ],
+)
+def test_ids_are_text_where_some_of_a_table_beside_are(ids, is_text) -> None:
+    rows = pl.DataFrame({"user_id": [1], "item_id": [1], "timestamp": ["x"]})
+    tables = Tables(rows, pl.DataFrame({"item_id": ids}), None, (), (), {})
+    whole = Whole.of(rows, rows, "here") + Whole.beside(tables, DataConfig(name="shop"))
+    assert whole.text_ids == ("item_id",) * is_text
 
 
 def test_an_id_that_is_text_somewhere_is_text_everywhere() -> None:
