@@ -18,8 +18,8 @@ FORMATS = {
 def locate(key: str, path: str) -> tuple[list[str], str]:
     """Return the files of a table in the order of their names, and their format.
 
-    ``path`` is a file, a glob, a directory (searched recursively; hidden files and ``_SUCCESS`` markers are passed
-    over) or a URI, which polars resolves itself.
+    ``path`` is a file, a glob, a directory (searched recursively; what is hidden or a marker, such as ``_SUCCESS`` and
+    ``_delta_log``, is passed over) or a URI, which polars resolves itself.
     """
     place = place_of(key, path)
     local = path.removeprefix("file://")
@@ -27,7 +27,9 @@ def locate(key: str, path: str) -> tuple[list[str], str]:
         return [local], _format(local, place)
     at = Path(local).expanduser()
     if at.is_dir():
-        found = sorted(f for f in at.rglob("*") if f.is_file() and f.name[0] not in "._" and _suffix(f.name))
+        found = sorted(
+            f for f in at.rglob("*") if f.is_file() and _suffix(f.name) and not _is_hidden(f.relative_to(at))
+        )
         if not found:
             raise DataError(f"{place}: the directory holds no file that can be read; legal: {_legal()}.")
     elif at.is_file():
@@ -102,6 +104,11 @@ def below(path: str, file: str) -> str:
     """Return the file's path below the directory of a table, empty when the table is no directory."""
     top = Path(path.removeprefix("file://")).expanduser()
     return str(Path(file).relative_to(top)) if top.is_dir() else ""
+
+
+def _is_hidden(file: Path) -> bool:
+    """Tell whether a path below a directory is no part of its table; a folder such as ``_day=7`` holds a column."""
+    return any(part[0] == "." or (part[0] == "_" and "=" not in part) for part in file.parts)
 
 
 def _legal() -> str:

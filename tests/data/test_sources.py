@@ -37,6 +37,15 @@ def test_directory_and_glob_read_all_files_in_the_order_of_names(tmp_path, shop_
         locate("events", str(folder))
 
 
+def test_what_is_hidden_in_a_directory_is_no_part_of_the_table(tmp_path, shop_events, config):
+    for name in ("a", "_day=7/b", ".hidden", "_temporary", ".ipynb_checkpoints/a", "_delta_log/1.checkpoint", "x/.y/c"):
+        path = tmp_path / "events" / f"{name}.parquet"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shop_events[:1].write_parquet(path)
+    files, _ = locate("events", str(tmp_path / "events"))
+    assert [Path(file).name for file in files] == ["b.parquet", "a.parquet"]
+
+
 def test_partition_folders_are_columns_below_the_named_directory_only(tmp_path, shop_events, config):
     day = tmp_path / "run=7" / "events" / "shop=2"
     day.mkdir(parents=True)
