@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,16 +65,22 @@ def infer_spec(
     }
     for side, columns in (*tables.items(), ("context", context)):
         for column, counts in columns.items():
-            taken = column in names or column in RESERVED[side]
-            name = f"{side}_{column}" if taken else column
+            name = _free(column, side, {*names, *RESERVED[side]})
             feature = infer_feature(counts, column, name, side)
             if isinstance(feature, str):
                 skipped[name] = feature
             else:
                 features.append(feature)
                 names.add(name)
-    features.append(Feature("context_time" if "time" in names else "time", "context", "timestamp", TIMESTAMP))
+    features.append(Feature(_free("time", "context", names), "context", "timestamp", TIMESTAMP))
     return FeatureSpec(tuple(features)), skipped
+
+
+def _free(name: str, side: str, taken: Collection[str]) -> str:
+    """Put the side in front of a name until it is free."""
+    while name in taken:
+        name = f"{side}_{name}"
+    return name
 
 
 def infer_feature(counts: pl.DataFrame, column: str, name: str, side: str) -> Feature | str:

@@ -86,6 +86,25 @@ def test_names_that_the_towers_use_are_not_taken():
     ]
 
 
+def test_a_name_with_its_side_in_front_may_be_taken_too():
+    store, items, users = tables()
+    columns = ("item_age", "age", "item_item_age", "brand", "context_time", "time")
+    spec, _ = infer_spec(
+        {"time": store["store"]}, items.select("item_id", *(pl.col("brand").alias(name) for name in columns)), users
+    )
+    assert {f.name: f.column for f in (*spec.side("item"), *spec.side("context"))} == {
+        "item_id": "item_id",
+        "item_age": "item_age",
+        "item_item_age": "age",
+        "item_item_item_age": "item_item_age",
+        "item_brand": "brand",
+        "context_time": "context_time",
+        "time": "time",
+        "context_context_time": "time",
+        "context_context_context_time": "timestamp",
+    }
+
+
 def test_declared_features_are_checked_against_the_tables():
     rows = [
         {"name": "age", "side": "user", "kind": "numeric"},
