@@ -18,9 +18,9 @@ from packaging.utils import canonicalize_name
 ROOMS = (
     ("columns", "errors", "memory", "stop"),
     ("files",),
+    ("features",),
     ("config",),
     ("privacy",),
-    ("features",),
     ("data",),
     ("segments",),
     ("models",),

@@ -9,12 +9,14 @@ from recsys.columns import OPTIONAL_EVENT_COLUMNS, REQUIRED_EVENT_COLUMNS
 from recsys.config.check_cleaning import cleaning_problems
 from recsys.config.data import DataConfig, SessionsConfig, SplitConfig
 from recsys.config.privacy import privacy_problems
-from recsys.errors import did_you_mean
+from recsys.errors import ConfigError, did_you_mean
+from recsys.features import FeatureSpec
 
 
 def data_problems(data: DataConfig) -> Iterator[str]:
     """Yield a message for every rule that is broken."""
     yield from _tables(data)
+    yield from _features(data)
     yield from cleaning_problems(data)
     yield from _split(data.split)
     yield from _sessions(data.sessions)
@@ -36,6 +38,21 @@ def _tables(data: DataConfig) -> Iterator[str]:
                 f"Legal: {', '.join(columns)}; others go to data.context or data.item_attributes first."
             )
     yield from _zone("data.timezone", data.timezone)
+
+
+def _features(data: DataConfig) -> Iterator[str]:
+    rows = data.features or []
+    try:
+        FeatureSpec.from_list(rows)
+    except ConfigError as error:
+        yield f"data.features: {error}"
+    declared = [row.get("column") or row.get("name") for row in rows if row.get("side") == "context"]
+    both = sorted({*data.context, *declared}.intersection(data.item_attributes or []))
+    if both and data.source == "tables" and not data.items:
+        yield (
+            f"data.item_attributes={both}: the context names them too (data.context, data.features); without data.items"
+            " a column of the events describes the item or the moment."
+        )
 
 
 def _zone(key: str, zone: str) -> Iterator[str]:

@@ -70,6 +70,27 @@ def test_defaults_are_legal() -> None:
         ("data", {"timezone": "Europe/Berln"}, "Did you mean 'Europe/Berlin'?"),
         ("data", {"max_reject_share": 1.5}, "data.max_reject_share=1.5"),
         ("data", {"columns": {"usr_id": "customer"}}, "data.columns.usr_id: not a column"),
+        (
+            "data",
+            {"context": ["store", "price"], "item_attributes": ["price"]},
+            "data.item_attributes=['price']: the context names them too",
+        ),
+        (
+            "data",
+            {"features": [{"name": "dear", "side": "context", "kind": "id", "column": "p"}], "item_attributes": ["p"]},
+            "data.item_attributes=['p']: the context names them too",
+        ),
+        (
+            "data",
+            {"features": [{"name": "age", "side": "user", "kind": "id", "widht": 3}]},
+            "data.features: feature 'age': unknown key 'widht'; legal: ",
+        ),
+        (
+            "data",
+            {"features": [{"name": "age", "side": "user", "kind": "id"}] * 2},
+            "data.features: features declared twice: age",
+        ),
+        ("data", {"features": [{"side": "context"}]}, "data.features: feature '?': no name and no kind"),
         ("data", {"split": SplitConfig(val=0.5, test=0.5)}, "together they must be below 1"),
         ("data", {"split": SplitConfig(val=0.0)}, "data.split.val=0.0"),
         ("data", {"split": SplitConfig(val_start="2024-01-01")}, "give both or neither"),
@@ -128,6 +149,10 @@ def test_broken_rule(group: str, values: dict[str, object], expected: str) -> No
         check(make_config(**{group: values}))
     assert expected in str(caught.value)
     assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_column_of_the_events_may_be_called_as_one_of_the_items() -> None:
+    check(make_config(data={"context": ["price"], "item_attributes": ["price"], "items": "items.parquet"}))
 
 
 SETTINGS = RankerTrainingConfig()
