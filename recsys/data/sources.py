@@ -213,7 +213,7 @@ def event_columns(cfg: DataConfig, available: Sequence[str]) -> tuple[dict[str, 
         available: Columns of the source.
 
     Raises:
-        ConfigError: ``data.columns`` names a standard column that does not exist.
+        ConfigError: ``data.columns`` names a standard column that does not exist, or a column is called as ours.
         DataError: A column that is required or named is not there.
     """
     place = place_of("events", cfg.events)
@@ -221,6 +221,12 @@ def event_columns(cfg: DataConfig, available: Sequence[str]) -> tuple[dict[str, 
     context = tuple(dict.fromkeys(c for c in (*cfg.context, *declared) if c not in _STANDARD))
     wanted = () if cfg.items else tuple(cfg.item_attributes or ())
     legal = (*_STANDARD, *context, *wanted)
+    for name in (*context, *wanted):
+        if name in (ROW_NUMBER, REJECT_REASON, TIMEZONE):
+            raise ConfigError(
+                f"{place}: data.context or data.item_attributes names '{name}', which is a column of our own; give"
+                f" theirs another name, my_{name} and data.columns.my_{name}={name}."
+            )
     for name, column in cfg.columns.items():
         if name not in legal:
             raise ConfigError(

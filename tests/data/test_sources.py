@@ -200,6 +200,16 @@ def test_missing_columns_name_the_nearest(config, shop_events, shop):
         read_tables(replace(shop, user_columns={"user_id": "uid"}))
 
 
+@pytest.mark.parametrize("key", ["context", "item_attributes"])
+@pytest.mark.parametrize("name", ["row_number", "reject_reason", "_timezone"])
+def test_columns_of_our_own_names_can_be_read_under_others(config, shop_events, key, name):
+    events = shop_events.rename({"store": name})
+    with pytest.raises(ConfigError, match=rf"names '{name}', which is a column of our own.*data\.columns\.my_{name}="):
+        read_tables(config(events=events, **{key: [name]}))
+    tables = read_tables(config(events=events, columns={f"my_{name}": name}, **{key: [f"my_{name}"]}))
+    assert tables.events[f"my_{name}"].to_list() == shop_events["store"].to_list()
+
+
 def test_side_tables_take_the_named_columns(shop):
     assert read_tables(shop).items.columns == ["item_id", "brand", "price"]
     mapped = replace(shop, item_columns={"cost": "price"}, item_attributes=["cost"])
