@@ -262,12 +262,12 @@ def _known_since(table: pl.DataFrame, key: str, column: str, time_column: str, n
             )
     times = table[time_column]
     if times.dtype.is_float():
-        known = (times * DAY).cast(pl.Int64).cast(UTC)
-    else:
-        known = to_utc(times, DataConfig(name=name), setting)
-    if known.null_count() > times.null_count():
+        times = (times * DAY).cast(pl.Int64, strict=False).cast(UTC)
+    known = to_utc(times, DataConfig(name=name), setting)
+    missing = table[time_column].null_count()
+    if known.null_count() > missing:
         raise ConfigError(
-            f"{setting}={time_column}: {known.null_count() - times.null_count():,} of {len(times):,} values are "
-            "no times; legal: ISO 8601, epoch numbers, dates."
+            f"{setting}={time_column}: {known.null_count() - missing:,} of {len(times):,} values are "
+            "no times; legal: ISO 8601, whole epoch numbers, dates."
         )
     return table.select(key, column).with_columns(known.alias("known since"))

@@ -39,7 +39,9 @@ def leaky(tables: list[str]) -> list[str]:
     events.with_columns(basket_id=pl.col("user_id").str.slice(1).cast(pl.Int64)).write_parquet("events.parquet")
     items = pl.read_parquet(tables[2].partition("=")[2])
     late = datetime(2024, 1, 1) + timedelta(days=5)
-    items.with_columns(rating=pl.lit(4.0) + pl.col("price") % 1, rated=late).write_parquet("items.parquet")
+    items.with_columns(rating=pl.lit(4.0) + pl.col("price") % 1, rated=late, seconds=1.5e9).write_parquet(
+        "items.parquet"
+    )
     return ["data=tables", "data.events=events.parquet", "data.items=items.parquet"]
 
 
@@ -68,6 +70,10 @@ def test_prepare_tells_what_it_sees(leaky: list[str], capsys: pytest.CaptureFixt
         ("item_times.rating=ratd", "item_times.rating=ratd: the items have no column 'ratd'"),
         ("item_times.rating=ratd", "Did you mean 'rated'?"),
         ("item_times.rating=category", "values are no times; legal: ISO 8601"),
+        (
+            "item_times.rating=seconds",
+            "item_times.rating=seconds: 80 of 80 values are no times; legal: ISO 8601, whole",
+        ),
         ("user_times.x=y", "user_times.x=y: the users have no column 'x'"),
         ("max_auc=0.4", "max_auc=0.4: must be above 0.5, at most 1."),
         ("max_users=0", "max_users=0: must be 1 or more."),
