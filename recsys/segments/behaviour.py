@@ -51,10 +51,9 @@ def behaviour(
         pl.col("user").cast(pl.Int64), monetary=pl.when(pl.col("baskets") > 0).then(worth.round(DIGITS))
     )
     others = lines.others_frame().group_by("user").agg(others=pl.len(), others_recency=pl.col("age").min())
-    users = table.select(USER_ID, "user")
-    carts = _open_carts(past, catalogue, users, lines.frame(), cut, cart_types if has_types else ())
-    for part in (others, carts):
-        table = table.join(part, on="user", how="left", maintain_order="left")
+    carts = _open_carts(past, cut, relevant, cart_types if has_types else ())
+    for part, key in ((others, "user"), (carts, USER_ID)):
+        table = table.join(part, on=key, how="left", maintain_order="left")
     number = pl.col
     return table.select(
         USER_ID,
@@ -73,27 +72,16 @@ def behaviour(
     ).with_columns(pl.col(pl.Float64).round(DIGITS))
 
 
-def _open_carts(
-    past: pl.DataFrame,
-    catalogue: pl.DataFrame,
-    users: pl.DataFrame,
-    lines: pl.DataFrame,
-    cut: int,
-    cart_types: Sequence[str],
-) -> pl.DataFrame:
-    """Return ``user`` and ``cart_recency`` of those with an item in the cart that they have not bought since."""
+def _open_carts(past: pl.DataFrame, cut: int, relevant: Sequence[str], cart_types: Sequence[str]) -> pl.DataFrame:
+    """Return ``user_id`` and ``cart_recency`` of those with an item in the cart that they have not bought since."""
     if not cart_types:
-        return pl.DataFrame(schema={"user": pl.Int64, "cart_recency": pl.Float64})
-    put = (
-        past.filter(pl.col(EVENT_TYPE).is_in(list(cart_types)))
-        .select(USER_ID, ITEM_ID, put=(cut - pl.col(TIMESTAMP).dt.epoch("us")) / DAY)
-        .group_by(USER_ID, ITEM_ID)
-        .agg(pl.col("put").min())
-        .join(users, on=USER_ID)
-        .join(catalogue.select(ITEM_ID, pl.col("item").cast(pl.Int64)), on=ITEM_ID)
-    )
-    bought = lines.group_by("user", "item").agg(bought=pl.col("age").min())
-    still_open = put.join(bought, on=["user", "item"], how="left").filter(
-        pl.col("bought").is_null() | (pl.col("bought") > pl.col("put"))
-    )
-    return still_open.group_by("user").agg(cart_recency=pl.col("put").min())
+        return past.select(USER_ID, cart_recency=pl.lit(None, pl.Float64)).clear()
+    age = (cut - pl.col(TIMESTAMP).dt.epoch("us")) / DAY
+
+    def last(types: Sequence[str], name: str) -> pl.DataFrame:
+        """Return the age of the last such event of a user and item; one basket may have several of both."""
+        return past.filter(pl.col(EVENT_TYPE).is_in(list(types))).group_by(USER_ID, ITEM_ID).agg(age.min().alias(name))
+
+    carts = last(cart_types, "put").join(last(relevant, "bought"), on=[USER_ID, ITEM_ID], how="left")
+    still_open = carts.filter(pl.col("bought").is_null() | (pl.col("bought") > pl.col("put")))
+    return still_open.group_by(USER_ID).agg(cart_recency=pl.col("put").min())

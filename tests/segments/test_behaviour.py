@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
+from recsys.data.sessions import SessionPlan, visits
 from recsys.segments.behaviour import behaviour
 from tests.segments.conftest import micros
 
@@ -60,6 +61,15 @@ def test_other_events_and_open_carts(events_of):
     assert table["others_recency"].to_list() == [4.0, 2.0, 1.0, 2.0]
     assert table["cart_recency"].to_list() == [None, 2.0, 1.0, None]
     assert table["recency"].to_list() == [3.0, 4.0, None, None]
+
+
+def test_what_is_bought_again_in_the_same_basket_is_not_left_in_the_cart(events_of):
+    turns = ["cart", "purchase", "cart", "purchase"]
+    events = events_of([(user, "a", 1 + n / 24, 4.0, turns[n]) for user in (1, 2) for n in range(2 + user)])
+    table = behaviour(events.with_columns(basket_id=pl.col("user_id")), micros(2), ("purchase",), ("cart",))
+    assert table["cart_recency"].to_list() == [pytest.approx(22 / 24, abs=1e-6), None]
+    plan = SessionPlan(purchase=("purchase",), cart=("cart",), has_types=True)
+    assert visits(plan, events, micros(2)).users["cart_open"].to_list() == [1, None]
 
 
 def test_nobody_before_the_cut(events_of):
