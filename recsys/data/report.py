@@ -11,10 +11,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from recsys.columns import ITEM_ID, USER_ID
 from recsys.data.cleaning.finding import Finding
 from recsys.data.imputation import METHODS
 from recsys.data.prepared import Prepared
-from recsys.data.tally import IDS, Tally, Values, no_values, tally, values_of
+from recsys.data.tally import Tally, Values, no_values, tally, values_of
 
 _CURVE_POINTS = 300
 _SHOWN_DETAILS = 8  # lines of a rule on the console
@@ -164,8 +165,8 @@ def _columns(prepared: Prepared, counted: Tally) -> tuple[ColumnFacts, ...]:
     kinds: dict[tuple[str, str], str] = {(f.side, f.column): f.kind for f in prepared.spec}
     skipped = prepared.report["skipped_columns"]
     columns = [
-        (side, name, _values(frame, name))
-        for side, frame in (("user", prepared.users), ("item", prepared.items))
+        (side, name, _values(frame, name, key))
+        for side, frame, key in (("user", prepared.users, USER_ID), ("item", prepared.items, ITEM_ID))
         for name in frame.columns
     ]
     columns += [("context", name, counted.columns[name]) for name in _shown_context(prepared)]
@@ -191,9 +192,9 @@ def _columns(prepared: Prepared, counted: Tally) -> tuple[ColumnFacts, ...]:
     return tuple(facts)
 
 
-def _values(frame: pl.DataFrame, name: str) -> Values:
-    """Count an id, of which each row has its own, or an attribute."""
-    if name in IDS:
+def _values(frame: pl.DataFrame, name: str, key: str) -> Values:
+    """Count the key, of which each row has its own, or an attribute."""
+    if name == key:
         return Values(len(frame), 0, len(frame), no_values(frame.schema[name]))
     counts = frame.group_by(pl.col(name).alias("value")).agg(rows=pl.len().cast(pl.Int64))
     return values_of(counts)

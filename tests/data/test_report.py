@@ -48,6 +48,13 @@ def test_numbers_by_hand(tiny):
     assert (town.null_share, town.distinct, town.feature) == (0.5, 1, "id")
 
 
+def test_sellers_are_counted_as_an_attribute_of_items(tiny, config):
+    items = pl.DataFrame({"item_id": ["a", "b", "c"], "user_id": [7, 7, None]})
+    report = data_report(prepare(replace(tiny, items=config(items=items).items)))
+    found = {c.name: (c.distinct, c.null_share, c.feature) for c in report.columns if c.side == "item"}
+    assert found == {"item_id": (3, 0.0, "id"), "user_id": (1, 1 / 3, "id")}
+
+
 def test_a_repeat_needs_an_earlier_time(config):
     rows = [(1, "a", h, b) for h, b in ((0, 1), (0, 2), (1, 3), (2, 4), (3, 5))] + [(2, "b", h, 9) for h in range(4, 9)]
     events = pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp", "basket_id"], orient="row")
