@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from recsys.data.prepared import IN_PARTS, part_files
 from recsys.data.sources import REJECT_REASON, ROW_NUMBER
 from recsys.errors import DataError
 from recsys.files import remove_leftovers, replacing, write_whole
-from recsys.privacy.erased import ERASED
+from recsys.privacy.erased import ERASED, as_text
 
 META = "meta.json"
 
@@ -124,6 +125,22 @@ def erase_from_tables(folder: Path, users: Collection[str], skip: Collection[Pat
     return changed
 
 
+def found_in_tables(folder: Path, users: Collection[str]) -> set[str]:
+    """Return which of the users the Parquet files below a folder name in ``user_id``; a broken file names nobody.
+
+    Args:
+        folder: Of prepared data, a run or a bundle; one that is not there holds nobody.
+        users: Ids as text, and pseudonyms.
+    """
+    found = set[str]()
+    for path in folder.rglob("*.parquet"):
+        with suppress(pl.exceptions.PolarsError, OSError):  # who erases from it says what is wrong
+            if USER_ID in pl.read_parquet_schema(path):
+                ids = as_text(pl.read_parquet(path, columns=[USER_ID])[USER_ID].unique())
+                found |= set(ids.filter(ids.is_in(sorted(users))))
+    return found
+
+
 def _refit_users(folder: Path, users: pl.DataFrame, events: Sequence[Path], val_start: str) -> None:
     """Fit what fills missing attributes without those who went: neighbours are rows of people, a group may be one."""
     is_known = pl.col(TIMESTAMP) < datetime.fromisoformat(val_start)
@@ -152,8 +169,7 @@ def _rejects(path: Path, users: Collection[str]) -> pl.DataFrame:
 def _is_one_of(column: pl.Series, users: Collection[str]) -> pl.Series:
     if column.dtype.is_nested():
         return pl.repeat(False, len(column), eager=True)
-    text = column.cast(pl.String, strict=False).str.strip_suffix(".0")  # a whole number that came as a float
-    return text.is_in(sorted(users)).fill_null(False)
+    return as_text(column).is_in(sorted(users)).fill_null(False)
 
 
 def _rewrite(path: Path, frame: pl.DataFrame) -> bool:

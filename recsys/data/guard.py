@@ -15,7 +15,7 @@ from recsys.data.sources import REJECT_REASON, ROW_NUMBER, Tables, read_consent
 from recsys.data.timestamps import to_utc
 from recsys.errors import ConfigError, DataError, did_you_mean
 from recsys.privacy.consent import Consent
-from recsys.privacy.erased import Erased, load_erased
+from recsys.privacy.erased import Erased, as_text, load_erased
 from recsys.privacy.protect import protect, protect_users
 from recsys.privacy.pseudonyms import key_digest, pseudonyms, read_key
 
@@ -198,6 +198,5 @@ def _names_one_of(rejects: pl.DataFrame, erased: Erased) -> pl.Series:
     """Return which rows name an erased user in whatever column; shifted rows have their ids in a wrong one."""
     found = pl.repeat(False, len(rejects), eager=True)
     for column in rejects.drop(ROW_NUMBER, REJECT_REASON):
-        text = column.cast(pl.String, strict=False).str.strip_suffix(".0")  # a whole number that came as a float
-        found |= erased.holds(text)
+        found |= erased.holds(as_text(column))
     return found

@@ -7,7 +7,7 @@ next is already without them, and a second call does the rest.
 """
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,15 +44,23 @@ def run(cfg: EraseConfig) -> Path:
         return Path(cfg.verify)
     named = asked_users(str(cfg.users))
     users = named | pseudonyms_of(named, cfg.pseudonym_key)
+    people, missing = len(set(named.values())), len(_in_no_folder(cfg, users))
     receipt, changes = Path(cfg.run_dir, RECEIPT), list["Change"]()
-    write_receipt(receipt, len(named), changes, None, None)
+    write_receipt(receipt, people, changes, None, None)
     for change in _changes(cfg, named, users):
         console.print(f"{change.kind:<12}{change.action:<12}{change.place}", markup=False, soft_wrap=True)
         changes.append(change)
-        write_receipt(receipt, len(named), changes, None, None)  # so that a kill leaves no change unsaid
-    check = _check(cfg, users, [change.place for change in changes if change.action == "pending"])
-    write_receipt(receipt, len(named), changes, check, _note(cfg, len(named)))
-    console.print(f"{len(named)} people, {len(changes)} changes\nreceipt     {receipt}", markup=False, soft_wrap=True)
+        write_receipt(receipt, people, changes, None, None)  # so that a kill leaves no change unsaid
+    check = _check(cfg, users, [change.place for change in changes if change.action == "pending"], missing)
+    write_receipt(receipt, people, changes, check, _note(cfg, people))
+    console.print(f"{people} people, {len(changes)} changes\nreceipt     {receipt}", markup=False, soft_wrap=True)
+    if missing:
+        console.print(
+            f"not found   {missing} of {people} people, in no table of cache_dirs, runs and bundles. If no earlier call"
+            " erased them, give their ids as the data have them, and pseudonym_key where these are pseudonyms.",
+            markup=False,
+            soft_wrap=True,
+        )
     if check.left:
         raise DataError(
             f"{len(check.left)} places still name people who were to be erased: {', '.join(check.left[:10])}. Delete"
@@ -61,8 +69,11 @@ def run(cfg: EraseConfig) -> Path:
     return receipt
 
 
-def asked_users(users: str) -> set[str]:
-    """Return the ids as text: of a file (.parquet, .csv) with a ``user_id`` column, or with commas between them.
+def asked_users(users: str) -> dict[str, str]:
+    """Return ids as text: of a file (.parquet, .csv) with a ``user_id`` column, or with commas between them.
+
+    Returns:
+        How each person may be written in the data -> the person. Blanks around an id of a file may be part of it.
 
     Raises:
         DataError: The file cannot be used, or nobody is named. No message repeats an id.
@@ -70,10 +81,11 @@ def asked_users(users: str) -> set[str]:
     import polars as pl
 
     from recsys.columns import USER_ID
+    from recsys.data.dtypes import plain_id
 
     path = Path(users)
     if path.suffix not in (".parquet", ".csv"):
-        named = {piece.strip() for piece in users.split(",") if piece.strip()}
+        named = {piece.strip(): piece.strip() for piece in users.split(",") if piece.strip()}
     else:
         try:  # a CSV as text, so that 007 stays what it is
             frame = pl.read_parquet(path) if path.suffix == ".parquet" else pl.read_csv(path, infer_schema=False)
@@ -82,14 +94,18 @@ def asked_users(users: str) -> set[str]:
             raise DataError(f"users={users}: cannot be read as {path.suffix[1:]} ({finding}).") from error
         if USER_ID not in frame.columns:
             raise DataError(f"users={users}: no column '{USER_ID}'; columns: {', '.join(frame.columns)}.")
-        named = {str(user) for user in frame[USER_ID].drop_nulls() if str(user).strip()}
+        ids = frame[USER_ID]
+        if path.suffix == ".csv" and ids.str.contains(r"^-?\d+\.0$").all():  # as pandas writes integers with a gap
+            ids = ids.cast(pl.Float64)
+        written = plain_id(ids, f"users={users}").drop_nulls().cast(pl.String)
+        named = {form: user.strip() for user in written for form in (user, user.strip())}
     if not named:
         raise DataError("users: nobody is named; give ids with commas between them, or a file with a user_id column.")
     return named
 
 
-def pseudonyms_of(users: set[str], key: str | None) -> set[str]:
-    """Return the pseudonyms of users; none without a key.
+def pseudonyms_of(named: Mapping[str, str], key: str | None) -> dict[str, str]:
+    """Return pseudonym -> person for all of :func:`asked_users`; none without a key.
 
     Raises:
         ConfigError: There is no key where it should be.
@@ -97,12 +113,21 @@ def pseudonyms_of(users: set[str], key: str | None) -> set[str]:
     from recsys.privacy.pseudonyms import pseudonym, read_key
 
     if key is None:
-        return set()
+        return {}
     secret = read_key(key, "pseudonym_key")
-    return {pseudonym(secret, user) for user in users}
+    return {pseudonym(secret, form): person for form, person in named.items()}
 
 
-def _changes(cfg: EraseConfig, named: set[str], users: set[str]) -> "Iterator[Change]":
+def _in_no_folder(cfg: EraseConfig, users: Mapping[str, str]) -> set[str]:
+    """Return the people whom no table of the folders names; nobody where there are no folders."""
+    from recsys.data.erase import found_in_tables
+
+    places = _folders([*cfg.cache_dirs, *cfg.runs, *cfg.bundles])
+    found = {users[form] for place in places for form in found_in_tables(place, users)}
+    return set(users.values()) - found if places else set()
+
+
+def _changes(cfg: EraseConfig, named: Collection[str], users: Collection[str]) -> "Iterator[Change]":
     for cache_dir in _folders(cfg.cache_dirs):
         yield from _from_cache(cache_dir, named, users)
     for folder in _folders(cfg.runs):
@@ -113,7 +138,7 @@ def _changes(cfg: EraseConfig, named: set[str], users: set[str]) -> "Iterator[Ch
         yield from _from_registry(cfg, users)
 
 
-def _from_cache(cache_dir: Path, named: set[str], users: set[str]) -> "Iterator[Change]":
+def _from_cache(cache_dir: Path, named: Collection[str], users: Collection[str]) -> "Iterator[Change]":
     """Yield what changes in a folder of prepared data; the list of the erased comes first."""
     from recsys.data.erase import clear_cache, erase_from_prepared, prepared_folders
     from recsys.files import hashes
@@ -137,7 +162,7 @@ def _from_cache(cache_dir: Path, named: set[str], users: set[str]) -> "Iterator[
             yield Change("prepared", str(folder), "rewritten", earlier, hashes(folder))
 
 
-def _from_run(folder: Path, users: set[str]) -> "Iterator[Change]":
+def _from_run(folder: Path, users: Collection[str]) -> "Iterator[Change]":
     """Yield what changes in a run folder, or a folder of them.
 
     Checkpoints hold a row of weights for everybody and no names: where the bundle beside them knows one of the users,
@@ -166,7 +191,7 @@ def _from_run(folder: Path, users: set[str]) -> "Iterator[Change]":
         yield Change("table", str(path), "rewritten", {str(path): earlier[str(path)]}, hashes(path))
 
 
-def _from_bundle(folder: Path, users: set[str]) -> "Iterator[Change]":
+def _from_bundle(folder: Path, users: Collection[str]) -> "Iterator[Change]":
     from recsys.export.erase import erase_from_bundle
     from recsys.files import hashes
     from recsys.privacy.receipt import Change
@@ -176,7 +201,7 @@ def _from_bundle(folder: Path, users: set[str]) -> "Iterator[Change]":
         yield Change("bundle", str(folder), "rewritten", before, hashes(folder))
 
 
-def _from_registry(cfg: EraseConfig, users: set[str]) -> "Iterator[Change]":
+def _from_registry(cfg: EraseConfig, users: Collection[str]) -> "Iterator[Change]":
     """Yield what changes in registered models, and in the files of runs."""
     from recsys.config.schema import TrackingConfig
     from recsys.tracking.erase import erase_from_model, erase_from_runs
@@ -190,7 +215,7 @@ def _from_registry(cfg: EraseConfig, users: set[str]) -> "Iterator[Change]":
     shutil.rmtree(_scratch(cfg), ignore_errors=True)  # before anything is searched
 
 
-def _check(cfg: EraseConfig, users: set[str], pending: list[str]) -> "Checked":
+def _check(cfg: EraseConfig, users: Collection[str], pending: list[str], missing: int) -> "Checked":
     """Search every place, and ask every bundle for the people who should be gone."""
     from recsys.export.erase import prove_gone
     from recsys.privacy.receipt import Checked
@@ -204,7 +229,7 @@ def _check(cfg: EraseConfig, users: set[str], pending: list[str]) -> "Checked":
     searched, left = search_runs(cfg.tracking_experiment, users, _scratch(cfg), pending) if cfg.models else ([], [])
     shutil.rmtree(_scratch(cfg), ignore_errors=True)
     left += [file for place in places for file in traces(place, users)]
-    return Checked([*map(str, places), *searched], left, [str(bundle) for bundle in bundles])
+    return Checked([*map(str, places), *searched], left, [str(bundle) for bundle in bundles], missing)
 
 
 def _bundles(folder: Path) -> list[Path]:

@@ -50,6 +50,12 @@ class Erased:
         return each_distinct(ids, self.hash).is_in(sorted(self.people)).fill_null(False)
 
 
+def as_text(ids: pl.Series) -> pl.Series:
+    """Return ids as text; a whole number that came as a float is written as the integer."""
+    text = ids.cast(pl.String, strict=False)
+    return text.str.strip_suffix(".0") if ids.dtype.is_float() else text
+
+
 def load_erased(cache_dir: Path) -> Erased:
     """Return the list of a folder of prepared data; without one, a new and empty list.
 

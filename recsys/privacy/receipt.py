@@ -43,11 +43,13 @@ class Checked:
         searched: Every place.
         left: Files that still name somebody.
         bundles: Folder of each bundle that was loaded, answered its golden sample, and its users as strangers.
+        in_no_folder: How many of the people no table of the folders named before anything was erased.
     """
 
     searched: list[str] = field(default_factory=list)
     left: list[str] = field(default_factory=list)
     bundles: list[str] = field(default_factory=list)
+    in_no_folder: int = 0
 
 
 def write_receipt(path: Path, people: int, changes: Sequence[Change], check: Checked | None, head: str | None) -> Path:

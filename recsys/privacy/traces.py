@@ -8,6 +8,7 @@ from pathlib import Path
 import polars as pl
 
 from recsys.columns import USER_ID
+from recsys.privacy.erased import as_text
 
 LONG = 6
 """An id of so many characters is looked for in every byte; a shorter one, such as 17, is found everywhere."""
@@ -40,7 +41,7 @@ class Search:
 
     def __init__(self, users: Collection[str]) -> None:
         self.users = sorted(users)
-        long = [user for user in self.users if len(user) >= LONG]
+        long = [user for user in self.users if len(user.strip()) >= LONG]
         # as text, as the characters that its bytes are read as, and as JSON writes it
         forms = ((user, user.encode().decode("latin-1"), json.dumps(user)[1:-1]) for user in long)
         self.long = sorted({form for user in forms for form in user})
@@ -57,7 +58,7 @@ class Search:
         for column in pl.read_parquet(path):
             if column.name == USER_ID or path.as_posix().endswith(_ID_FILES):
                 plain = not column.dtype.is_nested()
-                if plain and column.cast(pl.String, strict=False).is_in(self.users).any():
+                if plain and as_text(column).is_in(self.users).any():
                     return True
             text = column.drop_nulls().unique() if column.dtype == pl.String else None
             if text is not None and any(self._in_text(cell) for cell in _candidates(text, self.long)):

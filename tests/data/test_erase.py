@@ -13,7 +13,7 @@ from polars.testing import assert_frame_equal
 from recsys.config.data import DataConfig, ImputationConfig
 from recsys.data import erase, imputation_store
 from recsys.data.dataset import fit_data, interaction_log
-from recsys.data.erase import clear_cache, erase_from_prepared, erase_from_tables, prepared_folders
+from recsys.data.erase import clear_cache, erase_from_prepared, erase_from_tables, found_in_tables, prepared_folders
 from recsys.data.imputation import impute
 from recsys.data.prepare import prepare
 from recsys.data.prepared import load_prepared
@@ -218,6 +218,19 @@ def test_tables_of_a_run(tmp_path) -> None:
     assert pl.read_parquet(tmp_path / "recs.parquet")["user_id"].to_list() == [4]
     assert len(pl.read_parquet(tmp_path / "bundle" / "users.parquet")) == 2
     assert erase_from_tables(tmp_path, GONE, skip=[tmp_path / "bundle"]) == []
+
+
+def test_only_a_number_that_came_as_a_float_loses_its_point(tmp_path) -> None:
+    for name, ids in (("text", ["acme", "acme.0", None]), ("gap", [3.0, 4.0, None])):
+        pl.DataFrame({"user_id": ids}).write_parquet(tmp_path / f"{name}.parquet")
+    (tmp_path / "broken.parquet").write_bytes(b"PAR1")
+    assert found_in_tables(tmp_path, {"acme.0", "3", "nobody"}) == {"acme.0", "3"}
+    assert found_in_tables(tmp_path / "nowhere", {"3"}) == set()
+    (tmp_path / "broken.parquet").unlink()
+    assert len(erase_from_tables(tmp_path, {"acme", "3"})) == 2
+    assert pl.read_parquet(tmp_path / "text.parquet")["user_id"].to_list() == ["acme.0", None]
+    assert pl.read_parquet(tmp_path / "gap.parquet")["user_id"].to_list() == [4.0, None]
+    assert erase_from_tables(tmp_path, {"acme.0"}) == [tmp_path / "text.parquet"]
 
 
 def test_people_leave_every_partition_and_the_slices(shop) -> None:

@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from recsys.config.privacy import PrivacyConfig
+from recsys.data.guard import hide
 from recsys.data.prepare import prepare
 from recsys.data.report import data_report
 from recsys.data.report_page import render
@@ -219,6 +220,15 @@ def test_who_is_erased_does_not_come_back(shop, shop_events, tmp_path) -> None:
     assert len(pl.read_parquet(data.path / "rejects.parquet")) == 0
     assert data.report["rows"]["read"] == 102
     assert prepare(shop).report == data.report  # now it is the same list, so the folder is used again
+
+
+def test_rejects_hide_whom_the_list_names_and_nobody_whose_id_ends_alike(shop) -> None:
+    add_erased(Path(shop.cache_dir), ["7", "acme.0"])
+    rejects = pl.DataFrame({
+        "row_number": [1, 2, 3, 4], "reject_reason": "item_id_missing",
+        "user_id": ["acme", "acme.0", "7.0", None], "value": [1.0, 2.0, 3.0, 7.0],
+    })  # fmt: skip
+    assert hide(rejects, shop)["row_number"].to_list() == [1, 3]
 
 
 def test_only_declared_columns_are_read(config, shop_events, tmp_path) -> None:

@@ -198,17 +198,43 @@ def test_erasure_end_to_end(
 
 
 def test_whom_to_erase(tmp_path: Path) -> None:
-    assert erase.asked_users("a, b ,,a") == {"a", "b"}
-    pl.DataFrame({"user_id": [7, 12, None]}).write_parquet(tmp_path / "p.parquet")
-    assert erase.asked_users(str(tmp_path / "p.parquet")) == {"7", "12"}
-    (tmp_path / "p.csv").write_text("user_id\n007\n")
-    assert erase.asked_users(str(tmp_path / "p.csv")) == {"007"}
+    assert erase.asked_users("a, b ,,a") == {"a": "a", "b": "b"}
+    table, text = tmp_path / "p.parquet", tmp_path / "p.csv"
+    for ids in ([7, 12, None], [7.0, 12.0, None], ["7", "12", " "]):  # the second is what pandas makes of the first
+        pl.DataFrame({"user_id": ids}).write_parquet(table)
+        assert erase.asked_users(str(table)) == {"7": "7", "12": "12"}
+    for lines, expected in (
+        ("007,x", {"007": "007"}),
+        ("7.0,x\n,x\n12.0,x", {"7": "7", "12": "12"}),
+        ("7.0,x\nacme.0,x", {"7.0": "7.0", "acme.0": "acme.0"}),
+        ("alice ,gdpr", {"alice ": "alice", "alice": "alice"}),
+    ):
+        text.write_text(f"user_id,why\n{lines}\n")
+        assert erase.asked_users(str(text)) == expected
+    pl.DataFrame({"user_id": [7.5]}).write_parquet(table)
     for users, expected in (
         (",", "nobody is named"),
         (str(tmp_path / "nowhere.csv"), "no such file"),
+        (str(table), "fractions"),
     ):
         with pytest.raises(DataError, match=expected):
             erase.asked_users(users)
+
+
+def test_who_is_in_no_folder_is_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whatever blanks came with the ids, and under pseudonyms."""
+    (tmp_path / "key").write_text(KEY)
+    (tmp_path / "people.csv").write_text("user_id,why\nalice ,gdpr\nbob ,gdpr\ncarol,gdpr\nAlice,gdpr\n")
+    recs, settings = tmp_path / "run" / "recs.parquet", {"runs": [str(tmp_path / "run")], "run_dir": str(tmp_path)}
+    recs.parent.mkdir()
+    settings |= {"users": str(tmp_path / "people.csv"), "pseudonym_key": f"file:{tmp_path}/key"}
+    carol = pseudonym(KEY.encode(), "carol")
+    pl.DataFrame({"user_id": ["alice", "bob ", carol, "bo"]}).write_parquet(recs)
+    erase.run(EraseConfig(cache_dirs=[], **settings))
+    assert pl.read_parquet(recs)["user_id"].to_list() == ["bo"]
+    receipt = json.loads((tmp_path / "receipt.json").read_text())
+    assert (receipt["people"], receipt["check"]["in_no_folder"]) == (4, 1)
+    assert "not found   1 of 4 people" in capsys.readouterr().out
 
 
 def test_folders_that_are_none_are_named(tmp_path: Path) -> None:

@@ -23,13 +23,14 @@ LONG = "customer-17"
         ("a.txt", "Zoë-0001".encode(), True),
         ("a.txt", b"Zo-0001", False),
         ("a.txt", b"42 and 43", False),  # too short to mean anything
+        ("a.txt", b"42      | 43", False),  # nor do blanks around it
         ("sample.json", b'{"requests": [{"user_id": 42}]}', True),
         ("sample.json", b'{"requests": [{"user_id": 43}, {"user_id": null}]}', False),
     ],
 )
 def test_bytes(tmp_path, name, content, expected) -> None:
     (tmp_path / name).write_bytes(content)
-    assert traces(tmp_path, {LONG, "Zoë-0001", "42"}) == ([str(tmp_path / name)] if expected else [])
+    assert traces(tmp_path, {LONG, "Zoë-0001", "42", "42      "}) == ([str(tmp_path / name)] if expected else [])
 
 
 @pytest.mark.parametrize(
@@ -38,6 +39,8 @@ def test_bytes(tmp_path, name, content, expected) -> None:
         ("x.parquet", {"user_id": [42]}, True),
         ("x.parquet", {"user_id": [43], "item_id": [42]}, False),
         ("x.parquet", {"user_id": ["42"]}, True),
+        ("x.parquet", {"user_id": [42.0, None]}, True),
+        ("x.parquet", {"user_id": ["42.0"]}, False),
         ("x.parquet", {"note": ["see customer-17!"]}, True),
         ("x.parquet", {"note": ["see customer-178", None]}, False),
         ("user_embeddings.parquet", {"id": [42]}, True),
