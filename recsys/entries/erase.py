@@ -104,6 +104,28 @@ def asked_users(users: str) -> dict[str, str]:
     return named
 
 
+def checkpoints_of(folder: Path, bundles: Collection[Path], users: Collection[str]) -> list[Path]:
+    """Return the checkpoints below a folder that may know one of the users.
+
+    They hold a row of weights for everybody and no names, so bundles answer for them: those below the nearest folder
+    around a checkpoint that has one directly in it. Where one of these knows a user, or there is none, it may.
+
+    Args:
+        folder: Of a run, or of several.
+        bundles: Below it.
+        users: Ids as text, and pseudonyms.
+    """
+    from recsys.export.erase import knows
+
+    runs, knowing = {path.parent for path in bundles}, [path for path in bundles if knows(path, users)]
+    found = []
+    for checkpoint in sorted(folder.rglob("*.ckpt")):
+        run_folder = next((parent for parent in checkpoint.parents if parent in runs), None)
+        if run_folder is None or any(path.is_relative_to(run_folder) for path in knowing):
+            found.append(checkpoint)
+    return found
+
+
 def pseudonyms_of(named: Mapping[str, str], key: str | None) -> dict[str, str]:
     """Return pseudonym -> person for all of :func:`asked_users`; none without a key.
 
@@ -163,13 +185,9 @@ def _from_cache(cache_dir: Path, named: Collection[str], users: Collection[str])
 
 
 def _from_run(folder: Path, users: Collection[str]) -> "Iterator[Change]":
-    """Yield what changes in a run folder, or a folder of them.
-
-    Checkpoints hold a row of weights for everybody and no names: where the bundle beside them knows one of the users,
-    or there is none to ask, they go. They go first, since the bundle no longer knows afterwards.
-    """
+    """Yield what changes in a run folder, or a folder of them; checkpoints first, as long as the bundles still know."""
     from recsys.data.erase import erase_from_tables
-    from recsys.export.erase import finish, knows
+    from recsys.export.erase import finish
     from recsys.files import hashes
     from recsys.privacy.receipt import Change
 
@@ -178,12 +196,10 @@ def _from_run(folder: Path, users: Collection[str]) -> "Iterator[Change]":
     for left in sorted(folder.rglob(".bundle.*")):
         finish(left.parent / "bundle")
     bundles = _bundles(folder)
-    clean = {path.parent for path in bundles if not knows(path, users)}
-    for checkpoint in sorted(folder.rglob("*.ckpt")):
-        if not any(checkpoint.is_relative_to(run_folder) for run_folder in clean):
-            before = hashes(checkpoint)
-            checkpoint.unlink()
-            yield Change("checkpoints", str(checkpoint), "deleted", before)
+    for checkpoint in checkpoints_of(folder, bundles, users):
+        before = hashes(checkpoint)
+        checkpoint.unlink()
+        yield Change("checkpoints", str(checkpoint), "deleted", before)
     for bundle in bundles:
         yield from _from_bundle(bundle, users)
     earlier = hashes(folder)

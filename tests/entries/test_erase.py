@@ -221,6 +221,24 @@ def test_whom_to_erase(tmp_path: Path) -> None:
             erase.asked_users(users)
 
 
+def test_a_checkpoint_stays_only_where_the_nearest_bundles_know_nobody(tmp_path: Path) -> None:
+    bundles = {
+        "bundle": "other", "old/bundle": "other", "new/bundle": "gone", "both/a": "gone", "both/b": "other",
+    }  # fmt: skip
+    for name, user in bundles.items():
+        (tmp_path / name).mkdir(parents=True)
+        pl.DataFrame({"user_id": [user]}).write_parquet(tmp_path / name / "users.parquet")
+        (tmp_path / name / "manifest.json").touch()
+    for name in ("old", "new", "both", "none"):
+        (tmp_path / name / "checkpoints").mkdir(parents=True)
+        (tmp_path / name / "checkpoints" / "last.ckpt").touch()
+    paths = [tmp_path / name for name in bundles]
+    found = erase.checkpoints_of(tmp_path, paths, {"gone"})
+    assert [path.relative_to(tmp_path).parts[0] for path in found] == ["both", "new", "none"]
+    assert [path.parent.parent.name for path in erase.checkpoints_of(tmp_path / "none", [], {"gone"})] == ["none"]
+    assert erase.checkpoints_of(tmp_path, paths, {"nobody"}) == []
+
+
 def test_who_is_in_no_folder_is_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Whatever blanks came with the ids, and under pseudonyms."""
     (tmp_path / "key").write_text(KEY)
