@@ -36,7 +36,7 @@ def run(cfg: PromoteConfig) -> "Decision":
 
     Raises:
         BundleError: A bundle cannot be used, or knows events of the window.
-        TrackingError: The registry could not be reached, or has no such version.
+        TrackingError: The registry could not be reached, has no such version, or another champion by then.
         SystemExit: With :data:`REFUSED`, when the candidate does not pass.
     """
     from rich.console import Console
@@ -71,12 +71,12 @@ def run(cfg: PromoteConfig) -> "Decision":
         champion = contenders[1] if len(contenders) > 1 else None
         decision = decide(contenders[0], champion, cfg.gate, k, cfg.evaluation.bootstrap, cfg.seed)
         content = {"candidate": uris[0], "champion": uris[1] if champion else None} | decision.to_plain()
+        aliases.judge(name, version, decision.granted, decision.why, cfg.alias, holder)
         write_all(folder, {"decision.json": as_json(content), "decision.md": as_page(content)})
         tracked.log_tags({"promotion": "granted" if decision.granted else "refused"})
         tracked.log_metrics(contenders[0].result.flat("test"))
         for file in ("decision.json", "decision.md"):
             tracked.log_file(folder / file)
-        aliases.judge(name, version, decision.granted, decision.why, cfg.alias)
     show(console, decision, content, folder, f"models:/{name}@{cfg.alias}")
     if not decision.granted:
         raise SystemExit(REFUSED)

@@ -27,18 +27,31 @@ def holder(name: str, alias: str) -> int | None:
     return int(given[alias]) if alias in given else None
 
 
-def judge(name: str, version: int, granted: bool, why: str, alias: str) -> int | None:
+def judge(name: str, version: int, granted: bool, why: str, alias: str, expected: int | None) -> int | None:
     """Write a decision to a version and, where it is granted, give it the alias.
+
+    Args:
+        name: Of the registered model.
+        version: That was judged.
+        granted: The decision.
+        why: In words.
+        alias: That it asks for.
+        expected: The version that it was compared with; None where nobody held the alias.
 
     Returns:
         The version that held the alias before; None where nobody did.
 
     Raises:
-        TrackingError: No such version, or the registry could not be reached.
+        TrackingError: Another version holds the alias by now, no such version, or the registry could not be reached.
     """
     import mlflow
 
     before = holder(name, alias)
+    if before != expected:
+        raise TrackingError(
+            f"model '{name}': the champion changed meanwhile: the alias '{alias}' was at version {expected or 'none'}"
+            f" and is at {before or 'none'} now, which version {version} was not compared with. Run it again."
+        )
     with _asking(name):
         client = mlflow.MlflowClient()
         client.set_model_version_tag(name, str(version), VERDICT, "granted" if granted else "refused")

@@ -119,6 +119,24 @@ def test_who_serves_and_why(registry: Any, trained: Any, tmp_path: Path, capsys:
     assert champion() == 1
 
 
+@pytest.mark.slow
+def test_another_champion_while_a_candidate_is_measured(
+    registry: Any, trained: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    candidate, measure = registry(trained.bundle), promote.measure
+
+    def overtaken(*asked: Any) -> Any:
+        with quiet():
+            mlflow.MlflowClient().set_registered_model_alias(NAME, "champion", "1")
+        return measure(*asked)
+
+    monkeypatch.setattr(promote, "measure", overtaken)
+    with pytest.raises(RecsysError, match="the champion changed meanwhile"):
+        registry.decide(candidate)
+    assert "promotion" not in told("1")
+    assert not (tmp_path / "run" / "decision.json").exists()
+
+
 def test_what_cannot_be_promoted(registry: Any, trained: Any) -> None:
     with pytest.raises(RecsysError, match="models:/NAME/VERSION"):
         registry.decide(str(trained.bundle))
