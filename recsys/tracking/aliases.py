@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from recsys.errors import TrackingError
 from recsys.tracking.server import bounded_http, connect, first_line, quiet
@@ -77,7 +78,7 @@ def restore(name: str, alias: str) -> tuple[int, int]:
 
     now = holder(name, alias)
     with _asking(name):
-        earlier = _earlier(name, alias)
+        earlier = [version for version in _earlier(name, alias) if version != now]  # given by hand
     if now is None or not earlier:
         raise TrackingError(
             f"model '{name}': no version held the alias '{alias}' before "
@@ -89,6 +90,26 @@ def restore(name: str, alias: str) -> tuple[int, int]:
         client.set_model_version_tag(name, str(now), VERDICT, "rolled back")
         _remember(name, alias, earlier[1:])
     return now, earlier[0]
+
+
+def hand_over(client: Any, name: str, old: str, new: str) -> None:
+    """Put a version in the place of another: under its aliases, and where :func:`restore` finds the way back.
+
+    Args:
+        client: Of MLflow; what it raises is left to the caller.
+        name: Of the registered model.
+        old: Number of the version that leaves.
+        new: Of the one that takes its place.
+    """
+    model = client.get_registered_model(name)
+    for alias, version in model.aliases.items():
+        if str(version) == old:
+            client.set_registered_model_alias(name, alias, new)
+    for tag, told in model.tags.items():
+        earlier = told.split(",")
+        if tag.endswith(BEFORE.format(alias="")) and old in earlier:
+            moved = dict.fromkeys(new if version == old else version for version in earlier)  # each once
+            client.set_registered_model_tag(name, tag, ",".join(moved))
 
 
 def parse(uri: str, tracking_uri: str | None, key: str = "candidate") -> tuple[str, int]:

@@ -12,6 +12,7 @@ from recsys.export.erase import erase_from_bundle, prove_gone
 from recsys.files import hashes
 from recsys.privacy.receipt import Change
 from recsys.privacy.traces import traces
+from recsys.tracking.aliases import hand_over
 from recsys.tracking.registry import register_bundle
 from recsys.tracking.server import bounded_http, first_line, quiet
 
@@ -133,9 +134,7 @@ def _replace(
                 client.update_model_version(name, str(new), version.description)
         replaced = f"replaced by models:/{name}/{successor[number]}"
         yield Change("model", uri, replaced, before, _hashes_below(folder), on_disk=False)
-    for alias, points_at in client.get_registered_model(name).aliases.items():
-        if str(points_at) == number:
-            client.set_registered_model_alias(name, alias, successor[number])
+    hand_over(client, name, number, successor[number])
     if not delete:
         yield Change("model", uri, "pending", {}, on_disk=False)
         return

@@ -37,6 +37,7 @@ def test_versions_aliases_and_files_of_runs(
             run.flush()
             client = mlflow.MlflowClient()
             client.set_registered_model_alias("shop", "champion", "1")
+            client.set_registered_model_tag("shop", "challenger_before", "1")
             client.update_model_version("shop", "1", "the first")
             source = Path(client.get_logged_model(client.get_model_version("shop", "1").source[8:]).artifact_location)
 
@@ -49,6 +50,7 @@ def test_versions_aliases_and_files_of_runs(
             assert second.tags == {"stage": "live", REPLACES: "1"}
             assert second.description == "the first"
             assert str(client.get_registered_model("shop").aliases["champion"]) == "2"
+            assert client.get_registered_model("shop").tags == {"challenger_before": "2"}
             assert "u17" not in Bundle.load("models:/shop/2").user_ids
             assert "u17" in Bundle.load("models:/shop/1").user_ids
 
