@@ -1,9 +1,11 @@
 """The reading half of a bundle: all that the serving team needs, on torch, numpy, polars and the index library."""
 
 from collections.abc import Collection, Sequence
+from contextlib import ExitStack
 from datetime import datetime
 from functools import partial
 from pathlib import Path
+from weakref import finalize
 
 import numpy as np
 import polars as pl
@@ -76,13 +78,18 @@ class Bundle:
     def load(cls, uri: str | Path) -> "Bundle":
         """Verify and load a bundle: a folder, ``models:/NAME/VERSION``, ``models:/NAME@ALIAS`` or ``runs:/ID/bundle``.
 
+        What is downloaded lies in a temporary folder, which goes with the bundle or at the end of the process.
+
         Raises:
             BundleError: Not found, incomplete, changed, mixed, or of an unknown format; the message names the part.
         """
-        folder = local_folder(uri)
-        manifest = read_manifest(folder)
-        manifest.verify(folder)
-        return cls(folder, manifest)
+        with ExitStack() as copy:
+            folder = copy.enter_context(local_folder(uri))
+            manifest = read_manifest(folder)
+            manifest.verify(folder)
+            bundle = cls(folder, manifest)
+            finalize(bundle, copy.pop_all().close)
+        return bundle
 
     def embed_users(
         self,

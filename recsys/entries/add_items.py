@@ -36,9 +36,8 @@ def run(cfg: AddItemsConfig) -> str:
     target = Path(cfg.output) if cfg.output else Path(cfg.run_dir, "bundle")
     version = parse(cfg.bundle, cfg.tracking_uri, "bundle") if cfg.bundle.startswith("models:/") else None
     items = read_items(cfg.items)
-    with bounded_http(timeout=120):
-        folder = local_folder(cfg.bundle)
-    added = add_items(folder, items, target, f"items={cfg.items}")
+    with bounded_http(timeout=120), local_folder(cfg.bundle) as folder:
+        added = add_items(folder, items, target, f"items={cfg.items}")
     seconds, found = time.perf_counter() - start, str(target)
     if version is not None:
         tracking = TrackingConfig(

@@ -34,23 +34,23 @@ def warm_start(cfg: Config, data: "FittedData") -> "WarmStart | None":
     from recsys.data.encode import Encoder
     from recsys.training.warm import WarmStart
 
-    folder = local_folder(cfg.init_from)
-    manifest = read_manifest(folder)
-    cut = microseconds(datetime.fromisoformat(manifest.cut))
-    if cut >= data.cut:
-        logging.getLogger(__name__).info(
-            "init_from=%s knows the events before %s; a fit on those before %s starts without it",
-            cfg.init_from, manifest.cut, as_time(data.cut).isoformat(),
-        )  # fmt: skip
-        return None
-    parameters = {
-        f"{name}.{key}": tensor
-        for name, file in (("item_tower", part.ITEM_TOWER), ("user_tower", part.USER_TOWER))
-        for key, tensor in read_tower(folder / file).state_dict().items()
-    }
+    with local_folder(cfg.init_from) as folder:
+        manifest = read_manifest(folder)
+        cut = microseconds(datetime.fromisoformat(manifest.cut))
+        if cut >= data.cut:
+            logging.getLogger(__name__).info(
+                "init_from=%s knows the events before %s; a fit on those before %s starts without it",
+                cfg.init_from, manifest.cut, as_time(data.cut).isoformat(),
+            )  # fmt: skip
+            return None
+        parameters = {
+            f"{name}.{key}": tensor
+            for name, file in (("item_tower", part.ITEM_TOWER), ("user_tower", part.USER_TOWER))
+            for key, tensor in read_tower(folder / file).state_dict().items()
+        }
+        earlier = Encoder.load(folder / part.VOCABULARIES)
     shared = ("item_tower.encoder.", "item_tower.fold_in.")  # by both towers
     parameters |= {key.removeprefix("item_tower."): t for key, t in parameters.items() if key.startswith(shared)}
-    earlier = Encoder.load(folder / part.VOCABULARIES)
     return WarmStart(cfg.init_from, cut, parameters, rows_of(cfg, earlier, data.encoder))
 
 

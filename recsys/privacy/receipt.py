@@ -12,6 +12,12 @@ from recsys.errors import DataError
 from recsys.files import hashes, write_whole
 
 SEAL = "sha256"
+NOT_COVERED = (
+    "What models learned from everybody together stays until they are trained again. Lists that were published to"
+    " Redis stay until they expire or are published again. Bundles that were downloaded stay, too: by Bundle.load until"
+    " its process ends, or for good if it was killed (recsys-bundle-* among its temporary files); by MLflow itself,"
+    " such as for mlflow.pyfunc and mlflow models serve, until somebody deletes them."
+)
 
 
 @dataclass(frozen=True)
@@ -71,7 +77,7 @@ def write_receipt(path: Path, people: int, changes: Sequence[Change], check: Che
         "pending": [change.place for change in changes if change.action == "pending"],
         "check": None if check is None else asdict(check),
         "access_log_head": head,
-        "not_covered": "What models learned from everybody together stays until they are trained again.",
+        "not_covered": NOT_COVERED,
     }
     return write_whole(path, json.dumps(content | {SEAL: _seal(content)}, indent=1).encode() + b"\n")
 

@@ -1,5 +1,6 @@
 """A registered version answers from raw ids, through MLflow's own door and through ours."""
 
+import gc
 import json
 import os
 import shutil
@@ -7,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -16,6 +18,7 @@ import pandas as pd
 import pytest
 
 from recsys.bundle.format import Manifest, read_manifest, seal
+from recsys.bundle.parts import COPY, local_folder
 from recsys.bundle.reader import Bundle
 from recsys.config.schema import RecommendConfig, SyncConfig, TrackingConfig
 from recsys.entries.sync import run as sync
@@ -81,6 +84,38 @@ def test_round_trip(
         RecommendConfig(bundle=uri, tracking_uri=tracking.uri, output=str(tmp_path / "recs.parquet"), k=4)
     )
     assert len(pl.read_parquet(output)) == 4 * manifest.n_users
+
+
+def test_a_copy_goes_with_the_bundle_and_a_store_on_this_disk_is_read_in_place(
+    tracking: TrackingConfig, exported: tuple[Path, Manifest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MLflow copies what lies at ``runs:/`` wherever the store is."""
+    import mlflow
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with start_run(tracking, tmp_path / "run") as run:
+        _, uri = register_bundle(exported[0], "copied")
+    door = f"runs:/{run.run_id}/bundle"
+    in_place = Bundle.load(uri)
+    assert in_place.folder.is_relative_to(Path(mlflow.artifacts.download_artifacts(uri)))
+    loaded = Bundle.load(door)
+    assert loaded.folder.is_relative_to(tmp_path)
+    assert loaded.check_sample() == 27
+    (folder,) = (path for path in tmp_path.glob(f"{COPY}*") if any(path.iterdir()))
+    del loaded
+    gc.collect()
+    assert not folder.exists()
+
+    (in_place.folder / "item.index").write_text("spoilt")
+    del in_place
+    with pytest.raises(BundleError, match=r"item\.index"):
+        Bundle.load(door)
+    gc.collect()
+    assert list(tmp_path.glob(f"{COPY}*")) == []
+
+    with monkeypatch.context() as forked, local_folder(door) as copy:
+        forked.setattr(os, "getpid", lambda: 0)
+    assert copy.is_dir()  # it is for the process that made it to remove it
 
 
 def test_nothing_there(tracking: TrackingConfig) -> None:
@@ -203,6 +238,13 @@ def test_through_a_real_server(
         with start_run(TrackingConfig(uri=uri, model_name="shop"), tmp_path) as run:
             run.log_metrics({"val/ndcg_at_20": 0.5})
             assert register_bundle(exported[0], "shop") == (1, "models:/shop/1")
+            temporary = tmp_path / "temporary"
+            temporary.mkdir()
+            said = "from recsys.bundle.reader import Bundle; kept = Bundle.load('models:/shop/1'); print(kept.folder)"
+            env = os.environ | {"MLFLOW_TRACKING_URI": uri, "TMPDIR": str(temporary)}
+            loaded = subprocess.run([sys.executable, "-c", said], env=env, capture_output=True, text=True)
+            assert loaded.stdout.startswith(str(temporary)), loaded.stderr
+            assert list(temporary.glob(f"{COPY}*")) == []  # gone with the process
             assert Bundle.load("models:/shop/1").check_sample() == 27
             os.killpg(server.pid, signal.SIGKILL)
             server.wait()

@@ -11,6 +11,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from recsys.bundle.parts import COPY
 from recsys.bundle.reader import Bundle
 from recsys.config.privacy import EraseConfig
 from recsys.data.prepared import load_prepared
@@ -276,6 +277,7 @@ def test_what_nobody_can_take_out_is_named(tmp_path: Path) -> None:
     receipt = json.loads((tmp_path / "out" / "receipt.json").read_text())
     assert receipt["check"]["left"] == [str(run_folder / "note.txt")]
     assert [change["kind"] for change in receipt["changes"]] == ["list", "table"]
+    assert all(place in receipt["not_covered"] for place in ("Redis", f"{COPY}*", "mlflow models serve"))
     assert pl.read_parquet(run_folder / "recs.parquet")["user_id"].to_list() == ["customer-1"]
     (run_folder / "note.txt").write_text("asked customer-1 and not customer-177")
     erase.run(EraseConfig(users="customer-17", **settings))
