@@ -201,8 +201,11 @@ def written_beside(target: Path) -> Iterator[Path]:
 
 
 def _files(folder: Path) -> list[str]:
-    """Return every file below ``folder``, relative; names that begin with a dot are the operating system's."""
-    found = (p.relative_to(folder) for p in folder.rglob("*") if not p.is_dir())
+    """Return every file below ``folder``, relative; names that begin with a dot are the operating system's.
+
+    A link to a folder counts as a file: what lies behind it is not looked at.
+    """
+    found = (p.relative_to(folder) for p in folder.rglob("*") if p.is_symlink() or not p.is_dir())
     return [p.as_posix() for p in found if not any(piece.startswith(".") for piece in p.parts)]
 
 

@@ -112,6 +112,13 @@ def test_a_link_out_of_the_folder_is_not_opened(copy: Path) -> None:
         Bundle.load(copy)
 
 
+def test_a_link_to_a_folder_is_not_looked_into(copy: Path) -> None:
+    (copy.parent / "elsewhere").mkdir()
+    (copy / "segments").symlink_to(copy.parent / "elsewhere")
+    with pytest.raises(BundleError, match="'segments' is not a part of this bundle"):
+        Bundle.load(copy)
+
+
 def test_an_unlisted_file_is_refused_but_not_the_systems_own(copy: Path) -> None:
     (copy / ".DS_Store").write_text("x")
     Bundle.load(copy)
