@@ -1,5 +1,6 @@
 """What a caller of the reader asks for and receives: numbers of items, and the frame of an answer."""
 
+import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -7,6 +8,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from recsys.bundle.histories import Ints
 from recsys.bundle.requests import DTYPES, Id
 from recsys.columns import RANK, SCORE, USER_ID
 from recsys.errors import BundleError
@@ -15,28 +17,31 @@ NO_ITEMS = np.empty((0, 1), np.int64), np.empty((0, 1), np.float32)
 """What is found for nobody."""
 
 
-def check_k(k: Any) -> None:
-    """Refuse what is no number of items.
+def checked_k(k: Any, n_items: int) -> int:
+    """Return a number of items, at most as many as there are, so that no answer takes memory for places of nothing.
 
     Raises:
         BundleError: It is not a whole number, or below 1.
     """
-    if isinstance(k, bool) or not isinstance(k, int) or k < 1:
+    try:
+        whole = 0 if isinstance(k, bool) else operator.index(k)
+    except TypeError:
+        whole = 0
+    if whole < 1:
         raise BundleError(f"k: {k!r} is not a whole number of at least 1.")
+    return min(whole, n_items)
 
 
-def checked_ks(k: int | Sequence[int], n_users: int) -> list[int]:
-    """Return how many items each of B users asks for.
+def checked_ks(k: int | Sequence[int] | Ints, n_users: int, n_items: int) -> list[int]:
+    """Return how many items each of B users gets at most.
 
     Raises:
         BundleError: A number is no legal one, or there are not B of them.
     """
-    ks = [k] * n_users if isinstance(k, int) else list(k)
+    ks = list(k) if np.iterable(k) else [k] * n_users
     if len(ks) != n_users:
         raise BundleError(f"k: {len(ks)} numbers given for {n_users} users; give one for each, or one number.")
-    for asked in ks:
-        check_k(asked)
-    return ks
+    return [checked_k(asked, n_items) for asked in ks]
 
 
 def answer(
@@ -44,7 +49,7 @@ def answer(
     user_type: str,
     item_ids: pl.Series,
     ks: Sequence[int],
-    rows: NDArray[np.int64],
+    rows: Ints,
     scores: NDArray[np.float32],
 ) -> pl.DataFrame:
     """Turn what was found for B users into a frame ``user_id, item_id, rank, score``, rank 1 first.

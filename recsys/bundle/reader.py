@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from recsys.bundle import format as part
-from recsys.bundle.answers import NO_ITEMS, answer, check_k, checked_ks
+from recsys.bundle.answers import NO_ITEMS, answer, checked_k, checked_ks
 from recsys.bundle.cold import group_codes, told_attributes
 from recsys.bundle.explore import check_share, explored, find_new, new_items
 from recsys.bundle.filters import Filters
@@ -186,17 +186,17 @@ class Bundle:
             allowed: Item rows that any of them may get, bool ``[N]``; None: all.
 
         Returns:
-            Item rows ``[B, k]``, best first, and their scores; where there are fewer than ``k`` items the rows
-            end in -1 and the scores in -inf.
+            Item rows ``[B, k]``, ``k`` being N where more are asked for, best first, and their scores; where there
+            are fewer items the rows end in -1 and the scores in -inf.
         """
-        check_k(k)
+        k = checked_k(k, len(self.item_ids))
         return best_items(self._index, self.item_vectors, self.eligible, vectors, k, exclude, allowed)
 
     @torch.inference_mode()
     def recommend(
         self,
         users: Sequence[Id | None] | pl.Series | None = None,
-        k: int | Sequence[int] | None = None,
+        k: int | Sequence[int] | Ints | None = None,
         histories: Sequence[Sequence[Event] | None] | None = None,
         exclude_seen: bool = False,
         exclude: Sequence[Id] | pl.Series = (),
@@ -239,14 +239,14 @@ class Bundle:
                 what nobody has ever had.
 
         Raises:
-            BundleError: As in :meth:`embed_users`, a ``k`` below 1, no such touchpoint, or an ``explore`` that is no
-                share or stands beside a touchpoint.
+            BundleError: As in :meth:`embed_users`, a ``k`` that is no whole number of at least 1, no such touchpoint,
+                or an ``explore`` that is no share or stands beside a touchpoint.
         """
         is_plain = touchpoint is None and items is None and filters is None
         check_share(explore, is_plain)
         who = self._asking(self.user_ids if users is None else users, histories, as_of, context, attributes)
         profile = None if is_plain else self.touchpoints.profile(touchpoint, filters)
-        ks = checked_ks((profile.k if profile else 20) if k is None else k, len(who))
+        ks = checked_ks((profile.k if profile else 20) if k is None else k, len(who), len(self.item_ids))
         allowed, anchors = self._ids.allowed(exclude, allow), self._ids.anchors(items, len(who))
         new = torch.zeros(0)
         if explore:

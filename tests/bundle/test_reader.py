@@ -61,12 +61,19 @@ def test_an_ineligible_item_is_never_answered(bundle: Bundle) -> None:
 def test_more_than_there_is(bundle: Bundle) -> None:
     answer = bundle.recommend([100, 101], k=10_000)
     assert len(answer) == 2 * (len(bundle.item_ids) - 1)
+    rows, scores = bundle.retrieve(bundle.user_vectors[:2], 10**12)  # no memory has so many places
+    assert rows.shape == scores.shape == (2, len(bundle.item_ids))
+    assert bundle.recommend([100, 101], k=[10**12, 2])["user_id"].to_list() == [100] * 149 + [101] * 2
 
 
 def test_own_k_for_each_user(bundle: Bundle) -> None:
     answer = bundle.recommend([101, 100], k=[2, 3])
     assert answer["user_id"].to_list() == [101, 101, 100, 100, 100]
     assert answer["rank"].to_list() == [1, 2, 1, 2, 3]
+    for same in (np.array([2, 3]), pl.Series([2, 3])):
+        assert bundle.recommend([101, 100], k=same).equals(answer)
+    for one in (np.int64(3), np.array(3)):
+        assert bundle.recommend([101, 100], k=one).equals(bundle.recommend([101, 100], k=3))
 
 
 def test_fresh_history_moves_the_answer_as_if_it_had_been_in_the_log(shop, bundle: Bundle, tmp_path: Path) -> None:
@@ -196,6 +203,9 @@ def test_string_ids(shop_maker, tmp_path: Path) -> None:
         ({"users": [1.5]}, r"user_id: 1\.5 is a float"),
         ({"users": [True]}, "user_id: True is a bool"),
         ({"users": [100], "k": 0}, "k: 0 is not a whole number of at least 1"),
+        ({"users": [100], "k": 3.0}, r"k: 3\.0 is not a whole number"),
+        ({"users": [100], "k": True}, "k: True is not a whole number"),
+        ({"users": [100], "k": np.array([1.5])}, "is not a whole number"),
         ({"users": [100], "k": [1, 2]}, "k: 2 numbers given for 1 users"),
         ({"users": [100], "histories": [[], []]}, "histories: 2 given for 1 users"),
         ({"users": [100], "histories": [["x"]]}, "histories: 'x' is a str"),
