@@ -14,6 +14,7 @@ from recsys.bundle.requests import (
     Id,
     allowed_rows,
     checked_ids,
+    event_pairs,
     fresh_events,
     microseconds,
     request_time,
@@ -106,12 +107,13 @@ class Ids:
             told: Attributes, of :func:`recsys.bundle.cold.told_attributes`.
 
         Raises:
-            BundleError: An id of the wrong type, or as :func:`~recsys.bundle.requests.request_time` and
-                :func:`~recsys.bundle.requests.fresh_events`.
+            BundleError: An id of the wrong type, or as :func:`~recsys.bundle.requests.event_pairs`,
+                :func:`~recsys.bundle.requests.request_time` and :func:`~recsys.bundle.requests.fresh_events`.
         """
         ids = checked_ids(users, self._user_type, USER_ID)
-        now = request_time(as_of, self._cut, histories)
-        fresh = fresh_events(histories, len(ids), self._item_rows, self._item_type, now)
+        events = event_pairs(histories, len(ids))
+        now = request_time(as_of, self._cut, events)
+        fresh = fresh_events(events, self._item_rows, self._item_type, now)
         is_plain = as_of is None and histories is None and context is None and told is None
         return Asking(ids, self.users(ids), fresh, now, context, told, is_plain)
 

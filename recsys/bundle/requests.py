@@ -22,6 +22,8 @@ from recsys.features import OOV_ID
 Id = int | str
 Event = Id | tuple[Id, datetime]
 """An item, or an item and when; without a time it happened just before the request."""
+Pair = tuple[Id, datetime | None]
+"""An item and when; None: just before the request."""
 
 ASOF = ("popularity", "age")
 """Item features as of the cut, made by the data side and stored with the catalogue as the item tower reads them."""
@@ -73,7 +75,15 @@ class UserInputs:
         return self.encoder.encode(self._moment(pl.DataFrame({"asof/row": [0]})), "context")
 
     def _moment(self, context: pl.DataFrame) -> pl.DataFrame:
-        """Add the columns of the context that are missing, as missing values."""
+        """Add the columns of the context that are missing, as missing values.
+
+        Raises:
+            BundleError: A time has a type that none can be read from.
+        """
+        for feature in self.encoder.spec.side("context"):
+            dtype = context.schema.get(feature.column, pl.Null())
+            if feature.kind == "timestamp" and not (dtype.is_integer() or dtype in (pl.Datetime, pl.Date, pl.Null)):
+                raise BundleError(f"context: column '{feature.column}' is {dtype}; make it a datetime.")
         absent = {f.column for f in self.encoder.spec.side("context")} - set(context.columns)
         return context.with_columns(pl.lit(None).alias(c) for c in sorted(absent))
 
@@ -121,6 +131,9 @@ class UserInputs:
             context: B rows of context columns; missing columns are missing values, but ``timestamp`` is then
                 ``now``. None: a batch job, which has no hour and no store.
             told: What the users say about themselves, B rows, from :func:`recsys.bundle.cold.told_attributes`.
+
+        Raises:
+            BundleError: A time of the context is none.
         """
         inputs = self.people(user_ids, rows, fresh, now, told)
 
@@ -154,14 +167,19 @@ def checked_ids(values: Sequence[Id | None] | Sequence[Id] | pl.Series, kind: st
     """Return plain ids of the bundle's type; None stays None.
 
     Raises:
-        BundleError: A value has another type.
+        BundleError: They are no list, or a value has another type.
     """
+    if isinstance(values, str) or not np.iterable(values):
+        raise BundleError(f"{what}: {values!r} is no list; give a list of ids.")
     out: list[Id | None] = []
     for value in values:
         if value is None or (kind == "str" and isinstance(value, str)):
             out.append(value)
         elif kind == "int" and not isinstance(value, bool | np.bool_) and hasattr(value, "__index__"):
-            out.append(operator.index(value))
+            whole = operator.index(value)
+            if not -(2**63) <= whole < 2**63:
+                raise BundleError(f"{what}: {whole} does not fit into 64 bits, as this bundle's ids do. Correct it.")
+            out.append(whole)
         else:
             raise BundleError(
                 f"{what}: {value!r} is a {type(value).__name__}; this bundle's ids are {kind}. Convert the column."
@@ -186,15 +204,46 @@ def allowed_rows(
     Raises:
         BundleError: An id has the wrong type.
     """
-    if allow is None and not len(exclude):
+    left_out = checked_ids(exclude, item_type, "exclude")
+    if allow is None and not left_out:
         return None
     mask = torch.full((len(item_rows),), allow is None)
-    for name, ids, value in (("allow", () if allow is None else allow, True), ("exclude", exclude, False)):
-        mask[[item_rows[i] for i in checked_ids(ids, item_type, name) if i is not None and i in item_rows]] = value
+    for ids, value in ((() if allow is None else checked_ids(allow, item_type, "allow"), True), (left_out, False)):
+        mask[[item_rows[i] for i in ids if i is not None and i in item_rows]] = value
     return mask
 
 
-def request_time(as_of: datetime | None, cut: int, histories: Sequence[Sequence[Event] | None] | None) -> int:
+def event_pairs(histories: Sequence[Sequence[Event] | None] | None, n_requests: int) -> list[list[Pair]]:
+    """Return the raw events of each of B requests with their times, None for an event without one.
+
+    Args:
+        histories: For each request its events, oldest first; None for none.
+        n_requests: B.
+
+    Raises:
+        BundleError: They are no lists, there are not B of them, or a tuple is no event.
+    """
+    if histories is None:
+        return [[]] * n_requests
+    if isinstance(histories, str) or not hasattr(histories, "__len__"):
+        raise BundleError(f"histories: {histories!r} is no list; give one with a history (or None) for each user.")
+    if len(histories) != n_requests:
+        raise BundleError(f"histories: {len(histories)} given for {n_requests} users; give one (or None) for each.")
+    return [[] if history is None else _pairs(history) for history in histories]
+
+
+def _pairs(history: Sequence[Event]) -> list[Pair]:
+    if isinstance(history, str) or not np.iterable(history):
+        raise BundleError(f"histories: {history!r} is no list; give a list of events (or None) for each user.")
+    pairs: list[Pair] = []
+    for event in history:
+        if isinstance(event, tuple) and len(event) != 2:
+            raise BundleError(f"histories: {event!r} is no event; give an item, or a tuple of item and time.")
+        pairs.append(event if isinstance(event, tuple) else (event, None))
+    return pairs
+
+
+def request_time(as_of: datetime | None, cut: int, events: Sequence[Sequence[Pair]]) -> int:
     """Return the time of a request in microseconds since 1970 UTC: ``as_of``, or the latest event, or the cut.
 
     Raises:
@@ -205,13 +254,12 @@ def request_time(as_of: datetime | None, cut: int, histories: Sequence[Sequence[
         if now < cut:
             raise BundleError(f"as_of {as_of} lies before the bundle's cut {as_time(cut)}; take an earlier bundle.")
         return now
-    timed = [event[1] for history in histories or () for event in history or () if isinstance(event, tuple)]
+    timed = [when for pairs in events for _, when in pairs if when is not None]
     return max([cut, *(microseconds(when, "histories") for when in timed)])
 
 
 def fresh_events(
-    histories: Sequence[Sequence[Event] | None] | None,
-    n_requests: int,
+    events: Sequence[Sequence[Pair]],
     item_rows: Mapping[Id, int],
     item_type: str,
     now: int,
@@ -219,25 +267,22 @@ def fresh_events(
     """Turn the raw fresh history of each of B requests into item rows and times.
 
     Args:
-        histories: For each request its events, oldest first; None for none.
-        n_requests: B.
+        events: Of :func:`event_pairs`.
         item_rows: Raw item id -> row.
         item_type: ``int`` or ``str``.
         now: Time of the request, which events without a time get.
 
     Raises:
-        BundleError: The number of histories is not B, an id has the wrong type, or an event is later than ``now``.
+        BundleError: An id has the wrong type, or an event is later than ``now``.
     """
-    if histories is None:
-        return [NOTHING] * n_requests
-    if len(histories) != n_requests:
-        raise BundleError(f"histories: {len(histories)} given for {n_requests} users; give one (or None) for each.")
     parsed = []
-    for history in histories:
-        pairs = [event if isinstance(event, tuple) else (event, None) for event in history or ()]
+    for pairs in events:
+        if not pairs:
+            parsed.append(NOTHING)
+            continue
         ids = checked_ids([item for item, _ in pairs], item_type, "histories")
         times = [now if when is None else microseconds(when, "histories") for _, when in pairs]
-        if times and max(times) > now:
+        if max(times) > now:
             raise BundleError(f"histories: an event at {as_time(max(times))} is later than as_of {as_time(now)}.")
         # an item that is not in the catalogue is an event all the same
         rows = [len(item_rows) if item is None else item_rows.get(item, len(item_rows)) for item in ids]
@@ -249,8 +294,10 @@ def microseconds(when: datetime, what: str) -> int:
     """Return microseconds since 1970 UTC.
 
     Raises:
-        BundleError: The time has no zone.
+        BundleError: It is no time, or has no zone.
     """
+    if not isinstance(when, datetime):
+        raise BundleError(f"{what}: {when!r} is a {type(when).__name__}; give an aware datetime, such as UTC.")
     if when.tzinfo is None:
         raise BundleError(f"{what}: {when} has no time zone; give an aware datetime, such as UTC.")
     return round((when - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds() * 1e6)

@@ -113,6 +113,15 @@ def test_exclusion_never_eats_the_answer(bundle: Bundle) -> None:
     assert bundle.recommend([100], k=10, allow=[]).is_empty()
 
 
+def test_an_event_without_a_time_happens_just_before_the_request(bundle: Bundle) -> None:
+    later = (1003, CUT + timedelta(hours=5))
+    told = bundle.embed_users([100], [[1001, 1002, later]])
+    for same in ([(1001, None), (1002, None), later], [np.int64(1001), np.int64(1002), later]):
+        torch.testing.assert_close(bundle.embed_users([100], [same]), told)
+    plain = bundle.embed_users([100], [[1001, 1002]])
+    torch.testing.assert_close(bundle.embed_users([100], [np.array([1001, 1002])]), plain)
+
+
 def test_strangers(bundle: Bundle) -> None:
     """An unknown user and a visitor without id get an answer; with a history, one of their own."""
     plain = bundle.embed_users([None, 99_999])
@@ -212,6 +221,16 @@ def test_string_ids(shop_maker, tmp_path: Path) -> None:
         ({"users": [100], "histories": [[(1000, datetime(2024, 4, 1))]]}, "has no time zone"),
         ({"users": [100], "as_of": CUT - timedelta(days=1)}, "lies before the bundle's cut"),
         ({"users": [100], "histories": [[(1000, CUT + timedelta(2))]], "as_of": CUT}, "is later than as_of"),
+        ({"users": [100], "as_of": "2024-03-02"}, "as_of: '2024-03-02' is a str; give an aware datetime"),
+        ({"users": [100], "histories": [[(1000, "2024-03-02")]]}, "histories: '2024-03-02' is a str"),
+        ({"users": [100], "histories": [[(1000, CUT, 1)]]}, r"histories: \(1000, .* is no event; give an item, or"),
+        ({"users": [100], "histories": [1000]}, "histories: 1000 is no list"),
+        ({"users": [100], "histories": 1000}, "histories: 1000 is no list"),
+        ({"users": 100}, "user_id: 100 is no list; give a list of ids"),
+        ({"users": [2**63]}, "user_id: 9223372036854775808 does not fit into 64 bits"),
+        ({"users": [100], "exclude": None}, "exclude: None is no list"),
+        ({"users": [100], "allow": "1000"}, "allow: '1000' is no list"),
+        ({"users": [100], "context": pl.DataFrame({"timestamp": ["noon"]})}, "context: column 'timestamp' is String"),
         ({"users": [100], "context": pl.DataFrame({"device": ["a", "b"]})}, "context: 2 rows given for 1 users"),
     ],
 )
