@@ -12,7 +12,7 @@ from torch import Tensor
 
 from recsys.bundle.histories import DAY_US, Ints
 from recsys.bundle.ranking import Requests
-from recsys.bundle.requests import ASOF_COLUMN, microseconds
+from recsys.bundle.requests import ADDED, ASOF_COLUMN, microseconds
 from recsys.errors import BundleError
 
 if TYPE_CHECKING:
@@ -45,7 +45,10 @@ def new_items(bundle: "Bundle", now: int, days: float) -> Tensor:
     """
     cut = microseconds(datetime.fromisoformat(bundle.manifest.cut), "cut")
     age = torch.from_numpy(bundle.items[ASOF_COLUMN["age"]].to_numpy().copy())
-    return ~(age + (now - cut) / DAY_US > days)  # NaN where nobody has
+    new = ~(age + (now - cut) / DAY_US > days)  # NaN where nobody has
+    if ADDED in bundle.items.columns:  # nor anybody these, whose age is what the item tower shall think
+        new |= torch.from_numpy(bundle.items[ADDED].to_numpy().copy())
+    return new
 
 
 def find_new(

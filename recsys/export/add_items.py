@@ -7,8 +7,8 @@
     parity, profile, card, sample, manifest    made again
 
 The vector of a new product is what the item tower says of its attributes, which it has learned with ids hidden at
-random, and what it inherits of those that are like it (:mod:`recsys.export.kin`). It counts as first sold at the cut:
-nobody has bought it, and it is not old.
+random, and what it inherits of those that are like it (:mod:`recsys.export.kin`). To the tower it is first sold at the
+cut: nobody has bought it, and it is not old. Where places are kept for new ones it is one, however old the bundle is.
 """
 
 import json

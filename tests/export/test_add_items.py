@@ -1,6 +1,7 @@
 """New products join a bundle: they are found, and everything else is answered as before."""
 
 import json
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,14 @@ def test_new_products_are_found_where_their_vectors_are_best(bundle: Bundle, gro
     assert answer["item_id"].is_in([2001, 2002, 2003]).any()
     only = grown.recommend(k=3, allow=[2001, 2002, 2003])
     assert only.group_by("user_id").len()["len"].to_list() == [3] * 40
+
+
+def test_a_new_product_stays_new_in_an_old_bundle(grown: Bundle) -> None:
+    """Nobody has had it a year after the cut either, and by then everything else has been sold for long."""
+    later = datetime.fromisoformat(grown.manifest.cut) + timedelta(days=365)
+    answer = grown.recommend(k=10, as_of=later, explore=0.3)
+    assert answer.equals(grown.recommend(k=10, as_of=later, explore=0.3, explore_among=[2001, 2002, 2003]))
+    assert answer.filter(pl.col("item_id") > 2000).group_by("user_id").len()["len"].to_list() == [3] * 40
 
 
 def test_a_new_product_in_a_history_is_no_longer_an_unknown_one(bundle: Bundle, grown: Bundle) -> None:
