@@ -187,15 +187,7 @@ def fresh_events(cfg: RecommendConfig, bundle: Bundle) -> Since:
         return Since(None, as_of)
     frame = _read("events", cfg.events, (USER_ID, ITEM_ID, TIMESTAMP))
     ids = {USER_ID: bundle.manifest.user_id_type, ITEM_ID: bundle.manifest.item_id_type}
-    for name, kind in ids.items():
-        typed = frame[name].cast(DTYPES[kind], strict=False)
-        if typed.null_count():
-            wrong = frame[name].filter(typed.is_null())[0]
-            raise ConfigError(
-                f"events={cfg.events}: {typed.null_count()} values of {name} are not {kind}, as the bundle's are, such "
-                f"as {wrong!r}."
-            )
-        frame = frame.with_columns(typed)
+    frame = frame.with_columns(_typed(frame[name], kind, f"events={cfg.events}") for name, kind in ids.items())
     if not isinstance(frame.schema[TIMESTAMP], pl.Datetime):
         raise DataError(f"events={cfg.events}: column '{TIMESTAMP}' is {frame.schema[TIMESTAMP]}; make it a datetime.")
     time = pl.col(TIMESTAMP).dt.cast_time_unit("us")
@@ -234,7 +226,6 @@ def asked_users(users: str | None, bundle: Bundle) -> pl.Series:
             with commas between them.
         bundle: Says what type the ids have.
     """
-    dtype = pl.Int64 if bundle.manifest.user_id_type == "int" else pl.String
     if users is None:
         return bundle.user_ids
     path = Path(users)
@@ -244,30 +235,43 @@ def asked_users(users: str | None, bundle: Bundle) -> pl.Series:
         given = pl.Series(USER_ID, [piece.strip() for piece in str(users).split(",") if piece.strip()], dtype=pl.String)
     if given.is_empty():
         raise DataError(f"users={users}: no user in it; give ids, a file, or users=null for all.")
-    typed = given.cast(dtype, strict=False)
-    wrong = given.filter(typed.is_null())
+    return _typed(given, bundle.manifest.user_id_type, f"users={users}").unique(maintain_order=True)
+
+
+def _typed(ids: pl.Series, kind: str, place: str) -> pl.Series:
+    """Return ids in the type of the bundle's.
+
+    Raises:
+        ConfigError: Some are missing, or are of another type.
+    """
+    text = ids.dtype == pl.String and kind == "int"  # in which a column that had gaps may have become floats
+    typed = (ids.str.replace(r"\.0+$", "") if text else ids).cast(DTYPES[kind], strict=False)
+    wrong = ids.filter(typed.is_null())
     if len(wrong):
         raise ConfigError(
-            f"users={users}: {len(wrong)} ids are not {bundle.manifest.user_id_type}, as the bundle's are, "
-            f"such as {wrong[0]!r}."
+            f"{place}: {len(wrong)} values of {ids.name} are not {kind}, as the bundle's are, such as {wrong[0]!r}."
         )
-    return typed.unique(maintain_order=True)
+    return typed
 
 
 def _read(key: str, file: str, columns: Sequence[str]) -> pl.DataFrame:
-    """Read columns of a .parquet or .csv file."""
+    """Read columns of a .parquet or .csv file; the ids of a CSV are text, so that 007 stays what it is."""
     path = Path(file)
     if not path.is_file():
         raise DataError(f"{key}={path}: no such file.")
     try:
-        frame = pl.read_csv(path, try_parse_dates=True) if path.suffix == ".csv" else pl.read_parquet(path)
+        if path.suffix == ".csv":
+            table = pl.scan_csv(path, schema_overrides={USER_ID: pl.String, ITEM_ID: pl.String}, try_parse_dates=True)
+        else:
+            table = pl.scan_parquet(path)
+        found = table.collect_schema().names()
+        frame = table.select(name for name in columns if name in found).collect()
     except (pl.exceptions.PolarsError, OSError) as error:
         kind = "csv" if path.suffix == ".csv" else "parquet"
         raise DataError(f"{key}={path}: cannot be read as {kind} ({str(error).splitlines()[0]}).") from error
     for column in columns:
-        if column not in frame.columns:
+        if column not in found:
             raise DataError(
-                f"{key}={path}: no column '{column}'; columns: {', '.join(frame.columns)}."
-                + did_you_mean(column, frame.columns)
+                f"{key}={path}: no column '{column}'; columns: {', '.join(found)}." + did_you_mean(column, found)
             )
-    return frame.select(columns)
+    return frame

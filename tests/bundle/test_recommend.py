@@ -16,6 +16,7 @@ from recsys.bundle.reader import Bundle
 from recsys.config.schema import RecommendConfig
 from recsys.entries.recommend import run
 from recsys.errors import BundleError, ConfigError, DataError, RecsysError
+from recsys.export.bundle import export_bundle
 
 
 @pytest.fixture
@@ -34,9 +35,28 @@ def test_users_from_a_list_and_from_files(cfg: RecommendConfig, bundle: Bundle, 
     expected = bundle.recommend([103, 101, 5], 3)
     pl.DataFrame({"user_id": [103, 101, 5, 103]}).write_parquet(tmp_path / "users.parquet")
     (tmp_path / "users.csv").write_text("user_id\n103\n101\n5\n")
-    for users in ("103, 101,5", str(tmp_path / "users.parquet"), str(tmp_path / "users.csv")):
+    (tmp_path / "floats.csv").write_text("user_id\n103.0\n101.0\n5.0\n")
+    for users in ("103, 101,5", *(str(tmp_path / name) for name in ("users.parquet", "users.csv", "floats.csv"))):
         cfg.users = users
         assert pl.read_parquet(run(cfg)).equals(expected)
+
+
+def test_ids_of_a_csv_stay_what_they_are(shop_maker: Any, tmp_path: Path) -> None:
+    """A string keeps its zeros, in both files; whole numbers may have become floats; what is not read does no harm."""
+    shop = shop_maker(2, str)
+    zeros = pl.col("user_id").str.replace("^1", "0")
+    users, events = shop.users.with_columns(zeros), shop.events.with_columns(zeros)
+    export_bundle(tmp_path / "bundle", **replace(shop, users=users, events=events).arguments(index="flat"))
+    bundle = Bundle.load(tmp_path / "bundle")
+    assert bundle.user_ids[7] == "007"
+    (tmp_path / "users.csv").write_text("user_id,note\n" + "007,1\n" * 200 + "7,late\n")
+    (tmp_path / "new.csv").write_text("user_id,item_id,timestamp\n007,1003,2024-03-01T05:00:00Z\n")
+    cfg = RecommendConfig(str(bundle.folder), str(tmp_path / "recs.parquet"), k=3, users=str(tmp_path / "users.csv"))
+    assert pl.read_parquet(run(cfg)).equals(bundle.recommend(["007", "7"], 3))
+    cfg.events = str(tmp_path / "new.csv")
+    at = datetime.fromisoformat("2024-03-01T05:00:00Z")
+    told = bundle.recommend(["007", "7"], 3, [[("1003", at)], None], as_of=at + timedelta(microseconds=1))
+    assert pl.read_parquet(run(cfg)).equals(told)
 
 
 def test_exclude_seen(cfg: RecommendConfig, bundle: Bundle) -> None:
@@ -49,7 +69,7 @@ def test_exclude_seen(cfg: RecommendConfig, bundle: Bundle) -> None:
     [
         ({"k": 0}, ConfigError, "k=0 is below 1"),
         ({"batch_size": 0}, ConfigError, "batch_size=0 is below 1"),
-        ({"users": "a,b"}, ConfigError, "2 ids are not int, as the bundle's are, such as 'a'"),
+        ({"users": "a,b"}, ConfigError, "2 values of user_id are not int, as the bundle's are, such as 'a'"),
         ({"users": " , "}, DataError, "no user in it"),
         ({"users": "nowhere.csv"}, DataError, "no such file"),
         ({"bundle": "nowhere"}, BundleError, "no such folder"),
