@@ -203,8 +203,8 @@ def fresh_events(cfg: RecommendConfig, bundle: Bundle) -> Since:
 
 
 def _digest(frame: pl.DataFrame) -> str:
-    """Return what tells one table from another."""
-    return f"{len(frame)} rows, {int(frame.hash_rows(seed=0).sum()):x}"
+    """Return what tells one table from another, and from the same rows in another order."""
+    return f"{len(frame)} rows, {int(frame.with_row_index().hash_rows(seed=0).sum()):x}"
 
 
 def load(uri: str, tracking_uri: str | None) -> Bundle:

@@ -155,6 +155,12 @@ def test_a_killed_run_goes_on_behind_its_parts(
         run(replace(chosen, output=str(tmp_path / "mine")))
 
 
+def test_parts_of_the_same_users_in_another_order_are_refused(cfg: RecommendConfig, tmp_path: Path) -> None:
+    run(in_parts(cfg, tmp_path, users="101,102,103"))
+    with pytest.raises(ConfigError, match="users was 3 rows"):
+        run(in_parts(cfg, tmp_path, users="103,101,102"))
+
+
 def test_as_of_a_later_time_with_what_happened_since(cfg: RecommendConfig, bundle: Bundle, tmp_path: Path) -> None:
     items = bundle.item_ids.to_list()
     cut = datetime.fromisoformat(bundle.manifest.cut)
