@@ -121,7 +121,13 @@ PROMOTE_RULES: dict[str, Rule] = {
 }
 EXPLAIN_RULES: dict[str, Rule] = {"top": AT_LEAST_1}
 RECOMMEND_RULES: dict[str, Rule] = {"k": AT_LEAST_1, "batch_size": AT_LEAST_1, "users_a_part": AT_LEAST_1}
-PUBLISH_RULES = {"k": AT_LEAST_1, "batch_size": AT_LEAST_1, "days": POSITIVE, "keep_seconds": NOT_NEGATIVE}
+PUBLISH_RULES: dict[str, Rule] = {
+    "name": (lambda v: v.strip() and ":" not in v, "must be a name without ':', which divides the parts of a key"),
+    "k": AT_LEAST_1,
+    "batch_size": AT_LEAST_1,
+    "days": POSITIVE,
+    "keep_seconds": NOT_NEGATIVE,
+}
 CHOICES: dict[str, tuple[str, ...]] = {
     "data.source": SOURCES,
     "data.timestamp_unit": TIMESTAMP_UNITS,

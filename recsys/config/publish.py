@@ -11,7 +11,7 @@ class PublishConfig:
 
     bundle: str = MISSING  # folder, models:/NAME/VERSION or runs:/ID/bundle
     to: str = MISSING  # redis://[user:password@]host:port/db
-    name: str = "recsys"  # that all keys begin with
+    name: str = "recsys"  # that all keys begin with; no ':' in it
     k: int = 20
     users: str | None = None  # null: all; a comma-separated list, or a file with a user_id column
     segment: str | None = None  # attribute of the users; its values get lists of their own

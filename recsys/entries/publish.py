@@ -30,13 +30,13 @@ def run(cfg: PublishConfig) -> "Written":
 
     from recsys.columns import USER_ID
     from recsys.entries.recommend import asked_users, load
-    from recsys.serving.cache import publication, without_password
+    from recsys.serving.cache import new_generation, publication, without_password
 
     console, start = Console(), time.perf_counter()
     bundle = load(cfg.bundle, cfg.tracking_uri)
     users = asked_users(cfg.users, bundle)
     segments = segments_of(bundle, cfg.segment)
-    generation = f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}-{bundle.manifest.fingerprint[:8]}"
+    generation = new_generation(bundle.manifest.fingerprint)
     seconds = round(cfg.days * SECONDS_A_DAY)
     votes: list[pl.DataFrame] = []
     columns = TextColumn("publishing"), BarColumn(), MofNCompleteColumn(), TextColumn("users"), TimeRemainingColumn()

@@ -13,13 +13,17 @@ Every key lives for a time: lists that nobody renews shall not be shown for ever
 """
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from recsys.errors import ConfigError, DataError
 
+GENERATION = re.compile(r"\d{8}T\d{12}-[0-9a-f]{8}")
+"""What :func:`new_generation` returns; only keys of such are removed, for ``NAME:...`` may be the name of another."""
 LOCK_SECONDS = 600
 """That a publisher may be silent before another one may begin."""
 SCANNED = 1000
@@ -47,7 +51,7 @@ class Publication:
     Args:
         client: Of ``redis``.
         name: That all keys begin with.
-        generation: That nobody has used before.
+        generation: Of :func:`new_generation`.
         seconds: That its keys live.
         keep_seconds: That the generation before it lives on, for readers who have just asked which is current.
     """
@@ -98,7 +102,8 @@ class Publication:
         """Remove keys of all generations but some; returns their number."""
         pruned = 0
         for batch in _batches(self._keys("*"), SCANNED):
-            gone = [key for key in batch if key.removeprefix(f"{self._name}:").split(":")[0] not in kept]
+            parts = {key: key.removeprefix(f"{self._name}:").split(":")[0] for key in batch}
+            gone = [key for key, part in parts.items() if GENERATION.fullmatch(part) and part not in kept]
             pruned += self._client.unlink(*gone) if gone else 0
         return pruned
 
@@ -124,6 +129,11 @@ class Publication:
                 yield key
 
 
+def new_generation(fingerprint: str) -> str:
+    """Return a generation that nobody has used before: the time, and the bundle's fingerprint in short."""
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}-{fingerprint[:8]}"
+
+
 @contextmanager
 def publication(url: str, name: str, generation: str, seconds: int, keep_seconds: int) -> Iterator[Publication]:
     """Open a generation; where the block fails, its keys are removed and readers stay with the one before.
@@ -131,7 +141,7 @@ def publication(url: str, name: str, generation: str, seconds: int, keep_seconds
     Args:
         url: ``redis://[user:password@]host:port/db``, or ``rediss://``.
         name: That all keys begin with.
-        generation: That nobody has used before.
+        generation: Of :func:`new_generation`.
         seconds: That its keys live.
         keep_seconds: That the generation before it lives on.
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from recsys.config import conf_dir, schema
 from recsys.config.check import check
 from recsys.config.data import DataConfig, ImputationConfig, SessionsConfig, SplitConfig
+from recsys.config.publish import PublishConfig
 from recsys.config.schema import (
     CandidatesConfig,
     Config,
@@ -278,6 +279,14 @@ def test_seed_range(seed: int) -> None:
 def test_recommend_ranges(change: dict[str, int]) -> None:
     with pytest.raises(ConfigError, match="must be 1 or more"):
         check(replace(RecommendConfig(bundle="b"), **change))
+
+
+@pytest.mark.parametrize("name", ["shop:email", " "])
+def test_names_of_publications(name: str) -> None:
+    cfg = PublishConfig(bundle="b", to="redis://localhost", name="shop")
+    check(cfg)
+    with pytest.raises(ConfigError, match=f"name={name}: must be a name without ':'"):
+        check(replace(cfg, name=name))
 
 
 def test_mapped_attributes_of_event_lines_are_legal() -> None:

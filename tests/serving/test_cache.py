@@ -13,7 +13,7 @@ from recsys.bundle.reader import Bundle
 from recsys.config.compose import compose
 from recsys.entries import publish
 from recsys.errors import ConfigError, DataError
-from recsys.serving.cache import publication, without_password
+from recsys.serving.cache import new_generation, publication, without_password
 
 
 @pytest.fixture
@@ -123,30 +123,41 @@ def test_the_generation_before_goes_soon_and_older_ones_at_once(trained: Any, re
 
 def test_a_failure_leaves_the_generation_before(trained: Any, redis: Any, redis_url: str) -> None:
     good = publish_all(trained, redis_url).generation
+    later, lost, killed = (new_generation(letter * 8) for letter in "abc")
 
     def interrupted() -> None:
-        with publication(redis_url, "recsys", "later", 100, 10) as opened:
+        with publication(redis_url, "recsys", later, 100, 10) as opened:
             opened.write({"user:1": {"items": [1]}})
             raise RuntimeError("disk")
 
     def evicted() -> None:
-        with publication(redis_url, "recsys", "lost", 100, 10) as opened:
+        with publication(redis_url, "recsys", lost, 100, 10) as opened:
             opened.write({"user:1": {"items": [1]}, "user:2": {"items": [2]}})
-            redis.delete("recsys:lost:user:2")
+            redis.delete(f"recsys:{lost}:user:2")
             opened.switch({})
 
     with pytest.raises(RuntimeError, match="disk"):
         interrupted()
     assert redis.get("recsys:current") == good
-    assert redis.keys("recsys:later:*") == []
+    assert redis.keys(f"recsys:{later}:*") == []
     with pytest.raises(DataError, match="evicts or loses"):
         evicted()
     assert redis.get("recsys:current") == good
-    redis.set("recsys:killed:user:1", "left by a publisher that was killed")
+    redis.set(f"recsys:{killed}:user:1", "left by a publisher that was killed")
     redis.set("recsys2:other:user:1", "another name")
     publish_all(trained, redis_url)
-    assert redis.keys("recsys:killed:*") == []
+    assert redis.keys(f"recsys:{killed}:*") == []
     assert redis.exists("recsys2:other:user:1")
+
+
+def test_a_name_that_begins_like_another_keeps_its_keys(trained: Any, redis: Any, redis_url: str) -> None:
+    with publication(redis_url, "recsys:email", new_generation("0" * 8), 100, 10) as opened:
+        opened.write({"user:1": {"items": [1]}})
+        opened.switch({})
+        keys = sorted(redis.keys("recsys:email:*"))
+        assert len(keys) == 4  # list, about, current and lock
+        publish_all(trained, redis_url)
+        assert sorted(redis.keys("recsys:email:*")) == keys
 
 
 def test_one_publisher_at_a_time(trained: Any, redis: Any, redis_url: str) -> None:
