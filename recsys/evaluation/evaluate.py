@@ -112,6 +112,9 @@ def evaluate(
         done += len(chunk)
         if progress:
             progress(recommender.name, done, len(rows))
+    if distributed:
+        for metric in (*ranking.values(), catalogue):
+            metric.to(_device_of_group())
     metrics = {name: {key: value.item() for key, value in ranking[name].compute().items()} for name in names}
     if "all" in metrics:
         metrics["all"] |= {key: value.item() for key, value in catalogue.compute().items()}
@@ -144,6 +147,13 @@ def fit_and_evaluate(
         seconds = time.perf_counter() - start
         yield evaluate(recommender, targets, ks, chunk_users=chunk_users, progress=progress, fit_seconds=seconds)
         del recommender
+
+
+def _device_of_group() -> torch.device:
+    """Return where tensors must lie to be gathered: of a fit on CUDA the processes talk by NCCL, which knows no CPU."""
+    if "cpu:" in dist.get_backend_config():
+        return torch.device("cpu")
+    return torch.device("cuda", torch.cuda.current_device())
 
 
 def _lists(

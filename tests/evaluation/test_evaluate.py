@@ -2,8 +2,9 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import Tensor
+from torchmetrics import Metric
 
 from recsys.data.log import InteractionLog
 from recsys.errors import DataError, RecsysError
@@ -249,3 +251,41 @@ def test_two_processes_measure_what_one_does(make_log: MakeLog, tmp_path: Path) 
         for name, values in whole.metrics.items():
             assert metrics[name] == pytest.approx(values)
         assert torch.equal(own, whole.per_user["all"]["ndcg_at_3"][rank::2])
+
+
+@pytest.fixture
+def alone(tmp_path: Path) -> Iterator[Callable[..., None]]:
+    """Open a group of this process alone."""
+
+    def start(backend: str, **settings: Any) -> None:
+        dist.init_process_group(backend, init_method=f"file://{tmp_path}/store", rank=0, world_size=1, **settings)
+
+    yield start
+    dist.destroy_process_group()
+
+
+def test_metrics_are_gathered_on_the_device_of_the_group(
+    make_log: MakeLog, alone: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A group that knows CUDA alone, as that of a fit there does, refuses tensors of the CPU."""
+    targets, model = questions(make_log)
+    moved: list[torch.device] = []
+
+    def to(metric: Metric, device: torch.device) -> None:
+        moved.append(device)
+        metric.distributed_available_fn = lambda: False  # this machine may have no CUDA device to gather on
+
+    alone("cuda:gloo")
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+    monkeypatch.setattr(Metric, "to", to)
+    assert evaluate(model, targets, KS, distributed=True).metrics == evaluate(model, targets, KS).metrics
+    assert moved == [torch.device("cuda", 1)] * (len(targets.truth_slices) + 1)
+
+
+@pytest.mark.gpu
+def test_a_group_of_cuda_measures_what_one_process_does(make_log: MakeLog, alone: Callable[..., None]) -> None:
+    targets, model = questions(make_log)
+    alone("nccl", device_id=torch.device("cuda", 0))
+    whole = evaluate(model, targets, KS)
+    for name, values in evaluate(model, targets, KS, distributed=True).metrics.items():
+        assert values == pytest.approx(whole.metrics[name])
