@@ -30,7 +30,8 @@ class RetrieverTask(lightning.LightningModule):
     """Trains a two-tower model on batches of moments.
 
     Args:
-        model: The plain module that is trained.
+        model: The plain module that is trained. Parameters that it does not use are frozen: processes that train
+            together would wait for their gradients.
         batches: Of the window to fit on.
         tables: Encoded features, on the device of the batches' log.
         rates: Learning rates.
@@ -46,6 +47,12 @@ class RetrieverTask(lightning.LightningModule):
         super().__init__()
         self.model = model
         self._batches, self._tables, self._rates = batches, tables, rates
+        encoder, user_tower = model.encoder, model.user_tower
+        if not encoder.use_content:
+            encoder.content.requires_grad_(False)
+            encoder.project.requires_grad_(False)
+        if not user_tower.use_content:
+            user_tower.content.requires_grad_(False)
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
         """Return the loss of one batch."""

@@ -129,6 +129,25 @@ def test_loss_falls_and_every_weight_learns(little, device: torch.device):
     assert still == {"item_tower.popularity.missing"}  # popularity is never missing
 
 
+@pytest.mark.parametrize(
+    ("inputs", "shape"),
+    [({}, {}), ({"item": ()}, {}), ({"user": ()}, {}), ({}, {"use_content": False}), ({}, {"use_ids": False})],
+    ids=["all", "items without attributes", "neither users' features nor context", "id_only", "content_only"],
+)
+def test_every_trained_parameter_gets_a_gradient(little, inputs, shape):
+    """Processes that train together wait for one of each: without, their fit is refused at its second step."""
+    model = make(replace(little, inputs=replace(little.inputs, **inputs)), **shape)
+    batches = batches_of(little.log)
+    task = RetrieverTask(model, batches, little.tables, LearningRates(0.01, 0.1, 0.1, total_steps=10))
+    retrieval_loss(model, next(iter(batches)), little.tables, batches).backward()
+    before = {name: p.detach().clone() for name, p in task.named_parameters()}
+    configured = task.configure_optimizers()
+    configured["optimizer"].step()
+    for name, p in task.named_parameters():
+        assert p.requires_grad == (p.grad is not None), name
+        assert p.requires_grad or p.equal(before[name]), name
+
+
 def test_padding_never_learns(little):
     model = make(little, trained=False)
     batches = batches_of(little.log)
