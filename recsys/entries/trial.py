@@ -149,12 +149,12 @@ def taught(
 
 
 def lesson_settings(cfg: Config) -> list[Any]:
-    """Return what of the ranker's settings decides which pairs with which features it learns from."""
+    """Return what of the ranker's settings decides which pairs with which features it learns from, and which trees."""
     ranker, fits = cfg.ranker, cfg.ranker.training
     pairs = [asdict(ranker.candidates), ranker.groups, ranker.sessions, ranker.tasks, ranker.start_from_towers]
     history = ranker.history if ranker.attention else 0
     cuts = [fits.snapshots, fits.stride_days, fits.horizon_days, fits.max_users, fits.negatives]
-    return [*pairs, history, *cuts]
+    return [*pairs, history, *cuts, ranker.trees]
 
 
 def answer_time(cfg: Config, data: "FittedData", towers: "TwoTower") -> float:

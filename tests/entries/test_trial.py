@@ -135,11 +135,14 @@ def test_they_are_made_again_for_other_settings_of_theirs(
         ("ranker.training.negatives", 0.5),
         ("ranker.attention", 4),
         ("ranker.start_from_towers", True),
+        ("ranker.trees", False),
     ):
+        taught(bench, first_stage.cfg, *asked_of(bench, first_stage.cfg), tmp_path)
         made.clear()
         taught(bench, with_values(first_stage.cfg, {key: value}), *asked_of(bench, first_stage.cfg), tmp_path)
         assert made == ["early", "lesson"], key
     for key, value in (("model.width", 16), ("training.learning_rate", 0.1), ("trainer.precision", "bf16-mixed")):
+        taught(bench, first_stage.cfg, *asked_of(bench, first_stage.cfg), tmp_path)
         made.clear()
         taught(bench, with_values(first_stage.cfg, {key: value}), *asked_of(bench, first_stage.cfg), tmp_path)
         assert made == ["towers", "early", "lesson"], key
