@@ -1,5 +1,6 @@
 """Checkpoints of a fit: written whole, of tensors and plain types, and refused by a fit of something else."""
 
+import shutil
 import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -100,6 +101,23 @@ def move(saved: dict[str, Any], folder: Path) -> None:
             state["best_k_models"] = {
                 str(folder.resolve() / Path(path).name): score for path, score in state["best_k_models"].items()
             }
+
+
+def bring_best(path: Path, folder: Path) -> None:
+    """Let the best checkpoint beside one that is gone on from be that of a folder; what lies there is of another fit.
+
+    Raises:
+        ConfigError: There is none beside it.
+    """
+    best, place = path.with_name("best.ckpt"), folder / "best.ckpt"
+    if not best.is_file():
+        raise ConfigError(
+            f"{path}: the best epoch of its fit lay beside it, as {best.name}, and is not there. Put it back, or begin "
+            "anew: leave ckpt_path out."
+        )
+    if best.resolve() != place.resolve():
+        with beside(place) as temporary:
+            shutil.copyfile(best, temporary)
 
 
 def plain(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -12,7 +12,7 @@ import torch
 from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
 
 from recsys.config.schema import ObjectiveConfig
-from recsys.training.checkpoint import RESUME, WholeFiles, find, move, read, refuse_other_version
+from recsys.training.checkpoint import RESUME, WholeFiles, bring_best, find, move, read, refuse_other_version
 from recsys.training.ledger import Ledger
 from recsys.training.preemption import Preemption, Resumable, Stopped, hand_on
 
@@ -159,6 +159,8 @@ class Course:
         if path:
             saved = read(path, self._made_from)
             refuse_other_version(path, saved, task)
+            if self._best and saved["callbacks"][self._best.state_key]["best_model_score"] is not None:
+                bring_best(path, self._folder)
         if ckpt_path and self.trainer.is_global_zero:
             log.info("%s: %s", path or self._folder, _where(saved))
         epochs = self._take_over(task, saved) if saved and saved[RESUME]["complete"] else self._fit(task, batches, path)
@@ -168,10 +170,7 @@ class Course:
             history = tuple(metrics[self._objective.metric] for metrics in results)
         best = float("nan")
         if self._best and self._best.best_model_score is not None:
-            place = self._folder / "best.ckpt"
-            if path and not place.exists():  # no epoch since a checkpoint from elsewhere was better
-                place = path.with_name("best.ckpt")
-            best_one = torch.load(place, weights_only=True, map_location="cpu")
+            best_one = torch.load(self._folder / "best.ckpt", weights_only=True, map_location="cpu")
             task.load_state_dict(best_one["state_dict"])
             epochs, best = best_one["epoch"] + 1, float(self._best.best_model_score)
         model: Any = task.model

@@ -231,6 +231,24 @@ def test_a_folder_may_move_and_a_file_be_named(fit_towers, tmp_path):
         assert equal(fitted.model, whole.model)
 
 
+def test_the_best_of_another_fit_in_the_folder_is_not_taken(fit_towers, tmp_path):
+    """Though it was as good; nor where the fit is stopped there, and goes on from its own checkpoint."""
+    whole = fit_towers(folder=tmp_path / "whole", validate=scripted(VALUES))
+    assert stopped(fit_towers, tmp_path / "parts", sending("on_train_batch_end", 2 * STEPS + 1, signal.SIGTERM)) == 143
+    fit_towers(folder=tmp_path / "used", validate=scripted(VALUES), seed=1)
+    shutil.copytree(tmp_path / "used", tmp_path / "again")
+    parts = {"ckpt_path": str(tmp_path / "parts" / "last.ckpt")}
+    named = fit_towers(folder=tmp_path / "used", validate=scripted(VALUES[2:]), **parts)
+    assert stopped(fit_towers, tmp_path / "again", sending("on_train_batch_end", 1, signal.SIGTERM), **parts) == 143
+    resumed = fit_towers(folder=tmp_path / "again", validate=scripted(VALUES[2:]))
+    for fitted in (named, resumed):
+        assert (fitted.epochs, fitted.best, equal(fitted.model, whole.model)) == (2, whole.best, True)
+
+    (tmp_path / "parts" / "best.ckpt").unlink()
+    with pytest.raises(ConfigError, match=r"parts/last.ckpt: the best epoch .* as best.ckpt, and is not there"):
+        fit_towers(folder=tmp_path / "used", validate=scripted([]), **parts)
+
+
 def test_without_a_checkpoint_last_begins(fit_towers, tmp_path, caplog):
     with caplog.at_level(logging.INFO, "recsys.training.epochs"):
         fit_towers(folder=tmp_path, epochs=1, objective=None)
