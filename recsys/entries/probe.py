@@ -65,12 +65,13 @@ def probe_retriever(cfg: Config, basis: Basis, memory: float, world: int) -> Fit
     from recsys.data.moments import moments_of
     from recsys.data.place import batch_size
     from recsys.training.fit import make_model
-    from recsys.training.optimizers import retriever_optimizer
+    from recsys.training.optimizers import may_be_sparse, retriever_optimizer
     from recsys.training.task import retrieval_loss
 
     inputs, context = whole_inputs(basis), list(basis.data.tables.context)
+    sparse = may_be_sparse(world, cfg.trainer.get("gradient_clip_val"))
     with torch.device("meta"):
-        empty = make_model(inputs, context, cfg.model, sparse=world == 1)
+        empty = make_model(inputs, context, cfg.model, sparse)
     parts = {"item encoder": empty.encoder, "factors": empty.fold_in}
     sizes, tables = count_parameters(empty, parts | {"user tower": empty.user_tower, "item tower": empty.item_tower})
     moments = len(moments_of(basis.data.log)) / min(basis.share, 1.0)
@@ -83,7 +84,7 @@ def probe_retriever(cfg: Config, basis: Basis, memory: float, world: int) -> Fit
         )
     log, tables_of = (basis.data.log, basis.data.tables) if basis.is_exact else made_log(cfg, basis, inputs)
     _refuse_large_batch(cfg, log, memory)
-    model = make_model(inputs, context, cfg.model, sparse=world == 1)
+    model = make_model(inputs, context, cfg.model, sparse)
     batches = MomentBatches(
         log,
         history=cfg.model.history,
@@ -218,12 +219,14 @@ def probe_ranker(cfg: Config, basis: Basis, world: int, groups: int) -> Fit:
     from recsys.export.parity import certificate, compare, script, serving_copy
     from recsys.models.calibration import CalibratedRanker, PlattScale
     from recsys.training.fit_ranker import encode_pairs, make_ranker
+    from recsys.training.optimizers import may_be_sparse
     from recsys.training.ranker_task import ranker_loss, ranker_optimizer
 
     settings, training = cfg.ranker, cfg.ranker.training
     ids, crossed = whole_ids(basis), crosses(settings, basis.data)
     made = made_pairs(cfg, basis)
-    model = make_ranker(made, settings, ids, crossed, sparse=world == 1)
+    sparse = may_be_sparse(world, cfg.trainer.get("gradient_clip_val"))
+    model = make_ranker(made, settings, ids, crossed, sparse)
     sizes, tables = count_parameters(model, {"wide part": model.wide, "deep part": model.deep})
     encoded = encode_pairs(model, made.features)
     size = batch_size(groups, training.batch_groups, training.epoch_batches, world)

@@ -18,6 +18,7 @@ from recsys.models.two_tower import TwoTower
 from recsys.training.checkpoint import digest, plain
 from recsys.training.epochs import Course, Fitted, Validate
 from recsys.training.factors import fit_item_factors
+from recsys.training.optimizers import may_be_sparse
 from recsys.training.task import LearningRates, RetrieverTask
 from recsys.training.warm import WarmStart, start_warm
 
@@ -29,7 +30,7 @@ def make_model(inputs: TowerInputs, context: Sequence[str], config: ModelConfig,
         inputs: Features and table sizes, from the encoder of the window to fit on.
         context: Names of the context features among ``inputs.user``.
         config: Sizes and switches.
-        sparse: Whether large tables take sparse gradients; DDP cannot reduce them on every backend.
+        sparse: Whether large tables take sparse gradients.
     """
     shape = TowerShape(
         width=config.width,
@@ -109,8 +110,9 @@ def fit_retriever(
         ledger=training.ledger,
     )
     trainer = course.trainer
+    sparse = may_be_sparse(trainer.world_size, trainer.gradient_clip_val)
     context = list(tables.context)
-    model = make_model(inputs, context, model_config, sparse=trainer.world_size == 1)
+    model = make_model(inputs, context, model_config, sparse)
     device = trainer.strategy.root_device
     past = log.to(device)
     batches = MomentBatches(

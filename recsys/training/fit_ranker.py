@@ -22,6 +22,7 @@ from recsys.models.wide import Cross, IdInput
 from recsys.models.wide_deep import RankerInputs, RankerShape, WideDeep
 from recsys.training.checkpoint import plain
 from recsys.training.epochs import Course, Fitted
+from recsys.training.optimizers import may_be_sparse
 from recsys.training.ranker_task import RankerTask
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def make_ranker(
         config: Sizes and switches.
         id_inputs: Categorical features.
         crosses: Of these.
-        sparse: Whether large tables take sparse gradients; DDP cannot reduce them on every backend.
+        sparse: Whether large tables take sparse gradients.
 
     Raises:
         ConfigError: Attention is asked for, and the set has no histories.
@@ -155,8 +156,9 @@ def fit_ranker(
         ledger=ledger,
     )
     trainer = course.trainer
+    sparse = may_be_sparse(trainer.world_size, trainer.gradient_clip_val)
     device = trainer.strategy.root_device
-    model = make_ranker(train, config, id_inputs, crosses, sparse=trainer.world_size == 1)
+    model = make_ranker(train, config, id_inputs, crosses, sparse)
     if config.use_deep:
         for name, (ids, vectors) in (starts or {}).items():
             model.start_from(name, ids, vectors)

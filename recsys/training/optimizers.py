@@ -1,8 +1,7 @@
 """One optimizer for parameters of several kinds: huge tables of which a step touches few rows, small dense matrices.
 
 Dense Adam moves and reads every row of every table at every step. Row-wise Adagrad keeps one number a row
-and touches only the rows of the batch; it takes sparse gradients (one process) and dense ones (small tables,
-DDP, which cannot reduce sparse gradients everywhere) alike.
+and touches only the rows of the batch; it takes sparse gradients and dense ones (small tables, DDP, clipping) alike.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -10,6 +9,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+
+def may_be_sparse(processes: int, clip: float | None) -> bool:
+    """Tell whether gradients may be sparse: DDP cannot reduce such ones on every backend, and torch cannot clip them.
+
+    Args:
+        processes: That train together.
+        clip: Lightning's ``gradient_clip_val``.
+    """
+    return processes == 1 and not clip
 
 
 def loss_before_step(closure: Callable[[], float] | None) -> float | None:

@@ -215,6 +215,13 @@ def test_large_tables_take_sparse_gradients_in_one_process(little):
         assert not any(m.sparse for m in tables if m.num_embeddings < 100)
 
 
+def test_a_trainer_that_clips_gets_no_sparse_gradients(little, tmp_path):
+    large = replace(little, inputs=replace(little.inputs, item_rows=20_000))
+    fitted = fit(large, tmp_path, trainer_of=trainer_on("cpu", gradient_clip_val=1.0), epochs=1)
+    assert len(fitted.model.encoder.code.table.weight) == 20_000
+    assert all(value.isfinite().all() for value in fitted.model.state_dict().values())
+
+
 def test_the_config_reaches_the_model(little):
     config = ModelConfig(
         **(vars(MODEL) | {"width": 10, "code_width": 5, "temperature": 0.3, "temperature_bounds": [0.1, 0.2]})

@@ -10,7 +10,7 @@ from recsys.data.snapshots import RankingSet
 from recsys.errors import ConfigError, DataError
 from recsys.models.calibration import IsotonicScale, PlattScale
 from recsys.models.wide import Cross, IdInput
-from recsys.models.wide_deep import WideDeep
+from recsys.models.wide_deep import RankerShape, WideDeep
 from recsys.training.epochs import Fitted
 from recsys.training.fit_ranker import calibrate, encode_pairs, fit_ranker, make_ranker, predict, score_keys
 from tests.training.fitting import equal, scripted, trainer_on
@@ -222,6 +222,13 @@ def test_large_tables_take_sparse_gradients_in_one_process():
         assert model.deep.embeddings[1].table.sparse == sparse
         assert model.wide.table.sparse == sparse
         assert not model.deep.embeddings[0].table.sparse
+
+
+def test_a_trainer_that_clips_gets_no_sparse_gradients(tmp_path, monkeypatch):
+    monkeypatch.setattr(RankerShape, "sparse_rows", 16)
+    assert make_ranker(shop(), CONFIG, IDS, CROSSES, sparse=True).wide.table.sparse
+    fitted = fit(tmp_path, trainer_of=trainer_on("cpu", gradient_clip_val=1.0), epochs=4)
+    assert auc(fitted.model, shop(seed=1)) > 0.9
 
 
 def test_attention_without_histories_is_refused():
