@@ -189,5 +189,8 @@ def test_the_forest_scores_as_the_library_does() -> None:
 
 def test_trees_without_a_question_score_all_alike() -> None:
     alike = replace(problem(0), features=np.ones((1800, 3), np.float32))
-    forest = fit(alike, NAMES, SMALL).forest()
+    model = fit(alike, NAMES, SMALL)
+    forest = model.forest()
     assert forest.names == []
+    scores = forest({name: torch.rand(4) for name in NAMES})
+    assert np.allclose(scores.numpy(), model.predict(alike.features[:4]))
