@@ -61,7 +61,7 @@ def start_warm(model: TwoTower, start: WarmStart) -> int:
         by_row = rows is not None and len(rows) == len(earlier) and int(rows.max()) < len(mine)
         if mine.shape[by_row:] != earlier.shape[by_row:]:
             raise _other(start, name, f"is {list(earlier.shape)} there and {list(mine.shape)} here")
-        if rows is None:
+        if rows is None or not by_row:  # the tables of a content-only model hold no id that is known
             mine.copy_(earlier)
             continue
         known = (rows > 1) & (torch.arange(len(rows), device=mine.device) > 1)
