@@ -1,6 +1,7 @@
 """Every preset in ``conf/`` composes and means something; the quickest of them runs the whole job."""
 
 import json
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -63,11 +64,15 @@ def test_lightning_takes_every_trainer(name: str, tmp_path: Path) -> None:
 
 
 def test_trainers_mean_what_they_say() -> None:
+    from hydra.utils import instantiate
+
     trainers = {name: compose("train", [f"trainer={name}"]).trainer for name in ("cpu", "gpu", "ddp")}
     assert {name: t["accelerator"] for name, t in trainers.items()} == {"cpu": "cpu", "gpu": "gpu", "ddp": "gpu"}
     assert [trainers[name]["precision"] for name in ("cpu", "gpu", "ddp")] == ["32-true", "bf16-mixed", "bf16-mixed"]
     assert trainers["ddp"]["devices"] == -1
-    assert trainers["ddp"]["strategy"].startswith("ddp")
+    strategy = trainers["ddp"]["strategy"]
+    assert strategy["_target_"].endswith(".DDPStrategy")
+    assert instantiate(strategy["timeout"]) >= timedelta(days=1)  # others wait while the first evaluates
 
 
 @pytest.mark.parametrize("name", [name for group, name in PRESETS if group == "callbacks"])

@@ -58,7 +58,7 @@ def test_names_typed_by_habit() -> None:
         "train",
         [
             *("model=id_only", "trainer=ddp", "logger=none", "callbacks=none", "seed=0", "tags=[dev,first]"),
-            *("ckpt_path=last.ckpt", "tracking.tags.team=search", "+trainer.benchmark=true"),
+            *("ckpt_path=last.ckpt", "tracking.tags.team=search", "+trainer.benchmark=true", "trainer.strategy=ddp"),
         ],
     )
     assert (cfg.model.use_ids, cfg.model.use_content) == (True, False)
