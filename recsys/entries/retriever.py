@@ -46,6 +46,7 @@ def choose_epochs(
     found: list[Sequence[dict[str, float]]] = []
     for number, fold in enumerate(folds):
         found.append(fit_fold(cfg, fold, model, tracked, folder, name=f"fold{number}")[1].results)
+        cfg = replace(cfg, ckpt_path=last_only(cfg))  # a file is of the first fold
         means = average(found, cfg.objective)
         if watch:
             watch(means[best_epoch(means, cfg.objective) - 1])

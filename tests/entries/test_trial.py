@@ -178,6 +178,23 @@ def test_folds_are_those_of_the_main_job(
     assert fitted.best == pytest.approx(sum(alone) / 2)  # there is one epoch
 
 
+@pytest.mark.parametrize(("path", "of_folds"), [("a.ckpt", ["a.ckpt", None, None]), ("last", ["last"] * 3)])
+def test_a_file_to_go_on_from_is_of_the_first_fold(
+    first_stage: Any, monkeypatch: pytest.MonkeyPatch, path: str, of_folds: list[str | None]
+) -> None:
+    given: list[str | None] = []
+
+    def noted(cfg: Config, *_: Any, **__: Any) -> Any:
+        given.append(cfg.ckpt_path)
+        return None, SimpleNamespace(results=[{KEY: 0.5}])
+
+    monkeypatch.setattr(retriever, "fit_fold", noted)
+    monkeypatch.setattr(retriever, "refit", lambda *_: None)
+    main, cfg = holdout(first_stage.prepared, first_stage.log), replace(first_stage.cfg, ckpt_path=path)
+    choose_epochs(cfg, main, [replace(main) for _ in range(3)], cfg.model, Run(), Path("nowhere"))
+    assert given == of_folds
+
+
 def test_rankers_are_judged_by_all_folds(first_stage: Any, trial: Trial) -> None:
     cfg = replace(first_stage.cfg, validation="expanding", folds=2)
     bench = make_bench(first_stage.prepared)
