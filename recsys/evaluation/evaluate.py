@@ -75,7 +75,7 @@ def evaluate(
         progress: Told after each chunk.
         fit_seconds: Passed on to the result.
         distributed: Every process of the group calls this and takes its share of the users; metrics are those of
-            all users, ``per_user`` holds the process's own share.
+            all users, ``per_user`` holds the process's own share, nothing where that is empty.
 
     Raises:
         RecsysError: The scores have a wrong shape or are NaN.
@@ -94,7 +94,7 @@ def evaluate(
     if distributed:
         rows = rows[dist.get_rank() :: dist.get_world_size()]
     done = 0
-    for chunk in rows.split(chunk_users):
+    for chunk in rows.split(chunk_users) if len(rows) else ():  # a process may be left without a user
         users = targets.users[chunk]
         lists = dict(_lists(recommender, targets, users, max(ks), set(kinds.values())))
         found = {kind: targets.find(users, items) for kind, (_, items) in lists.items()}

@@ -37,6 +37,7 @@ class Fixed:
         self.past = past
 
     def scores(self, users: Tensor) -> Tensor:
+        assert len(users), "towers cannot embed nobody"
         return self.table[users]
 
 
@@ -237,7 +238,9 @@ def test_models_are_fitted_before_they_answer(make_log: MakeLog) -> None:
 def _share(rank: int, folder: str, targets: Targets, model: Fixed) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
     result = evaluate(model, targets, KS, distributed=True)
-    torch.save((result.metrics, result.per_user["all"]["ndcg_at_3"]), f"{folder}/{rank}.pt")
+    of_one = evaluate(model, targets.only(targets.users[:1]), KS, distributed=True)
+    assert bool(of_one.per_user) == (rank == 0)
+    torch.save((result.metrics, result.per_user["all"]["ndcg_at_3"], of_one.metrics), f"{folder}/{rank}.pt")
     dist.destroy_process_group()
 
 
@@ -246,10 +249,13 @@ def test_two_processes_measure_what_one_does(make_log: MakeLog, tmp_path: Path) 
     targets, model = questions(make_log)
     mp.spawn(_share, (str(tmp_path), targets, model), nprocs=2)
     whole: ModelResult = evaluate(model, targets, KS)
+    of_one = evaluate(model, targets.only(targets.users[:1]), KS)
     for rank in range(2):
-        metrics, own = torch.load(tmp_path / f"{rank}.pt")
+        metrics, own, fewer = torch.load(tmp_path / f"{rank}.pt")
         for name, values in whole.metrics.items():
             assert metrics[name] == pytest.approx(values)
+        for name, values in of_one.metrics.items():
+            assert fewer[name] == pytest.approx(values)
         assert torch.equal(own, whole.per_user["all"]["ndcg_at_3"][rank::2])
 
 
