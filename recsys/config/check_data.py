@@ -46,7 +46,7 @@ def _features(data: DataConfig) -> Iterator[str]:
         FeatureSpec.from_list(rows)
     except ConfigError as error:
         yield f"data.features: {error}"
-    declared = [row.get("column") or row.get("name") for row in rows if row.get("side") == "context"]
+    declared = [str(row.get("column") or row.get("name")) for row in rows if row.get("side") == "context"]
     both = sorted({*data.context, *declared}.intersection(data.item_attributes or []))
     if both and data.source == "tables" and not data.items:
         yield (

@@ -89,8 +89,8 @@ class Forest(nn.Module):
             features: Name -> raw numbers ``[P]``, NaN where missing; at least those of ``names``, one or more.
         """
         if len(self.names) == 0:  # no tree asks anything: the pairs, by whatever comes first, are all in one leaf
-            first = list(features.values())[0]  # noqa: RUF015 - TorchScript knows no next
-            return self.value.sum().expand(first.size(0))
+            some = list(features.values())[0]  # noqa: RUF015 - TorchScript knows no next
+            return self.value.sum().expand(some.size(0))
         values = torch.stack([features[name].float() for name in self.names], 1)
         missing = torch.isnan(values)
         least, most = values.masked_fill(missing, -torch.inf), values.masked_fill(missing, torch.inf)
