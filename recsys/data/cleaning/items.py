@@ -50,6 +50,9 @@ def clean_items(
         attributes: Columns of theirs that describe the item.
         windows: The split.
         cfg: The rules.
+
+    Raises:
+        DataError: The table has none of the items of the events, or times that cannot be read.
     """
     if table is None:
         items, findings = _of_events(events, attributes, windows, cfg)
@@ -79,6 +82,12 @@ def _of_table(
             named = pl.concat([named, sold.join(named, on=ITEM_ID, how="semi")], how="diagonal")
         chosen = one_row_each(named, ITEM_ID, rules.conflicts, time, windows)
     items, counts = side_table(frame, ITEM_ID, events, place, chosen)
+    if len(named) and counts["only_in_events"] == events[ITEM_ID].n_unique() > 0:
+        raise DataError(
+            f"{place}: none of its items occurs in the events; its ids are such as {named[ITEM_ID][0]!r}, theirs as"
+            f" {events[ITEM_ID][0]!r}. Write them alike, leading zeros and blanks too, or name the right column in"
+            " data.item_columns."
+        )
     items, sizes = size_columns(items, rules.units, rules.unit_words)
     return items, counts | {"read": len(table)}, (*findings, *written, conflicts, *sizes)
 

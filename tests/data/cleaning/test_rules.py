@@ -222,6 +222,16 @@ def test_a_time_of_an_item_that_cannot_be_read_has_not_held_for_ever(config):
         listed(config, ["2019-01-01", "1/1/30", None])
 
 
+def test_an_items_table_of_other_items_is_refused(config):
+    events = table(BASE).drop("brand", "spare")
+    items = pl.DataFrame({"item_id": ["00a", "00b"], "brand": ["x", "y"]})
+    with pytest.raises(
+        DataError, match=r"data\.items=.*: none of its items occurs in the events; .*'00a', theirs as 'a'"
+    ):
+        prepare(config(events=events, items=items))
+    prepare(config(events=events, items=items.with_columns(item_id=pl.Series(["00a", "b"]))))
+
+
 ROWS = st.lists(
     st.tuples(
         st.sampled_from([None, 1, 2, 3]),
