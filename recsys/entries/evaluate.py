@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from recsys.columns import USER_ID
 from recsys.config.schema import Config, EvaluateConfig
 from recsys.entries.rank_window import BOOSTING
 from recsys.errors import BundleError
@@ -83,7 +84,8 @@ def refuse_other_data(bundle: "Bundle", uri: str, prepared: "Prepared") -> None:
     """Refuse data that the bundle was not made from: its windows, or even its rows, would be others.
 
     Raises:
-        BundleError: The fingerprints differ, or the bundle was given further items.
+        BundleError: The fingerprints differ, users were erased from one of the two alone, or the bundle was given
+            further items.
     """
     own, given = bundle.manifest.data_fingerprint, prepared.fingerprint
     if own != given:
@@ -91,6 +93,12 @@ def refuse_other_data(bundle: "Bundle", uri: str, prepared: "Prepared") -> None:
             f"bundle_uri={uri}: made from prepared data {own[:12]}, but this configuration gives {given[:12]} "
             f"({prepared.path}); repeat the data settings of its training run (data=..., data.columns, data.split), "
             "which its config.json lists, on the same tables."
+        )
+    if not bundle.user_ids.equals(prepared.users[USER_ID]):
+        raise BundleError(
+            f"bundle_uri={uri}: knows {len(bundle.user_ids):,} users and the data {len(prepared.users):,}, and a row "
+            "is not the same user in both, since recsys erase has taken people out of one of the two alone; run it "
+            "again with both, cache_dirs=[...] and bundles=[...]."
         )
     if bundle.manifest.n_items != len(prepared.items):
         raise BundleError(

@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 
 from recsys.bundle.format import MANIFEST, Manifest, read_manifest
+from recsys.bundle.reader import Bundle
 from recsys.config.compose import compose
 from recsys.config.schema import EvaluateConfig
-from recsys.entries.evaluate import run
+from recsys.data.prepare import prepare
+from recsys.entries.evaluate import refuse_other_data, run
 from recsys.errors import BundleError, ConfigError
 from recsys.evaluation.report import metric_dict
 from recsys.tracking.server import quiet
@@ -81,6 +83,19 @@ def test_other_data_are_refused(config: Callable[..., EvaluateConfig], trained: 
     with pytest.raises(BundleError, match=f"made from prepared data {own}, but this configuration gives"):
         run(config("logger=none", "data.split.test=0.2", f"data.cache_dir={tmp_path}/prepared"))
     assert not (tmp_path / "run").exists()
+
+
+def test_a_bundle_without_somebody_whom_the_data_have_is_refused(
+    config: Callable[..., EvaluateConfig], trained: Any
+) -> None:
+    """Whoever comes behind the erased would be answered with the vector of another."""
+    bundle, prepared = Bundle.load(trained.bundle), prepare(config("logger=none").data)
+    refuse_other_data(bundle, "b", prepared)
+    everybody = bundle.user_ids
+    for some, n in ((everybody.filter(everybody != "u1"), 59), (everybody.reverse(), 60)):
+        bundle.user_ids = some
+        with pytest.raises(BundleError, match=rf"b: knows {n} users and the data 60, .* recsys erase has taken people"):
+            refuse_other_data(bundle, "b", prepared)
 
 
 def test_variants_belong_to_train(config: Callable[..., EvaluateConfig]) -> None:
