@@ -66,7 +66,9 @@ class ColdPaths:
             root, gain = f"test/{path.name}", f"test/{path.name}/difference_ndcg_at_{self.k}"
             found |= {f"{root}/users": float(path.users), f"{root}/ndcg_at_{self.k}": path.ndcg}
             found |= {f"{root}/recall_at_{self.k}": path.recall, f"{root}/popular_ndcg_at_{self.k}": path.rival_ndcg}
-            found |= {gain: path.gain.mean, f"{gain}_low": path.gain.low, f"{gain}_high": path.gain.high}
+            found[gain] = path.gain.mean
+            if path.gain.is_bounded:
+                found |= {f"{gain}_low": path.gain.low, f"{gain}_high": path.gain.high}
         return found
 
     def save(self, folder: Path) -> list[Path]:
@@ -77,7 +79,7 @@ class ColdPaths:
 
         if not self.paths:
             return []
-        content = {"k": self.k, "paths": [asdict(path) for path in self.paths]}
+        content = {"k": self.k, "paths": [asdict(path) | {"gain": path.gain.to_plain()} for path in self.paths]}
         return write_all(folder, {"cold.json": (json.dumps(content, indent=1) + "\n").encode()})
 
     def show(self, console: "Console") -> None:

@@ -10,7 +10,8 @@ from typing import Any
 
 from recsys.config.promote import GateConfig
 from recsys.evaluation.evaluate import ModelResult
-from recsys.evaluation.significance import Interval, paired_difference
+from recsys.evaluation.margins import signed
+from recsys.evaluation.significance import paired_difference
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,7 @@ def _quality(
         else:
             legal = f"no sure loss of more than {gate.max_slice_loss:g}"
             holds = not (margin.below_zero and margin.mean < -gate.max_slice_loss)
-        yield Check(f"NDCG@{k} {part.replace('_', ' ')}", _said(margin), legal, holds)
+        yield Check(f"NDCG@{k} {part.replace('_', ' ')}", signed(margin, interval=True), legal, holds)
 
 
 def _beside(candidate: Contender, champion: Contender, gate: GateConfig, k: int) -> Iterator[Check]:
@@ -139,7 +140,3 @@ def _beside(candidate: Contender, champion: Contender, gate: GateConfig, k: int)
         limit = gate.max_size * champion.size
         found, legal = f"{candidate.size / 2**20:.1f} MiB", f"at most {limit / 2**20:.1f} MiB"
         yield Check("size", found, legal, candidate.size <= limit)
-
-
-def _said(margin: Interval) -> str:
-    return f"{margin.mean:+.4f} ({margin.low:+.4f} to {margin.high:+.4f})"

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from recsys.evaluation.evaluate import ModelResult
-from recsys.evaluation.significance import Interval, paired_difference
+from recsys.evaluation.significance import FEWEST, Interval, paired_difference
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -82,6 +82,8 @@ def signed(margin: Interval | None, interval: bool) -> str:
     """Return a difference with its interval, or with a star where that leaves out 0; a dash where there is none."""
     if margin is None:
         return "-"
+    if interval and not margin.is_bounded:
+        return f"{margin.mean:+.4f} (under {FEWEST} users)"
     if interval:
         return f"{margin.mean:+.4f} ({margin.low:+.4f} to {margin.high:+.4f})"
     return f"{margin.mean:+.4f}{'*' if margin.above_zero or margin.below_zero else ' '}"

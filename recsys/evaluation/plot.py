@@ -35,7 +35,9 @@ def draw(comparison: "Comparison", kind: str = "png") -> bytes:
         for row, name in enumerate(names):
             interval = comparison.intervals[name][part]
             colour = BASELINE if name in comparison.baselines else MODEL
-            axis.plot([interval.low, interval.high], [row, row], color=colour, linewidth=5, alpha=0.35, clip_on=False)
+            reach = [interval.low, interval.high]
+            if interval.is_bounded:
+                axis.plot(reach, [row, row], color=colour, linewidth=5, alpha=0.35, clip_on=False)
             axis.plot(interval.mean, row, "o", color=colour, markersize=5, clip_on=False)
         axis.set_title(part.replace("_", " "), fontsize=10, loc="left", fontweight="bold")
         axis.set_xlim(left=0)

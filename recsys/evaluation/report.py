@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,7 +104,7 @@ def metric_dict(comparison: Comparison) -> dict[str, float]:
     The models that are no baselines come first come first served: the first has the plain keys
     ``test/ndcg_at_20``, ``test/new/ndcg_at_20``; every further one ``test/variant/<name>/...``; baselines
     ``test/baseline/<name>/...``. ``.../difference_ndcg_at_20``, ``..._low`` and ``..._high`` compare with the best
-    baseline of the slice. Values that do not exist (NaN) are left out.
+    baseline of the slice. Values that do not exist (NaN, bounds of few users) are left out.
     """
     out: dict[str, float] = {}
     main = next((r.name for r in comparison.results if r.name not in comparison.baselines), None)
@@ -122,7 +123,7 @@ def metric_dict(comparison: Comparison) -> dict[str, float]:
                 interval = comparison.differences[result.name][part]
                 stem = f"{place}/difference_ndcg_at_{comparison.k}"
                 out |= {stem: interval.mean, f"{stem}_low": interval.low, f"{stem}_high": interval.high}
-    return {key: value for key, value in out.items() if value == value}
+    return {key: value for key, value in out.items() if math.isfinite(value)}
 
 
 def table_rows(comparison: Comparison, interval: bool = True) -> list[dict[str, str | float]]:
@@ -262,13 +263,13 @@ def _cell(title: str, value: str | float, best: bool = False) -> str:
 
 
 def _plain(comparison: Comparison) -> dict[str, Any]:
-    """Everything but the per-user values; NaN becomes null so that the file is strict JSON."""
+    """Everything but the per-user values; what does not exist becomes null so that the file is strict JSON."""
 
     def number(value: float) -> float | None:
         return float(value) if value == value else None
 
     def plain(parts: dict[str, Interval]) -> dict[str, Any]:
-        return {part: {"mean": i.mean, "low": i.low, "high": i.high} for part, i in parts.items()}
+        return {part: interval.to_plain() for part, interval in parts.items()}
 
     return {
         "window": comparison.window,

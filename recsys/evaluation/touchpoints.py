@@ -183,7 +183,7 @@ def save(measured: Sequence[Measured], folder: Path) -> list[Path]:
 def _plain(one: Measured) -> dict[str, Any]:
     def plain(models: dict[str, dict[str, Interval]]) -> dict[str, Any]:
         return {
-            model: {f"{f}_at_{one.k}": {"mean": i.mean, "low": i.low, "high": i.high} for f, i in families.items()}
+            model: {f"{family}_at_{one.k}": interval.to_plain() for family, interval in families.items()}
             for model, families in models.items()
         }
 
@@ -219,7 +219,8 @@ def _draw(axes: "Axes", measured: Sequence[Measured]) -> None:
         own = [(place, one.means[model]["recall"]) for place, one in enumerate(measured) if model in one.means]
         places = [place + number * height for place, _ in own]
         reach = [[i.mean - i.low for _, i in own], [i.high - i.mean for _, i in own]]
-        axes.barh(places, [i.mean for _, i in own], height, xerr=reach, label=model, error_kw={"linewidth": 1})
+        whiskers = torch.tensor(reach, dtype=torch.float64).nan_to_num(posinf=0.0).numpy()  # none without bounds
+        axes.barh(places, [i.mean for _, i in own], height, xerr=whiskers, label=model, error_kw={"linewidth": 1})
     axes.set_yticks([place + 0.4 - height / 2 for place in range(len(measured))], [one.name for one in measured])
     axes.invert_yaxis()
     axes.set_xlabel(f"Recall@{measured[0].k}" if measured else "Recall")

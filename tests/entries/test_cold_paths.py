@@ -120,8 +120,13 @@ def test_none_are_asked_where_none_are_wanted(window: Window, tmp_path: Path) ->
     nobody = cold_paths(cfg, window.bundle, window.targets, window.past)
     assert (nobody.paths, nobody.metrics, nobody.save(tmp_path)) == ((), {}, [])
     few = replace(window.cfg, evaluation=replace(window.cfg.evaluation, cold_users=7))
-    paths = cold_paths(few, window.bundle, window.targets, window.past).paths
-    assert max(path.users for path in paths) == 7
+    found = cold_paths(few, window.bundle, window.targets, window.past)
+    assert max(path.users for path in found.paths) == 7
+    assert f"test/cold_nothing/difference_ndcg_at_{found.k}" in found.metrics
+    assert all(math.isfinite(value) for value in found.metrics.values())  # bounds need more users
+    (path,) = found.save(tmp_path)
+    saved = json.loads(path.read_text(), parse_constant=pytest.fail)  # strict JSON knows no Infinity
+    assert {one["gain"]["low"] for one in saved["paths"]} == {None}
 
 
 def test_people_without_attributes_are_not_asked_by_them(window: Window) -> None:

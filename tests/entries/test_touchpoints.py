@@ -25,7 +25,8 @@ from recsys.entries.snapshots import snapshot
 from recsys.entries.touchpoints import Rivals, measure_all, questions_for, run
 from recsys.entries.train import export
 from recsys.errors import BundleError, ConfigError
-from recsys.evaluation.touchpoints import metric_dict
+from recsys.evaluation.questions import Questions
+from recsys.evaluation.touchpoints import measure, metric_dict, save
 from recsys.export.touchpoints import fit_touchpoints
 from recsys.tracking.run import Run
 from recsys.tracking.server import quiet
@@ -115,6 +116,17 @@ def test_every_touchpoint_is_measured_on_questions_of_its_kind(bundle: Bundle, f
     assert "test/cart/baseline/item_knn/mrr_at_20" in keys
     again = list(measure_all(config(), bundle, first_stage.log, (windows.test_start, windows.end)))
     assert metric_dict(again) == keys
+
+
+def test_few_questions_have_no_bounds(tmp_path: Path) -> None:
+    users = torch.arange(3)
+    questions = Questions(users, [torch.tensor([9])] * 3, [torch.tensor([user]) for user in users])
+    answers = {"bundle": torch.tensor([[0, 1], [1, 2], [2, 3]]), "popular": torch.tensor([[0, 1]] * 3)}
+    paths = {path.suffix: path for path in save([measure("item", "a question", questions, answers)], tmp_path)}
+    (saved,) = json.loads(paths[".json"].read_text(), parse_constant=pytest.fail)  # strict JSON knows no Infinity
+    less = saved["bundle_less"]["popular"]["recall_at_2"]
+    assert less == {"mean": pytest.approx(1 / 3), "low": None, "high": None}
+    assert pl.read_csv(paths[".csv"])["Recall@2 less"].to_list() == [None, "+0.3333 (under 10 users)"]
 
 
 def test_baselines_answer_under_the_same_filters(bundle: Bundle, first_stage: Any) -> None:

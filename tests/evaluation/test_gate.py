@@ -72,6 +72,18 @@ def test_a_doubtful_loss_in_a_slice_is_let_pass_and_one_overall_only_within_the_
     assert verdict(wild, contender(), max_loss=0.2).granted
 
 
+def test_a_few_users_are_sure_of_nothing() -> None:
+    champion, candidate = contender(), contender()
+    candidate.result.per_user["new"] = {"ndcg_at_20": torch.tensor([0.1])}
+    champion.result.per_user["new"] = {"ndcg_at_20": torch.tensor([0.9])}
+    decision = verdict(candidate, champion)
+    assert decision.granted
+    assert "-0.8000 (under 10 users)" in [check.found for check in decision.checks]
+    for one in (candidate, champion):  # that it loses no more than the margin has to be shown
+        one.result.per_user["all"] = {"ndcg_at_20": torch.tensor([0.5] * 9)}
+    assert failed(verdict(candidate, champion)) == ["NDCG@20 all"]
+
+
 def test_without_a_champion_its_own_guard_rails_decide() -> None:
     assert verdict(contender(milliseconds=1e6)).granted
     assert failed(verdict(contender(milliseconds=31.0), max_milliseconds=30.0)) == ["latency"]

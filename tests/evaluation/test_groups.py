@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 
 import pytest
 import torch
@@ -25,9 +26,9 @@ def result(name: str, parts: dict[str, list[float]]) -> ModelResult:
 def comparison() -> Comparison:
     return compare(
         [
-            result("wide_deep", {"all": [0.5, 0.7, 0.6], "rfm_lost": [0.5], "rfm_new": [0.7, 0.6]}),
-            result("popular", {"all": [0.1, 0.2, 0.3], "rfm_lost": [0.1], "rfm_new": [0.2, 0.3]}),
-            result("als", {"all": [0.6, 0.1, 0.1], "rfm_lost": [0.6], "rfm_new": [0.1, 0.1]}),
+            result("wide_deep", {"all": [0.5, 0.7, 0.6], "rfm_lost": [0.5], "rfm_new": [0.7, 0.6] * 5}),
+            result("popular", {"all": [0.1, 0.2, 0.3], "rfm_lost": [0.1], "rfm_new": [0.2, 0.3] * 5}),
+            result("als", {"all": [0.6, 0.1, 0.1], "rfm_lost": [0.6], "rfm_new": [0.1, 0.1] * 5}),
         ],
         baselines=["popular", "als"],
         resamples=200,
@@ -36,8 +37,8 @@ def comparison() -> Comparison:
 
 def test_each_group_beside_its_best_baseline(comparison: Comparison) -> None:
     lost, new = group_rows(comparison, interval=False)
-    assert list(lost.values()) == ["rfm_lost", "1", "0.5000", "0.5000", "als", "-0.1000*"]
-    assert list(new.values()) == ["rfm_new", "2", "0.6500", "0.6500", "popular", "+0.4000*"]
+    assert list(lost.values()) == ["rfm_lost", "1", "0.5000", "0.5000", "als", "-0.1000 "]  # one user is no proof
+    assert list(new.values()) == ["rfm_new", "10", "0.6500", "0.6500", "popular", "+0.4000*"]
     assert new["NDCG@20 less"] == "+0.4000*"
 
 
@@ -45,9 +46,11 @@ def test_printed_and_saved(comparison: Comparison, tmp_path) -> None:
     out = io.StringIO()
     print_groups(comparison, Console(file=out, width=80))
     assert "wide_deep by group of users" in out.getvalue()
-    assert ["rfm_lost", "1", "0.5000", "0.5000", "als", "-0.1000*"] in [s.split() for s in out.getvalue().splitlines()]
+    assert ["rfm_lost", "1", "0.5000", "0.5000", "als", "-0.1000"] in [s.split() for s in out.getvalue().splitlines()]
     (path,) = save_groups(comparison, tmp_path)
-    assert list(csv.DictReader(path.read_text().splitlines()))[1]["NDCG@20 less"] == "+0.4000 (+0.3000 to +0.5000)"
+    lost, new = csv.DictReader(path.read_text().splitlines())
+    assert lost["NDCG@20 less"] == "-0.1000 (under 10 users)"
+    assert re.fullmatch(r"\+0\.4000 \(\+0\.3\d+ to \+0\.4\d+\)", new["NDCG@20 less"])
 
 
 def test_without_groups_there_is_nothing(tmp_path) -> None:

@@ -9,6 +9,8 @@ from recsys.evaluation.margins import margin_rows, margins, margins_table
 
 
 def result(name: str, new: list[float], cold: list[float]) -> ModelResult:
+    """Of users of the given values, each of them several times."""
+    new, cold = new * 4, cold * 5
     kept = {
         "new": {"ndcg_at_20": torch.tensor(new), "recall_at_20": torch.tensor(new) + 9},
         "cold_items": {"ndcg_at_20": torch.tensor(cold) + 9, "recall_at_20": torch.tensor(cold)},

@@ -15,10 +15,11 @@ from recsys.evaluation.evaluate import ModelResult
 from recsys.evaluation.report import Comparison, compare, markdown, metric_dict, rich_table, save, table_rows
 
 
-def result(name: str, all_: list[float], new: list[float]) -> ModelResult:
+def result(name: str, all_: list[float], new: list[float], times: int = 10) -> ModelResult:
+    """Of users of the given values, each of them so many times."""
     catalogue = {"coverage_at_20": 0.5, "novelty_at_20": 3.25, "gini_at_20": 0.75}
     metrics, per_user = {}, {}
-    for part, values in (("all", all_), ("new", new)):
+    for part, values in (("all", all_ * times), ("new", new * times)):
         mean = sum(values) / len(values)
         names = ("ndcg", "recall", "hit_rate", "mrr")
         metrics[part] = {f"{family}_at_20": mean for family in names} | {"users": float(len(values))}
@@ -115,6 +116,22 @@ def test_saved_files_are_complete_and_leave_nothing_behind(comparison: Compariso
         assert [float(row["NDCG@20"]) for row in csv.DictReader(file)] == pytest.approx([0.6, 0.2, 0.5])
     assert names[".png"].read_bytes().startswith(b"\x89PNG")
     assert b"two tower" in names[".svg"].read_bytes() or b"<svg" in names[".svg"].read_bytes()
+
+
+def test_differences_of_few_users_have_no_bounds(tmp_path: Path) -> None:
+    models = [result("two_tower", [0.5, 0.7, 0.6], [0.1, 0.2], 1), result("als", [0.4, 0.6, 0.5], [0.0, 0.1], 1)]
+    comparison = compare(models, ["als"])
+    assert table_rows(comparison)[0]["to best baseline"] == "+0.1000 (under 10 users)"
+    assert table_rows(comparison, interval=False)[0]["to best baseline"] == "+0.1000 "
+    flat = metric_dict(comparison)
+    assert flat["test/difference_ndcg_at_20"] == pytest.approx(0.1)
+    assert not [key for key in flat if key.endswith(("_low", "_high"))]
+    paths = {path.suffix: path for path in save(comparison, tmp_path)}
+    plain = json.loads(paths[".json"].read_text(), parse_constant=pytest.fail)  # strict JSON knows no Infinity
+    for kind in ("ndcg", "difference"):
+        assert plain["models"][0][kind]["new"] | {"mean": 0} == {"mean": 0, "low": None, "high": None}
+    with paths[".csv"].open() as file:
+        assert next(csv.DictReader(file))["to best baseline"] == "+0.1000 (under 10 users)"
 
 
 def test_a_cutoff_that_was_not_evaluated_is_refused() -> None:

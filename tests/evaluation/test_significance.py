@@ -45,6 +45,17 @@ def test_same_seed_same_interval_whatever_the_chunk(monkeypatch: pytest.MonkeyPa
     assert (chunked.low, chunked.high) == pytest.approx((whole.low, whole.high))
 
 
+def test_few_users_make_nothing_sure() -> None:
+    for users in (1, 2, 9):
+        loss = paired_difference(torch.zeros(users), torch.full((users,), 0.5))
+        assert (loss.mean, loss.low, loss.high) == (-0.5, -math.inf, math.inf)
+        assert [loss.below_zero, loss.above_zero, loss.is_bounded] == [False] * 3
+        assert loss.to_plain() == {"mean": -0.5, "low": None, "high": None}
+    loss = paired_difference(torch.zeros(10), torch.full((10,), 0.5))
+    assert loss.below_zero
+    assert loss.to_plain() == {"mean": -0.5, "low": -0.5, "high": -0.5}
+
+
 def test_different_users_are_refused() -> None:
     with pytest.raises(ValueError, match="same users"):
         paired_difference(VALUES, VALUES[1:])
