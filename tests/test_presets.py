@@ -75,6 +75,12 @@ def test_trainers_mean_what_they_say() -> None:
     assert instantiate(strategy["timeout"]) >= timedelta(days=1)  # others wait while the first evaluates
 
 
+def test_can_it_learn_hides_nothing() -> None:
+    cfg = compose("train", ["debug=can_it_learn"])
+    for part in (cfg.model, cfg.ranker):
+        assert {value for name, value in vars(part).items() if "dropout" in name} == {0.0}
+
+
 @pytest.mark.parametrize("name", [name for group, name in PRESETS if group == "callbacks"])
 def test_callbacks_can_be_made(name: str) -> None:
     from hydra.utils import instantiate
