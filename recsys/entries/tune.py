@@ -281,6 +281,8 @@ def best_yaml(best: TuneConfig, found: dict[str, Any]) -> str:
     own = flatten({name: value for name, value in asdict(best).items() if name in IN_BEST})
     searched = {key: flatten(asdict(best)).get(key) for key in best.search}
     changed = {key: value for key, value in own.items() if value != default.get(key) and key != "data.cache_dir"}
+    if best.evaluation.ks != compose("tune").evaluation.ks:  # the objective may be at a cut-off that is not a default
+        changed["evaluation.ks"] = list(best.evaluation.ks)
     tree: dict[str, Any] = {}
     for key, value in sorted((changed | searched).items()):
         *parents, name = key.split(".")

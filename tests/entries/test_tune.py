@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from recsys.cli import main
+from recsys.config.check import check
 from recsys.config.compose import compose
 from recsys.config.schema import Config
 from recsys.config.search import value_at
@@ -94,6 +95,17 @@ def test_a_study_from_its_space_to_its_best(
         assert len(mlflow.search_runs(search_all_experiments=True, output_format="list")) == 6
     assert main([*command, "trials=6", "training.negatives=99"]) == 2
     assert "training.negatives was 256, is 99" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("ks", [[5], None], ids=["own cut-offs", "default"])
+def test_train_takes_the_best_at_its_cut_off(tmp_path: Path, ks: list[int] | None) -> None:
+    own = ["evaluation.ks=[5]", "objective.metric=val/recall_at_5"] if ks else []
+    found = {"study": "s", "objectives": ["val/recall_at_5"], "best": {"number": 0, "values": [0.5]}}
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "best.yaml").write_text(tune.best_yaml(compose("tune", own), found))
+    best = compose("train", ["experiment=best"], tmp_path)
+    check(best)
+    assert best.evaluation.ks == (ks or compose("train").evaluation.ks)
 
 
 def test_a_signal_in_the_middle_of_a_fit_leaves_a_study_that_goes_on(
