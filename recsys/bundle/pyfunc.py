@@ -4,9 +4,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recsys.bundle.reader import Bundle
+from recsys.errors import BundleError
 
 if TYPE_CHECKING:
     import pandas as pd
+
+COLUMNS = ("user_id", "history", "items", "k")
+"""What a request may bring."""
+EXACT_FLOAT = 2**53
+"""From here on a float is no longer one whole number alone."""
 
 
 def _load_pyfunc(path: str) -> "Recommendations":
@@ -28,34 +34,44 @@ class Recommendations:
         """Answer one request a row.
 
         Args:
-            model_input: Columns ``user_id``; optionally ``history``, a list of item ids, oldest first, that the
-                bundle does not know of yet; optionally ``items``, a list of what the request of a touchpoint
-                brings; optionally ``k``.
-            params: ``k`` for rows without one (20, or what the touchpoint says), ``exclude_seen`` (false),
+            model_input: One or more of the columns ``user_id``, missing for a visitor nobody knows; ``history``, a
+                list of item ids, oldest first, that the bundle does not know of yet; ``items``, a list of what the
+                request of a touchpoint brings; ``k``.
+            params: ``k`` for rows without one (0: 20, or what the touchpoint says), ``exclude_seen`` (false),
                 ``touchpoint``, one of the bundle's.
 
         Returns:
             ``user_id, item_id, rank, score``, rank 1 first, in the order of the requests.
 
         Raises:
-            BundleError: A column is missing or an id has the wrong type.
+            BundleError: No column is one of these, or an id has the wrong type.
         """
         import pandas as pd
 
+        if not set(COLUMNS) & set(model_input.columns):
+            found = ", ".join(map(str, model_input.columns)) or "none"
+            raise BundleError(f"columns: {found}; give one or more of {', '.join(COLUMNS)}; user_id may be null.")
         given = params or {}
-        users = model_input["user_id"].tolist() if "user_id" in model_input else [None] * len(model_input)
+        users = _plain(model_input["user_id"]) if "user_id" in model_input else [None] * len(model_input)
         histories = [_listed(h) for h in model_input["history"]] if "history" in model_input else None
         items = [_listed(i) for i in model_input["items"]] if "items" in model_input else None
         touchpoint = given.get("touchpoint") or None
-        usual = self.bundle.touchpoints.profile(touchpoint, None).k
-        ks = [int(given.get("k", usual))] * len(users)
-        if "k" in model_input:
-            ks = [default if pd.isna(k) else int(k) for k, default in zip(model_input["k"], ks, strict=True)]
+        usual = given.get("k") or self.bundle.touchpoints.profile(touchpoint, None).k
+        own = _plain(model_input["k"]) if "k" in model_input else [None] * len(users)
+        ks = [usual if k is None else k for k in own]
         seen = bool(given.get("exclude_seen", False))
         answer = self.bundle.recommend(
             users, ks, histories=histories, exclude_seen=seen, touchpoint=touchpoint, items=items
         )
-        return pd.DataFrame({name: answer[name].to_list() for name in answer.columns})
+        kind = object if answer["user_id"].null_count() else None  # beside a null pandas would make ids floats
+        who = pd.Series(answer["user_id"].to_list(), dtype=kind)
+        return pd.DataFrame({name: answer[name].to_list() for name in answer.columns} | {"user_id": who})
+
+
+def _plain(column: "pd.Series[Any]") -> list[Any]:
+    """Return values, None for a missing one; whole numbers, which pandas makes floats beside it, are whole again."""
+    values = column.astype(object).where(column.notna(), None).tolist()
+    return [int(v) if isinstance(v, float) and v.is_integer() and abs(v) < EXACT_FLOAT else v for v in values]
 
 
 def _listed(value: Any) -> list[Any]:

@@ -100,15 +100,16 @@ def _example(folder: Path) -> Any:
 def _signature(manifest: Manifest) -> Any:
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema, TensorSpec
-    from mlflow.types.schema import Array, DataType
+    from mlflow.types.schema import AnyType, Array, DataType
 
     legal = {"int": DataType.long, "str": DataType.string}
     user, item = legal[manifest.user_id_type], legal[manifest.item_id_type]
+    # any: MLflow lets no null pass as a whole number, nor a whole number as a double; the reader looks at them itself
     inputs: list[ColSpec | TensorSpec] = [
-        ColSpec(user, "user_id"),
+        ColSpec(AnyType(), "user_id", required=False),
         ColSpec(Array(item), "history", required=False),
         ColSpec(Array(item), "items", required=False),
-        ColSpec(DataType.long, "k", required=False),
+        ColSpec(AnyType(), "k", required=False),
     ]
     outputs: list[ColSpec | TensorSpec] = [
         ColSpec(user, "user_id"),
@@ -116,6 +117,6 @@ def _signature(manifest: Manifest) -> Any:
         ColSpec(DataType.long, "rank"),
         ColSpec(DataType.float, "score"),
     ]
-    params = [ParamSpec("k", DataType.long, 20), ParamSpec("exclude_seen", DataType.boolean, False)]
+    params = [ParamSpec("k", DataType.long, 0), ParamSpec("exclude_seen", DataType.boolean, False)]
     params.append(ParamSpec("touchpoint", DataType.string, ""))
     return ModelSignature(Schema(inputs), Schema(outputs), ParamSchema(params))

@@ -45,6 +45,27 @@ def test_a_visitor_without_id(model) -> None:
     assert len(answer) == 2
 
 
+@pytest.mark.parametrize("dtype", [object, float, "Int64"])
+def test_a_visitor_beside_a_user_in_all_ways_that_pandas_has(model, bundle: Bundle, dtype: Any) -> None:
+    answer = model.predict(pd.DataFrame({"user_id": pd.Series([100, None], dtype=dtype), "k": [1.0, 2.0]}))
+    assert answer["user_id"].tolist() == [100, None, None]
+    assert answer["item_id"].tolist() == bundle.recommend([100, None], [1, 2])["item_id"].to_list()
+
+
+def test_a_float_that_may_be_two_ids_and_no_column_at_all(model) -> None:
+    with pytest.raises(BundleError, match="is a float; this bundle's ids are int"):
+        model.predict(pd.DataFrame({"user_id": [2.0**53, None]}))
+    with pytest.raises(BundleError, match="columns: who; give one or more of user_id, history, items, k"):
+        model.predict(pd.DataFrame({"who": [100]}))
+
+
+def test_a_k_of_0_says_nothing(model) -> None:
+    frame = pd.DataFrame({"user_id": [100]})
+    assert model.predict(frame, {"k": 0}).equals(model.predict(frame))
+    with pytest.raises(BundleError, match=r"k: 2\.5 is not a whole number"):
+        model.predict(frame.assign(k=2.5))
+
+
 def test_a_touchpoint_and_what_its_request_brings(trained: Any) -> None:
     bundle = Bundle.load(trained.bundle)
     frame = pd.DataFrame({"user_id": ["u1", "u2"], "items": [["i3"], None]})

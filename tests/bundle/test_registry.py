@@ -13,20 +13,24 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 
 from recsys.bundle.format import Manifest, read_manifest, seal
 from recsys.bundle.parts import COPY, local_folder
+from recsys.bundle.profiles import Profile
 from recsys.bundle.reader import Bundle
 from recsys.config.schema import RecommendConfig, SyncConfig, TrackingConfig
 from recsys.entries.sync import run as sync
 from recsys.errors import BundleError, TrackingError
+from recsys.export.bundle import export_bundle
+from recsys.export.touchpoints import FittedTouchpoints
 from recsys.tracking.journal import Journal
-from recsys.tracking.registry import register_bundle
+from recsys.tracking.registry import _example, _signature, register_bundle
 from recsys.tracking.run import start_run
-from recsys.tracking.server import connect
+from recsys.tracking.server import connect, quiet
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +73,7 @@ def test_round_trip(
 
     info = mlflow.models.get_model_info(uri)
     assert [(c.name, c.required) for c in info.signature.inputs] == [
-        ("user_id", True),
+        ("user_id", False),
         ("history", False),
         ("items", False),
         ("k", False),
@@ -116,6 +120,59 @@ def test_a_copy_goes_with_the_bundle_and_a_store_on_this_disk_is_read_in_place(
     with monkeypatch.context() as forked, local_folder(door) as copy:
         forked.setattr(os, "getpid", lambda: 0)
     assert copy.is_dir()  # it is for the process that made it to remove it
+
+
+@pytest.fixture(scope="module", params=[int, str])
+def answers(request: pytest.FixtureRequest, shop_maker: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Ask a registered model as the scoring server does, and its bundle the same; both take ``users, **params``."""
+    import mlflow
+
+    folder = tmp_path_factory.mktemp("door")
+    touchpoints = FittedTouchpoints({"email": Profile(k=5)}, None)
+    manifest = export_bundle(
+        folder / "bundle", **shop_maker(2, request.param).arguments(index="flat", touchpoints=touchpoints)
+    )
+    with quiet():
+        from mlflow.pyfunc.scoring_server import invocations
+
+        mlflow.pyfunc.save_model(
+            folder / "model",
+            loader_module="recsys.bundle.pyfunc",
+            data_path=str(folder / "bundle"),
+            signature=_signature(manifest),
+            input_example=_example(folder / "bundle"),
+            pip_requirements=[],
+        )
+    model, bundle = mlflow.pyfunc.load_model(str(folder / "model")), Bundle.load(folder / "bundle")
+
+    def by_http(rows: list[dict[str, Any]], **params: Any) -> list[tuple[Any, ...]]:
+        content = json.dumps({"dataframe_records": rows, "params": params})
+        told = invocations(content, "application/json", model, model.metadata.get_input_schema()).response
+        assert "NaN" not in told  # which is no JSON
+        return [(row["user_id"], row["item_id"]) for row in json.loads(told)["predictions"]]
+
+    def by_bundle(users: list[Any], k: Any = None, **rest: Any) -> list[tuple[Any, ...]]:
+        return bundle.recommend(users, k, **rest).select("user_id", "item_id").rows()
+
+    return by_http, by_bundle, [request.param(100), request.param(101)], request.param(1003)
+
+
+def test_visitors_without_id_by_http(answers: Any) -> None:
+    by_http, by_bundle, (one, other), item = answers
+    assert by_http([{"user_id": one}, {"user_id": None}], k=2) == by_bundle([one, None], 2)
+    assert by_http([{"user_id": None}], k=2) == by_bundle([None], 2)
+    assert by_http([{"history": [item]}, {"history": None}], k=2) == by_bundle([None, None], 2, histories=[[item], []])
+    assert by_http([{"user_id": one, "k": 3}, {"user_id": other}], k=2) == by_bundle([one, other], [3, 2])
+    assert by_http([{"user_id": one, "history": [item]}]) == by_bundle([one], 20, histories=[[item]])
+    with pytest.raises(Exception, match="unexpected error while evaluating the model"):
+        by_http([{"who": one}])
+
+
+def test_a_touchpoint_has_its_own_k_by_http(answers: Any) -> None:
+    by_http, by_bundle, users, _ = answers
+    rows = [{"user_id": user} for user in users]
+    assert by_http(rows, touchpoint="email") == by_bundle(users, 5, touchpoint="email")
+    assert by_http(rows, touchpoint="email", k=7) == by_bundle(users, 7, touchpoint="email")
 
 
 def test_nothing_there(tracking: TrackingConfig) -> None:
