@@ -2,7 +2,7 @@
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -137,13 +137,14 @@ def ask(bundle: Bundle, held: HeldOut, cut: int) -> dict[str, Any]:
         "taken": len(targets.truth_keys),
         "recall": {
             name: {
-                model: {k: asdict(mean_interval(values)) for k, values in found.items()} for model, found in of.items()
+                model: {k: mean_interval(values).to_plain() for k, values in found.items()}
+                for model, found in of.items()
             }
             for name, of in recall.items()
         },
         "less_content": {
             name: {
-                model: {k: asdict(paired_difference(values, of["content_knn"][k])) for k, values in found.items()}
+                model: {k: paired_difference(values, of["content_knn"][k]).to_plain() for k, values in found.items()}
                 for model, found in of.items()
                 if model in (OURS, EXPLORING)
             }

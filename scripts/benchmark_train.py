@@ -4,7 +4,7 @@ import statistics
 import time
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import pytorch_lightning as lightning
@@ -192,7 +192,7 @@ def quality(bench: Bench, positives: int, rates: Sequence[float] = PLAIN_RATES) 
         "ours": {"positives": seen, "ndcg_at_20": ours.metrics["all"]["ndcg_at_20"]},
         "plain": {"positives": plain[best][1], "ndcg_at_20": ndcg[best], "learning_rate": best},
         "plain_by_learning_rate": {str(lr): value for lr, value in ndcg.items()},
-        "difference": asdict(paired_difference(first, second)),
+        "difference": paired_difference(first, second).to_plain(),
     }
 
 

@@ -2,7 +2,7 @@
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -56,7 +56,7 @@ def cold_and_warm(overrides: Sequence[str], days: float) -> dict[str, Any]:
         "seconds": {name: one["seconds"] for name, one in fits.items()},
         "ndcg_at_20": {name: result.metrics["all"]["ndcg_at_20"] for name, result in found.items()}
         | {"unmoved": unmoved.metrics["all"]["ndcg_at_20"]},
-        "difference": asdict(paired_difference(warm, cold)),
+        "difference": paired_difference(warm, cold).to_plain(),
     }
 
 
