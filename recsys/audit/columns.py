@@ -146,14 +146,14 @@ def audit_aggregates(
 
 
 def _sums(parts: Sequence[pl.LazyFrame], table: pl.DataFrame, key: str) -> pl.DataFrame:
-    """Return counts, sums and days of the first and last event, one row a row of ``table``."""
+    """Return counts, sums and microseconds of the first and last event, one row a row of ``table``."""
     other = ITEM_ID if key == USER_ID else USER_ID
-    day, first, last = pl.col(TIMESTAMP).dt.epoch("us") / 86_400_000_000, "the first time", "the last time"
+    time, first, last = pl.col(TIMESTAMP).dt.epoch("us"), "the first time", "the last time"
     sums = [pl.len().alias("the number"), pl.col(other).n_unique().alias(f"the number of {other[:-3]}s")]
     sums += [pl.col(c).sum().alias(f"the {c}") for c in (QUANTITY, VALUE) if c in parts[0].collect_schema()]
-    each = [part.group_by(key).agg(*sums, day.min().alias(first), day.max().alias(last)).collect() for part in parts]
-    # a user is in one part, so that their numbers add up
-    added = pl.exclude(key, first, last).sum()
+    each = [part.group_by(key).agg(*sums, time.min().alias(first), time.max().alias(last)).collect() for part in parts]
+    # A user is in one part, so that their numbers add up; in another order the last digits of a sum are others.
+    added = pl.exclude(key, first, last).sum().round(6)
     total = pl.concat(each).group_by(key).agg(added, pl.col(first).min(), pl.col(last).max())
     found = table.select(key).join(total, on=key, how="left", maintain_order="left")
     return found.drop(key).with_columns(pl.exclude(first, last).fill_null(0))
@@ -166,7 +166,7 @@ def _tracks(attribute: pl.Series, whole: pl.Series, past: pl.Series, is_time: bo
     if len(frame) < FEWEST:
         return None
     if is_time:
-        same = int(((frame["own"] - frame["whole"]).abs() <= 1).sum())
+        same = int(((frame["own"] - frame["whole"] / 86_400_000_000).abs() <= 1).sum())
         return (
             (len(frame), f"equal to the day in {same:,} of {len(frame):,} rows") if same >= TOLD * len(frame) else None
         )
