@@ -56,6 +56,7 @@ NO_WRITE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, 
 SIGNAL_CODES: dict[Any, str] = {130: "interrupted", 143: "terminated"}
 """Exit codes of Ctrl-C and SIGTERM, and what is said about them."""
 HELP_FLAGS = ("--help", "-h")
+"""What Hydra shows the help for."""
 FLAGS_THAT_EXCLUDE = ("Only one of --run, --multirun", "The --resolve flag")
 """How Hydra's plain ValueErrors about flags begin."""
 

@@ -10,9 +10,9 @@ import polars as pl
 from recsys.columns import CONSENT_COLUMNS, GRANTED, PURPOSE, USER_ID, WITHDRAWN
 from recsys.config.data import DataConfig
 from recsys.config.privacy import PrivacyConfig
-from recsys.data.dtypes import is_given, plain_id, same_type
+from recsys.data.dtypes import plain_id, same_type
 from recsys.data.sources import REJECT_REASON, ROW_NUMBER, Tables, read_consent
-from recsys.data.timestamps import to_utc
+from recsys.data.timestamps import given_times
 from recsys.errors import ConfigError, DataError, did_you_mean
 from recsys.privacy.consent import Consent
 from recsys.privacy.erased import Erased, as_text, load_erased
@@ -144,17 +144,10 @@ def _key(cfg: DataConfig) -> bytes | None:
 def _consent(cfg: DataConfig, id_type: pl.DataType) -> Consent:
     privacy = cfg.privacy
     place = f"data.privacy.consent={privacy.consent}"
-    utc = replace(cfg, timestamp_unit="auto", timestamp_format=None, timezone="UTC")
+    utc = replace(cfg, timezone="UTC")
     raw = read_consent(cfg)
     ids = same_type(plain_id(raw[USER_ID], place), id_type, place)
-    times = [to_utc(raw[name], utc, place) for name in (GRANTED, WITHDRAWN)]
-    for name, time in zip((GRANTED, WITHDRAWN), times, strict=True):
-        unread = raw.filter(time.is_null() & is_given(raw[name]))
-        if len(unread):
-            raise DataError(
-                f"{place}, column '{name}': {len(unread):,} times cannot be read, such as {unread[name][0]!r}; legal:"
-                " ISO times or epoch numbers, in UTC. Correct them: consent is not guessed."
-            )
+    times = [given_times(raw[name], utc, place, "consent is not guessed") for name in (GRANTED, WITHDRAWN)]
     table = raw.select(ids, pl.col(PURPOSE).cast(pl.String).str.strip_chars(), *times)
     for name in (USER_ID, PURPOSE):
         if table[name].null_count():

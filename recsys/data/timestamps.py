@@ -1,6 +1,6 @@
 """Timestamps to UTC microseconds, from text, epoch numbers, dates or datetimes."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from zoneinfo import available_timezones
 
 import polars as pl
@@ -100,7 +100,7 @@ def to_utc(column: pl.Series, cfg: DataConfig, place: str, numbers: Numbers | No
         times = _from_text(column.cast(pl.String).str.strip_chars(), cfg, numbers)
     elif dtype.is_numeric():
         written = cfg.timestamp_format is not None
-        times = _from_text(_as_text(column), cfg, numbers) if written else _from_epoch(column, cfg, numbers)
+        times = _from_text(_digits(column), cfg, numbers) if written else _from_epoch(column, cfg, numbers)
     elif dtype == pl.Date:
         times = _localize(column.cast(pl.Datetime("us")), cfg)
     elif isinstance(dtype, pl.Datetime):
@@ -117,6 +117,28 @@ def to_utc(column: pl.Series, cfg: DataConfig, place: str, numbers: Numbers | No
     return pl.select(pl.when(legal).then(times)).to_series().cast(UTC).alias(column.name)
 
 
+def given_times(column: pl.Series, cfg: DataConfig, place: str, why: str) -> pl.Series:
+    """Return the times of a table beside the events, null where none is given, whatever format the events have.
+
+    Args:
+        column: Of the table.
+        cfg: With the time zone of times that name none.
+        place: Of the table, for messages.
+        why: What would be wrong without such a time.
+
+    Raises:
+        DataError: A time that is given and cannot be read.
+    """
+    times = to_utc(column, replace(cfg, timestamp_format=None, timestamp_unit="auto"), place)
+    unread = column.filter(times.is_null() & is_given(column))
+    if len(unread):
+        raise DataError(
+            f"{place}, column '{column.name}': {len(unread):,} times cannot be read, such as {unread[0]!r}; legal: ISO"
+            f" times, epoch numbers or dates, whatever the events' format. Correct them: {why}."
+        )
+    return times
+
+
 def _wide(column: pl.Series) -> pl.Series:
     """Return numbers as Int64 or Float64, in which the bounds of every unit fit; what does not fit is null."""
     if column.dtype.is_integer():
@@ -131,7 +153,7 @@ def _integers(column: pl.Series) -> pl.Series:
     return column.cast(pl.String).str.strip_chars().cast(pl.Int64, strict=False)
 
 
-def _as_text(column: pl.Series) -> pl.Series:
+def _digits(column: pl.Series) -> pl.Series:
     """Return whole numbers as text, 20171108.0 as 20171108; null where there is a fraction."""
     whole = column.cast(pl.Int64, strict=False)
     return pl.select(pl.when(whole == column).then(whole)).to_series().cast(pl.String)

@@ -13,9 +13,9 @@ from recsys.data.cleaning.finding import Finding
 from recsys.data.cleaning.junk import without_junk
 from recsys.data.cleaning.text import same_writing
 from recsys.data.cleaning.units import size_columns
-from recsys.data.dtypes import is_given, plain_id, same_type
+from recsys.data.dtypes import plain_id, same_type
 from recsys.data.split import Windows
-from recsys.data.timestamps import to_utc
+from recsys.data.timestamps import given_times
 from recsys.errors import DataError
 
 _RULES = {
@@ -75,7 +75,9 @@ def _of_table(
     chosen = None
     if rules.conflicts != "auto":
         if time is not None:
-            named = named.with_columns(_held_since(named[time], cfg, place))
+            named = named.with_columns(
+                given_times(named[time], cfg, place, "without data.cleaning.item_time a row has held for ever")
+            )
         if time is not None and rules.conflicts == "as_of":
             # An item that was sold before it was listed was known then, without attributes.
             sold = events.group_by(ITEM_ID).agg(pl.col(TIMESTAMP).min().alias(time))
@@ -90,22 +92,6 @@ def _of_table(
         )
     items, sizes = size_columns(items, rules.units, rules.unit_words)
     return items, counts | {"read": len(table)}, (*findings, *written, conflicts, *sizes)
-
-
-def _held_since(column: pl.Series, cfg: DataConfig, place: str) -> pl.Series:
-    """Return the times since when rows hold, null where none is given; they need not be written as the events' are.
-
-    Raises:
-        DataError: A time that is given and cannot be read: without it the row would have held for ever.
-    """
-    times = to_utc(column, replace(cfg, timestamp_format=None, timestamp_unit="auto"), place)
-    unread = column.filter(times.is_null() & is_given(column))
-    if len(unread):
-        raise DataError(
-            f"{place}, column '{column.name}' (data.cleaning.item_time): {len(unread):,} times cannot be read, such as"
-            f" {unread[0]!r}; legal: ISO times, epoch numbers or dates, whatever the events' format. Correct them."
-        )
-    return times
 
 
 def _of_events(

@@ -217,7 +217,7 @@ def test_times_of_items_need_not_be_written_as_those_of_events(config, since):
 
 
 def test_a_time_of_an_item_that_cannot_be_read_has_not_held_for_ever(config):
-    expected = r"data\.items=.*column 'since' \(data\.cleaning\.item_time\): 1 times cannot be read, such as '1/1/30'"
+    expected = r"data\.items=.*column 'since': 1 times cannot be read, such as '1/1/30'.*data\.cleaning\.item_time"
     with pytest.raises(DataError, match=expected):
         listed(config, ["2019-01-01", "1/1/30", None])
 
