@@ -3,12 +3,14 @@
 import json
 import math
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
 from recsys.columns import ITEM_ID, TIMESTAMP, USER_ID
+from recsys.data.pair_plan import possible_names
 from recsys.errors import DataError, did_you_mean
 from recsys.features import Feature, FeatureSpec
 
@@ -59,19 +61,22 @@ def infer_spec(
     """
     features, skipped = [Feature(USER_ID, "user", "id"), Feature(ITEM_ID, "item", "id")], {}
     names = {USER_ID, ITEM_ID}
+    numbers = possible_names(c for c in items.columns if c != ITEM_ID)
     tables = {
         side: {c: count_values(frame.lazy().select(c), c) for c in frame.columns if c != key}
         for side, frame, key in (("user", users, USER_ID), ("item", items, ITEM_ID))
     }
     for side, columns in (*tables.items(), ("context", context)):
         for column, counts in columns.items():
-            name = _free(column, side, {*names, *RESERVED[side]})
-            feature = infer_feature(counts, column, name, side)
+            taken = {*names, *RESERVED[side]}
+            feature = infer_feature(counts, column, _free(column, side, taken), side)
             if isinstance(feature, str):
-                skipped[name] = feature
-            else:
-                features.append(feature)
-                names.add(name)
+                skipped[_free(column, side, taken)] = feature
+                continue
+            if feature.kind != "numeric":  # the ranker reads ids and its numbers of pairs by their names
+                feature = replace(feature, name=_free(feature.name, side, taken | numbers))
+            features.append(feature)
+            names.add(feature.name)
     features.append(Feature(_free("time", "context", names), "context", "timestamp", TIMESTAMP))
     return FeatureSpec(tuple(features)), skipped
 

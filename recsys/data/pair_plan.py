@@ -1,6 +1,6 @@
 """Which features of a (user, item) pair a data set allows: the list that computing, model and bundle agree on."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -155,6 +155,12 @@ class PairPlan:
         price_ratio: tuple[_Row, ...] = (("price_ratio", None),)
         rows = (*self.rhythm, ("item_share", 0.0), *price_ratio * self.has_value)
         return tuple(PairFeature(f"{prefix}_{row[0]}", "group", *row[1:]) for row in rows)
+
+
+def possible_names(columns: Iterable[str]) -> frozenset[str]:
+    """Return the names that numbers of pairs can have where items have these columns, without those of sessions."""
+    everything = PairPlan(groups=tuple(columns), has_quantity=True, has_value=True, has_others=True)
+    return frozenset(feature.name for feature in everything.features)
 
 
 def plan_pairs(

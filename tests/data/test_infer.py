@@ -5,6 +5,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from recsys.data.infer import count_values, declared_spec, infer_feature, infer_spec, write_features
+from recsys.data.pair_plan import possible_names
 from recsys.errors import ConfigError, DataError
 from recsys.features import Feature, FeatureSpec
 
@@ -86,6 +87,28 @@ def test_names_that_the_towers_use_are_not_taken():
     ]
 
 
+def test_categories_get_no_name_that_a_number_of_pairs_has():
+    kinds = {
+        "age": [f"from {i % 5}" for i in range(60)],
+        "item_trend": ["up", "down"] * 30,
+        "color": ["red", "blue"] * 30,
+    }
+    numbers = {"color_count": [i % 4 for i in range(60)], "item_price": [1.5 * i for i in range(60)]}
+    items = pl.DataFrame({"item_id": range(60), **kinds, **numbers})
+    spec, _ = infer_spec({}, items, pl.DataFrame({"user_id": range(3), "user_tenure": ["a", "b", "a"]}))
+    assert [(f.name, f.column) for f in spec.side("item") if f.column in items.columns[1:]] == [
+        ("item_item_age", "age"),
+        ("item_item_trend", "item_trend"),
+        ("color", "color"),
+        ("item_color_count", "color_count"),  # codes from 0 to 3, which the ranker would read as how often
+        ("item_price", "item_price"),  # read by the towers alone
+    ]
+    assert [f.name for f in spec.side("user")] == ["user_id", "user_user_tenure"]
+    assert not {f.name for f in spec if f.kind != "numeric"} & possible_names(
+        ["age", "item_trend", "color", "color_count"]
+    )
+
+
 def test_a_name_with_its_side_in_front_may_be_taken_too():
     store, items, users = tables()
     columns = ("item_age", "age", "item_item_age", "brand", "context_time", "time")
@@ -94,9 +117,9 @@ def test_a_name_with_its_side_in_front_may_be_taken_too():
     )
     assert {f.name: f.column for f in (*spec.side("item"), *spec.side("context"))} == {
         "item_id": "item_id",
-        "item_age": "item_age",
-        "item_item_age": "age",
-        "item_item_item_age": "item_item_age",
+        "item_item_age": "item_age",
+        "item_item_item_age": "age",
+        "item_item_item_item_age": "item_item_age",
         "item_brand": "brand",
         "context_time": "context_time",
         "time": "time",
