@@ -1,5 +1,7 @@
 """Markers and fixtures for all tests."""
 
+import fcntl
+import json
 import os
 import pwd
 import random
@@ -144,14 +146,20 @@ def trained(
     python: Callable[..., subprocess.CompletedProcess[str]],
     new_store: Callable[[Path], str],
 ) -> Trained:
-    """The main job on the small shop, run once for all tests."""
-    folder = tmp_path_factory.mktemp("trained")
-    new_store(folder / "mlflow.db")  # where the job looks for one
-    data = ("data=tables", *(f"data.{key}={shop_tables}/{key}.parquet" for key in ("events", "items", "users")))
-    before = _seconds_of_children()
-    done = python(folder, "-m", "recsys", "train", *data, "debug=does_it_run", "hydra.run.dir=run")
-    assert done.returncode == 0, done.stdout + done.stderr
-    return Trained(folder, data, folder / "run" / "bundle", done.stdout, _seconds_of_children() - before)
+    """The main job on the small shop, run once for all tests of all processes; each process has a copy of its own."""
+
+    def make(folder: Path) -> None:
+        new_store(folder / "mlflow.db")  # where the job looks for one
+        data = ("data=tables", *(f"data.{key}={shop_tables}/{key}.parquet" for key in ("events", "items", "users")))
+        before = _seconds_of_children()
+        done = python(folder, "-m", "recsys", "train", *data, "debug=does_it_run", "hydra.run.dir=run")
+        assert done.returncode == 0, done.stdout + done.stderr
+        known = {"data": data, "output": done.stdout, "seconds": _seconds_of_children() - before}
+        (folder / "known.json").write_text(json.dumps(known))
+
+    folder = _copy_of("trained", make, tmp_path_factory)
+    known = json.loads((folder / "known.json").read_text())
+    return Trained(folder, tuple(known["data"]), folder / "run" / "bundle", known["output"], known["seconds"])
 
 
 @pytest.fixture(scope="session")
@@ -162,14 +170,32 @@ def trained_onnx(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> 
 
     if missing_libraries():
         pytest.skip(f"not installed: {missing_libraries()}")
-    folder = Path(shutil.copytree(trained.bundle, tmp_path_factory.mktemp("onnx") / "bundle"))
-    for program in folder.glob("*.pt2"):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of the compiler, about its own internals
-            assert export_onnx(torch.export.load(program), program.with_suffix(".onnx"))
-    manifest = asdict(read_manifest(folder))
-    seal(folder, **{k: manifest[k] for k in manifest if k not in ("format_version", "parts", "fingerprint")})
-    return folder
+
+    def make(folder: Path) -> None:
+        shutil.copytree(trained.bundle, folder, dirs_exist_ok=True)
+        for program in folder.glob("*.pt2"):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of the compiler, about its own internals
+                assert export_onnx(torch.export.load(program), program.with_suffix(".onnx"))
+        manifest = asdict(read_manifest(folder))
+        seal(folder, **{k: manifest[k] for k in manifest if k not in ("format_version", "parts", "fingerprint")})
+
+    return _copy_of("bundle", make, tmp_path_factory)
+
+
+def _copy_of(name: str, make: Callable[[Path], None], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy, for this process alone, of a folder that whichever process needs it first makes for all."""
+    own = tmp_path_factory.getbasetemp()
+    common = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+    original, done = common / f"{name}-of-all", common / f"{name}.done"
+    with (common / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not done.exists():
+            shutil.rmtree(original, ignore_errors=True)  # of a process that failed at it
+            original.mkdir()
+            make(original)
+            done.touch()
+    return Path(shutil.copytree(original, tmp_path_factory.mktemp(name), dirs_exist_ok=True))
 
 
 def _seconds_of_children() -> float:

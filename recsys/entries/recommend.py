@@ -246,7 +246,8 @@ def _typed(ids: pl.Series, kind: str, place: str) -> pl.Series:
     """
     text = ids.dtype == pl.String and kind == "int"  # in which a column that had gaps may have become floats
     typed = (ids.str.replace(r"\.0+$", "") if text else ids).cast(DTYPES[kind], strict=False)
-    wrong = ids.filter(typed.is_null())
+    cut_off = typed != ids if ids.dtype.is_float() and kind == "int" else False  # 7.5 would become 7, who is another
+    wrong = ids.filter(typed.is_null() | cut_off)
     if len(wrong):
         raise ConfigError(
             f"{place}: {len(wrong)} values of {ids.name} are not {kind}, as the bundle's are, such as {wrong[0]!r}."

@@ -41,6 +41,15 @@ def test_users_from_a_list_and_from_files(cfg: RecommendConfig, bundle: Bundle, 
         assert pl.read_parquet(run(cfg)).equals(expected)
 
 
+def test_floats_are_users_where_they_are_whole(cfg: RecommendConfig, bundle: Bundle, tmp_path: Path) -> None:
+    cfg.users = str(tmp_path / "users.parquet")
+    pl.DataFrame({"user_id": [103.0, 101.0]}).write_parquet(cfg.users)
+    assert pl.read_parquet(run(cfg)).equals(bundle.recommend([103, 101], 3))
+    pl.DataFrame({"user_id": [103.0, 101.5, float("nan")]}).write_parquet(cfg.users)
+    with pytest.raises(ConfigError, match=r"2 values of user_id are not int, as the bundle's are, such as 101\.5"):
+        run(cfg)
+
+
 def test_ids_of_a_csv_stay_what_they_are(shop_maker: Any, tmp_path: Path) -> None:
     """A string keeps its zeros, in both files; whole numbers may have become floats; what is not read does no harm."""
     shop = shop_maker(2, str)
