@@ -9,6 +9,7 @@ import polars as pl
 from recsys.columns import ITEM_ID, TIMESTAMP, USER_ID
 from recsys.config.data import DataConfig
 from recsys.data.clean import side_table
+from recsys.data.cleaning.conflicts import of_the_event
 from recsys.data.cleaning.items import clean_items, typed_items
 from recsys.data.guard import Guard, columns_read
 from recsys.data.imputation import Imputer, imputation_facts, impute_tables
@@ -48,11 +49,14 @@ def assemble(parts: Sequence[Settled], tables: Tables, guard: Guard, windows: Wi
     first = {key: _first_times(parts, key) for key in (ITEM_ID, USER_ID)}
     is_known = pl.col(TIMESTAMP) < windows.val_start
     seen = {key: times.filter(is_known)[key] for key, times in first.items()}
-    lines = first[ITEM_ID]
+    lines, skipped = first[ITEM_ID], tables.skipped
     if tables.attributes:
         lines = pl.concat([part.lines for part in parts]).collect()
+        if cfg.item_attributes is None and cfg.features is None:
+            skipped = skipped | of_the_event(lines, ITEM_ID, tables.attributes)
+    attributes = [name for name in tables.attributes if name not in skipped]
     catalogue = typed_items(tables.items, events, f"data.items={cfg.items}")
-    items, item_counts, item_findings = clean_items(catalogue, lines, tables.attributes, windows, cfg)
+    items, item_counts, item_findings = clean_items(catalogue, lines, attributes, windows, cfg)
     active = pl.concat([part.active for part in parts]).collect()
     known_users, guard_facts = guard.users(tables.users, active, cfg)
     users, user_counts = side_table(known_users, USER_ID, first[USER_ID], f"data.users={cfg.users}")
@@ -76,7 +80,7 @@ def assemble(parts: Sequence[Settled], tables: Tables, guard: Guard, windows: Wi
         "cleaning": [asdict(finding) for finding in (*facts.findings, *item_findings)],
         "items": item_counts,
         "users": user_counts,
-        "skipped_columns": tables.skipped | unused,
+        "skipped_columns": skipped | unused,
         "features": "inferred" if cfg.features is None else "declared",
         "imputation": imputation_facts(imputers),
         "erased_list": guard.erased.digest,

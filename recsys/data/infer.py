@@ -21,6 +21,11 @@ _MAX_SLOTS = 16
 _KEY = "_id"  # how the names of ids end, whose values are not looked at
 MANY = 1000
 """More different numbers than this are not told apart from any larger number of them."""
+_DISGUISES = {
+    "numbers": r"^[^\w\s]? ?[+-]?([1-9]\d{0,2}([,.' ]\d{3})+|[1-9]\d*|0)?([.,]\d+)? ?([^\w\s]|[A-Z]{3})?$",
+    "dates": r"^\d{4}-\d{2}-\d{2}([T ].*)?$",
+}
+"""Text that means something else, such as "$1,299.00"; codes such as 007 do not."""
 _SEPARATORS = ("|", "; ", ";", " > ", ">", ", ", ",", " ")
 
 RESERVED = {"item": ("popularity", "age", "repeats"), "user": (), "context": ()}
@@ -149,6 +154,23 @@ def _slots(lists: pl.Series, rows: pl.Series, share: float) -> int:
     place = math.ceil(share * (int(rows.sum()) - 1))
     longest = lengths.filter(pl.col("rows").cum_sum() > place)["slots"][0]
     return max(1, min(_MAX_SLOTS, int(longest)))
+
+
+def disguised(values: pl.Series, rows: pl.Series) -> str | None:
+    """Return a sentence on text that means numbers or dates, such as prices with a currency; None where there is none.
+
+    Args:
+        values: Different values of a column; null is a missing one.
+        rows: That have each.
+    """
+    if values.dtype != pl.String:
+        return None
+    for kind, form in _DISGUISES.items():
+        alike = (values.str.contains(form) & values.str.contains(r"\d")).fill_null(False)
+        if (rows * alike).sum() >= 0.8 * (rows * values.is_not_null()).sum() > 0:
+            example = values.filter(alike)[0]
+            return f"the text looks like {kind}, such as {example!r}; write {kind} to have it read as such"
+    return None
 
 
 def declared_spec(

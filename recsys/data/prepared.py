@@ -18,7 +18,7 @@ from recsys.data.split import Windows
 from recsys.errors import DataError
 from recsys.features import FeatureSpec
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 """Raised whenever the same input would be prepared in another way; older folders are then not reused."""
 
 IN_PARTS = ("events", "impressions")

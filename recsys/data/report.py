@@ -14,6 +14,7 @@ from rich.table import Table
 from recsys.columns import ITEM_ID, USER_ID
 from recsys.data.cleaning.finding import Finding
 from recsys.data.imputation import METHODS
+from recsys.data.infer import disguised
 from recsys.data.prepared import Prepared
 from recsys.data.tally import Tally, Values, no_values, tally, values_of
 
@@ -176,11 +177,13 @@ def _columns(prepared: Prepared, counted: Tally) -> tuple[ColumnFacts, ...]:
         shown |= {name, f"{side}_{name}"}
         # what one person alone has is a fact about a person
         common = values.common.filter(pl.col("rows") > (side == "user"))
+        kind = kinds.get((side, name)) or f"none: {unused}"
+        told = disguised(common["value"], common["rows"]) if kind != "multi_id" else None
         facts.append(
             ColumnFacts(
                 side=side,
                 name=name,
-                feature=kinds.get((side, name)) or f"none: {unused}",
+                feature=f"{kind}; {told}" if told else kind,
                 dtype=str(values.common.schema["value"]),
                 distinct=values.distinct,
                 null_share=values.missing / max(1, values.total),

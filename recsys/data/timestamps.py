@@ -15,6 +15,7 @@ _UNITS = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}  # per second
 _DIGITS = (11, 14, 17)  # more than s, ms and us have in this century
 _EARLIEST, _LATEST = -2_208_988_800, 7_258_118_400  # 1900-01-01 and 2200-01-01, in seconds
 _CALENDAR = (19_000_101, 21_991_231)  # in seconds these are six weeks of 1970
+_FIRST_SHOPS = 315_532_800  # 1980-01-01 in seconds; what is smaller counts days, months or rows rather
 _OFFSET = r"([+-]\d{2}):?(\d{2})?$"
 _AWARE = "%Y-%m-%dT%H:%M:%S%.f%:z"
 _NAIVE = ("%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%dT%H:%M", "%Y-%m-%d")
@@ -28,12 +29,14 @@ class Numbers:
         given: Values that are there.
         numbers: How many of them are numbers, or text that is an integer.
         calendar: How many of these look like 20171108.
+        early: How many of these would be seconds before 1980.
         below: How many of them would be seconds, seconds or milliseconds, any of these or microseconds of our time.
     """
 
     given: int = 0
     numbers: int = 0
     calendar: int = 0
+    early: int = 0
     below: tuple[int, int, int] = (0, 0, 0)
 
     @classmethod
@@ -47,12 +50,13 @@ class Numbers:
         size = known.cast(pl.Float64).abs()
         calendar = int(known.is_between(*_CALENDAR).sum())
         below = tuple(int((size < 10.0**digits).sum()) for digits in _DIGITS)
-        return cls(given, len(known), calendar, (below[0], below[1], below[2]))
+        early = int((size < _FIRST_SHOPS).sum())
+        return cls(given, len(known), calendar, early, (below[0], below[1], below[2]))
 
     def __add__(self, other: "Numbers") -> "Numbers":
         below = tuple(a + b for a, b in zip(self.below, other.below, strict=True))
-        sums = (self.given + other.given, self.numbers + other.numbers, self.calendar + other.calendar)
-        return Numbers(*sums, (below[0], below[1], below[2]))
+        counts = ("given", "numbers", "calendar", "early")
+        return Numbers(*(getattr(self, c) + getattr(other, c) for c in counts), below=(below[0], below[1], below[2]))
 
     @property
     def are_all(self) -> bool:
@@ -63,6 +67,11 @@ class Numbers:
     def are_dates(self) -> bool:
         """Whether they are numbers most of which look like 20171108."""
         return self.are_all and 2 * self.calendar > self.given
+
+    @property
+    def are_early(self) -> bool:
+        """Whether they are numbers most of which would be seconds before 1980."""
+        return self.are_all and 2 * self.early > self.given
 
     @property
     def unit(self) -> str:
@@ -86,7 +95,7 @@ def to_utc(column: pl.Series, cfg: DataConfig, place: str, numbers: Numbers | No
 
     Raises:
         ConfigError: Unknown unit or time zone.
-        DataError: A type that is no time, or numbers most of which look like 20171108.
+        DataError: A type that is no time, or numbers most of which look like 20171108 or would be before 1980.
     """
     if cfg.timezone not in available_timezones():
         near = did_you_mean(cfg.timezone, available_timezones())
@@ -94,7 +103,7 @@ def to_utc(column: pl.Series, cfg: DataConfig, place: str, numbers: Numbers | No
     if cfg.timestamp_unit not in ("auto", *_UNITS):
         raise ConfigError(f"data.timestamp_unit={cfg.timestamp_unit!r} is not one of auto, {', '.join(_UNITS)}.")
     column, numbers = _wide(column), numbers or Numbers.of(column)
-    _refuse_calendar_numbers(column, cfg, place, numbers)
+    _refuse_small_numbers(column, cfg, place, numbers)
     dtype = column.dtype
     if dtype in (pl.String, pl.Categorical, pl.Enum, pl.Null):
         times = _from_text(column.cast(pl.String).str.strip_chars(), cfg, numbers)
@@ -159,16 +168,23 @@ def _digits(column: pl.Series) -> pl.Series:
     return pl.select(pl.when(whole == column).then(whole)).to_series().cast(pl.String)
 
 
-def _refuse_calendar_numbers(column: pl.Series, cfg: DataConfig, place: str, numbers: Numbers) -> None:
-    """20171108 read as epoch seconds would be a day in August 1970, in silence."""
-    if cfg.timestamp_format or cfg.timestamp_unit != "auto" or not numbers.are_dates:
+def _refuse_small_numbers(column: pl.Series, cfg: DataConfig, place: str, numbers: Numbers) -> None:
+    """20171108 read as epoch seconds would be a day in August 1970, the numbers of days a minute in January."""
+    if cfg.timestamp_format or cfg.timestamp_unit != "auto" or not (numbers.are_dates or numbers.are_early):
         return
     known = _integers(column)
-    first = next(iter(known.filter(known.is_between(*_CALENDAR))), None)
+    if numbers.are_dates:
+        first = next(iter(known.filter(known.is_between(*_CALENDAR))), None)
+        raise DataError(
+            f"{place}, column '{column.name}': the numbers look like calendar dates (first: {first}); of events set"
+            " data.timestamp_format=%Y%m%d, or data.timestamp_unit=s if they are epoch seconds of 1970; elsewhere write"
+            " 2017-11-08."
+        )
+    first = next(iter(known.filter(known.abs() < _FIRST_SHOPS)), None)
     raise DataError(
-        f"{place}, column '{column.name}': the numbers look like calendar dates (first: {first}); of events set"
-        " data.timestamp_format=%Y%m%d, or data.timestamp_unit=s if they are epoch seconds of 1970; elsewhere write"
-        " 2017-11-08."
+        f"{place}, column '{column.name}': most of the numbers (first: {first}) would be seconds before 1980; do they"
+        " count days, months or rows, or are they years or dates of a spreadsheet? Write dates, such as 2017-11-08, or"
+        " set data.timestamp_unit=s for events if they are epoch seconds all the same."
     )
 
 

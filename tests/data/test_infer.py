@@ -4,7 +4,7 @@ import polars as pl
 import pytest
 from omegaconf import OmegaConf
 
-from recsys.data.infer import count_values, declared_spec, infer_feature, infer_spec, write_features
+from recsys.data.infer import count_values, declared_spec, disguised, infer_feature, infer_spec, write_features
 from recsys.data.pair_plan import possible_names
 from recsys.errors import ConfigError, DataError
 from recsys.features import Feature, FeatureSpec
@@ -62,6 +62,24 @@ def tables():
     items = pl.DataFrame({"item_id": list(range(20)), "brand": ["a" if i < 10 else f"b{i}" for i in range(20)]})
     users = pl.DataFrame({"user_id": [0, 1], "age": [30, 40], "brand": ["p", "q"]})
     return {"store": store}, items, users
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        (["$1,299.00", "$3.50", ".5", "12"], "numbers, such as '$1,299.00'"),
+        (["3,50", "12,-", "7", "8,00 EUR", "5%"], "numbers, such as '3,50'"),
+        (["1.5", "N/A", "-", "2"], None),  # half of the rows
+        (["2018-12-01", "2018-12-02 11:40", None], "dates, such as '2018-12-01'"),
+        (["007", "012", "199"], None),
+        (["red", "500 ml", "", "6x12", "3-4"], None),
+        ([1, 2], None),
+        ([None, None], None),
+    ],
+)
+def test_text_that_means_numbers_or_dates_is_pointed_out(values, said):
+    found = disguised(pl.Series(values), pl.Series([2] * len(values)))
+    assert found == (said and f"the text looks like {said}; write {said.split(',')[0]} to have it read as such")
 
 
 def test_ids_come_first_and_equal_names_get_their_side():

@@ -58,7 +58,7 @@ def test_sellers_are_counted_as_an_attribute_of_items(tiny, config):
 def test_a_repeat_needs_an_earlier_time(config):
     rows = [(1, "a", h, b) for h, b in ((0, 1), (0, 2), (1, 3), (2, 4), (3, 5))] + [(2, "b", h, 9) for h in range(4, 9)]
     events = pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp", "basket_id"], orient="row")
-    cfg = config(events=events.with_columns(pl.col("timestamp") * 3600))
+    cfg = config(events=events.with_columns(pl.col("timestamp") * 3600), timestamp_unit="s")
     report = data_report(prepare(cfg))
     assert report.windows[0].repeats == pytest.approx(4 / 7)  # of u1: 3 of 5; of u2: 1 of 2
     assert report.cardinalities["baskets"] == 6
@@ -81,6 +81,15 @@ def test_summary_names_windows_and_features(shop):
     assert ["val", "2024-01-03", "22:00", "1", "15", "7", "0.0%", "11", "0.0%", "53.3%"] in lines
     assert ["item", "price", "numeric", "11", "0.0%"] in lines
     assert ["context", "timestamp", "timestamp", "100", "0.0%"] in lines
+
+
+def test_a_price_that_is_text_is_pointed_out(config, shop_events):
+    prices = pl.DataFrame({"item_id": shop_events["item_id"].unique()}).with_row_index("n")
+    items = prices.select("item_id", price=pl.format("${},000.00", pl.col("n") + 1), cost=pl.col("n") % 3 * 0.5)
+    columns = {c.name: c.feature for c in data_report(prepare(config(events=shop_events, items=items))).columns}
+    hint = "the text looks like numbers, such as '$1,000.00'; write numbers to have it read as such"
+    assert columns["price"] == f"id; {hint}"
+    assert columns["cost"] == "numeric"
 
 
 def test_page_is_self_contained_escaped_and_always_the_same(tiny):
@@ -123,6 +132,14 @@ def test_awkward_columns_are_reported(config, shop_events):
     assert columns["count"].feature == "none: every row has the same value (1)"
     assert columns["rows"].examples == ("north", "south")
     assert columns["path"].feature.startswith("none: type Struct")
+
+
+def test_columns_of_events_that_are_no_attributes_are_left_out(config, shop_events):
+    events = shop_events.with_row_index("session_id")
+    columns = {c.name: c.feature for c in data_report(prepare(config(events=events))).columns}
+    assert columns["session_id"].startswith("none: it differs within ")
+    asked = data_report(prepare(config(events=events, item_attributes=["session_id"])))
+    assert {c.name: c.feature for c in asked.columns}["session_id"] == "id"
 
 
 def test_percent():

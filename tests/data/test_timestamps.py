@@ -102,7 +102,18 @@ def test_calendar_dates_as_numbers_are_no_seconds_of_1970(values):
 
 
 def test_a_few_seconds_of_1970_may_look_like_calendar_dates():
-    assert read([0, 1, 20181201])[2] == datetime.fromtimestamp(20181201, UTC)
+    assert read([0, 1, 20181201], timestamp_unit="s")[2] == datetime.fromtimestamp(20181201, UTC)
+
+
+@pytest.mark.parametrize("values", [range(60), [2019, 2020], [202401, 202402], [45292.5, 45293.25], ["7", "8", None]])
+def test_small_numbers_are_no_seconds_of_1970(values):
+    with pytest.raises(DataError, match=r"most of the numbers \(first: \d+(\.5)?\) would be seconds before 1980"):
+        read(values)
+    assert read(values, timestamp_unit="s")[1].year == 1970
+
+
+def test_a_few_small_numbers_among_times_are_times():
+    assert read([0, 1543664429, 1543664429]) == [datetime(1970, 1, 1, tzinfo=UTC), NOON, NOON]
 
 
 @pytest.mark.parametrize("dtype", [pl.Boolean, pl.List(pl.Int64), pl.Duration])

@@ -75,6 +75,33 @@ def one_row_each(
     return table
 
 
+def of_the_event(lines: pl.DataFrame, key: str, columns: Sequence[str]) -> dict[str, str]:
+    """Return which columns of event lines describe the event and not the item, such as a session or a device, and why.
+
+    They are names and ids that differ within more than half of the items which have two lines with a value, where
+    there are ten such items. Numbers are left alone: prices change.
+
+    Args:
+        lines: ``key`` and columns of Int64, Float64 or String.
+        key: Column of the items.
+        columns: Columns in question.
+    """
+    types = lines.schema
+    names = [c for c in columns if types[c] == pl.String or (types[c] == pl.Int64 and c.endswith("_id"))]
+    known = pl.col(names).drop_nulls()
+    counts = lines.group_by(key).agg(known.count().name.suffix("/rows"), known.n_unique()) if names else lines
+    found = {}
+    for name in names:
+        several = counts.filter(pl.col(f"{name}/rows") > 1)[name] > 1
+        if len(several) >= 10 and 2 * several.sum() > len(several):
+            found[name] = (
+                f"it differs within {several.sum():,} of {len(several):,} items, so it says more of the event than of the"
+                f" item: data.context=[{name}] reads it as such, data.item_attributes names what is the item's all the"
+                " same"
+            )
+    return found
+
+
 def find_conflicts(rows: pl.DataFrame, key: str, attributes: Sequence[str], done: str) -> Finding:
     """Count the ids that have more than one value of an attribute."""
     counts = rows.group_by(key).agg(pl.col(attributes).drop_nulls().n_unique() > 1)

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
-from recsys.data.cleaning.conflicts import find_conflicts, one_row_each
+from recsys.data.cleaning.conflicts import find_conflicts, of_the_event, one_row_each
 
 
 def listing(windows, rows):
@@ -82,3 +82,25 @@ def test_latest_against_a_loop(windows, rows):
         expected[item] = tuple(values)
     chosen = one_row_each(listing(windows, rows), "item_id", "latest", "since")
     assert {item: tuple(values) for item, *values in chosen.rows()} == expected
+
+
+def test_what_differs_within_the_items_is_of_the_event():
+    n = 40
+    lines = pl.DataFrame(
+        {
+            "item_id": [i // 4 for i in range(n)],  # ten items of four lines
+            "brand": [f"b{i // 4}" if i % 20 else "typo" for i in range(n)],  # two items with a slip
+            "device": [("app", "web")[i % 2] for i in range(n)],
+            "session_id": range(n),
+            "shelf": [i % 3 for i in range(n)],
+            "price": [1.5 * i for i in range(n)],
+            "half": [f"h{i % 2}" if i < 20 else "h" for i in range(n)],  # five of ten are not more than half
+            "once": [f"o{i}" if i % 4 == 0 else None for i in range(n)],  # nothing to differ from
+        }
+    )
+    found = of_the_event(lines, "item_id", lines.columns[1:])
+    assert list(found) == ["device", "session_id"]
+    assert found["device"].startswith("it differs within 10 of 10 items")
+    assert "data.context=[device]" in found["device"]
+    assert of_the_event(lines.filter(pl.col("item_id") < 9), "item_id", ["device"]) == {}
+    assert of_the_event(lines, "item_id", ["price"]) == {}
