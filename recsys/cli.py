@@ -56,7 +56,6 @@ NO_WRITE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, 
 SIGNAL_CODES: dict[Any, str] = {130: "interrupted", 143: "terminated"}
 """Exit codes of Ctrl-C and SIGTERM, and what is said about them."""
 HELP_FLAGS = ("--help", "-h")
-"""What Hydra shows the help for."""
 FLAGS_THAT_EXCLUDE = ("Only one of --run, --multirun", "The --resolve flag")
 """How Hydra's plain ValueErrors about flags begin."""
 
@@ -78,7 +77,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if verb not in VERBS:
         return _fail(f"unknown verb '{verb}'.{did_you_mean(verb, VERBS)} Legal: {', '.join(VERBS)}.")
     try:
-        if verb == "plan":
+        if any(flag in rest for flag in HELP_FLAGS):
+            _help(verb, rest)
+        elif verb == "plan":
             _plan(rest)
         else:
             _hydra_app(verb, rest)
@@ -99,6 +100,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         return _fail(message)
     return 0
+
+
+def _help(verb: str, arguments: list[str]) -> None:
+    """Print what a verb does and can be told; Hydra's own help takes seconds to find its groups."""
+    from recsys.config.compose import untyped
+    from recsys.config.help import help_text
+
+    config_dir, others = _own_arguments(arguments)
+    overrides = [argument for argument in others if "=" in argument and not argument.startswith("-")]
+    composed = module_of(verb)
+    if verb == "plan":
+        from recsys.entries.plan import PLANNED
+
+        composed = next((word for word in PLANNED if others[0] == word), PLANNED[0])
+    print(help_text(f"recsys {verb}", VERBS[verb], untyped(composed, overrides, config_dir), config_dir), end="")
 
 
 def _plan(arguments: list[str]) -> None:
@@ -154,8 +170,6 @@ def _hydra_app(verb: str, arguments: list[str], entry: str | None = None) -> Non
                 raise  # the jobs after this one still run; Hydra reports
             raise SystemExit(_fail(message)) from error
 
-    if any(flag in arguments for flag in HELP_FLAGS):
-        arguments = [*arguments, f"hydra.help.app_name='{'plan' if entry == 'plan' else verb}'"]
     register_schemas()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach `main` instead of being printed and turned into an exit
     sys.argv = [f"recsys {verb}", *arguments]

@@ -164,7 +164,8 @@ def test_multirun_goes_on_after_a_failed_job(
         (["--cfg", "job", "--package", "tracking"], "experiment: recsys"),
         (["--cfg", "hydra"], "runs/${hydra.job.config_name}"),
         (["--info", "defaults"], "data/completejourney"),
-        (["--help"], "model: content_only, id_only"),
+        (["--help"], "model: content_only, id_only, [two_tower]"),
+        (["--help", "model=id_only", "--multirun"], "model: content_only, [id_only], two_tower"),
     ],
 )
 def test_hydra_flags(flags: list[str], shown: str, entry: Callable[..., list[object]], tmp_path: Path, capfd) -> None:

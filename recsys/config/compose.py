@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -68,8 +69,9 @@ OPEN_KEYS = (
 """Maps whose keys are the user's own: no ``+`` is needed to add one."""
 
 
+@cache
 def register_schemas() -> None:
-    """Make the schemas known to Hydra; doing it again changes nothing."""
+    """Make the schemas known to Hydra, once in a process."""
     from hydra.core.config_store import ConfigStore
 
     for path, schema in SCHEMAS.items():
@@ -159,6 +161,24 @@ def _first_bad(verb: str, overrides: Sequence[str], config_dir: str | Path | Non
 
 def _composed(verb: str, overrides: Sequence[str], config_dir: str | Path | None) -> Any:
     """Return the typed configuration; the rules across its groups are not checked yet."""
+    cfg = untyped(verb, overrides, config_dir)
+    try:
+        folder = Path(cfg.hydra.run.dir).absolute()
+    except OmegaConfBaseException as error:
+        raise ConfigError(explain(error)) from error
+    with open_dict(cfg):
+        del cfg["hydra"]
+    if "run_dir" in cfg and OmegaConf.is_interpolation(cfg, "run_dir"):
+        cfg.run_dir = str(folder)
+    return _typed(cfg)
+
+
+def untyped(verb: str, overrides: Sequence[str] = (), config_dir: str | Path | None = None) -> DictConfig:
+    """Return what :func:`compose` starts from, with Hydra's own part; values may be missing.
+
+    Raises:
+        ConfigError: An unknown key or option, or a wrong type.
+    """
     import hydra
     from hydra.errors import HydraException
 
@@ -168,15 +188,9 @@ def _composed(verb: str, overrides: Sequence[str], config_dir: str | Path | None
     search = [] if config_dir is None else [f"hydra.searchpath=['file://{Path(config_dir).resolve()}']"]
     try:
         with _aside(), hydra.initialize_config_dir(str(conf_dir()), version_base=VERSION_BASE):
-            cfg = hydra.compose(verb, [*overrides, *search], return_hydra_config=True)
-            folder = Path(cfg.hydra.run.dir).absolute()
+            return hydra.compose(verb, [*overrides, *search], return_hydra_config=True)
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(explain(error)) from error
-    with open_dict(cfg):
-        del cfg["hydra"]
-    if "run_dir" in cfg and OmegaConf.is_interpolation(cfg, "run_dir"):
-        cfg.run_dir = str(folder)
-    return _typed(cfg)
 
 
 @contextmanager

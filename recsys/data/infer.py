@@ -167,7 +167,7 @@ def disguised(values: pl.Series, rows: pl.Series) -> str | None:
         return None
     for kind, form in _DISGUISES.items():
         alike = (values.str.contains(form) & values.str.contains(r"\d")).fill_null(False)
-        if (rows * alike).sum() >= 0.8 * (rows * values.is_not_null()).sum() > 0:
+        if alike.any() and 5 * int((rows * alike).sum()) >= 4 * int((rows * values.is_not_null()).sum()):
             example = values.filter(alike)[0]
             return f"the text looks like {kind}, such as {example!r}; write {kind} to have it read as such"
     return None

@@ -55,8 +55,13 @@ class Numbers:
 
     def __add__(self, other: "Numbers") -> "Numbers":
         below = tuple(a + b for a, b in zip(self.below, other.below, strict=True))
-        counts = ("given", "numbers", "calendar", "early")
-        return Numbers(*(getattr(self, c) + getattr(other, c) for c in counts), below=(below[0], below[1], below[2]))
+        return Numbers(
+            given=self.given + other.given,
+            numbers=self.numbers + other.numbers,
+            calendar=self.calendar + other.calendar,
+            early=self.early + other.early,
+            below=(below[0], below[1], below[2]),
+        )
 
     @property
     def are_all(self) -> bool:

@@ -13,7 +13,7 @@ from polars.testing import assert_frame_equal
 from recsys.config.data import DataConfig, ImputationConfig, SessionsConfig, SplitConfig
 from recsys.data import prepare as module
 from recsys.data.prepare import prepare
-from recsys.data.prepared import load_prepared
+from recsys.data.prepared import FORMAT_VERSION, load_prepared
 from recsys.errors import DataError
 from recsys.files import NODE
 
@@ -155,7 +155,7 @@ def test_other_format_and_missing_folder_are_refused(shop, tmp_path):
     data = prepare(shop)
     meta = json.loads((data.path / "meta.json").read_text())
     (data.path / "meta.json").write_text(json.dumps(meta | {"format": 99}))
-    with pytest.raises(DataError, match="format 99, this version reads 4"):
+    with pytest.raises(DataError, match=f"format 99, this version reads {FORMAT_VERSION}"):
         load_prepared(data.path)
     with pytest.raises(DataError, match="not a complete prepared data set"):
         load_prepared(tmp_path / "nowhere")

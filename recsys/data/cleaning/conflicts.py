@@ -95,9 +95,9 @@ def of_the_event(lines: pl.DataFrame, key: str, columns: Sequence[str]) -> dict[
         several = counts.filter(pl.col(f"{name}/rows") > 1)[name] > 1
         if len(several) >= 10 and 2 * several.sum() > len(several):
             found[name] = (
-                f"it differs within {several.sum():,} of {len(several):,} items, so it says more of the event than of the"
-                f" item: data.context=[{name}] reads it as such, data.item_attributes names what is the item's all the"
-                " same"
+                f"it differs within {several.sum():,} of {len(several):,} items, so it says more of the event than of"
+                f" the item: data.context=[{name}] reads it as such, data.item_attributes names what is the item's all"
+                " the same"
             )
     return found
 
