@@ -35,6 +35,8 @@ NUMERIC_FORMS = ("quantile", "normal", "piecewise", "log")
 SEGMENTS = ("rfm", "kmeans", "ward", "complete", "demographic", "intent")
 SEGMENTS_AS_OF = ("train", "val", "test")
 CALIBRATIONS = ("isotonic", "platt", "temperature", "none")
+LAST = "last"
+"""The value of ``ckpt_path`` that means: go on from what is there, if anything is."""
 
 
 @dataclass
@@ -46,20 +48,20 @@ class ModelConfig:
     hidden: int = 128  # width of the hidden layer of both towers
     history: int = 512  # L, the last interactions that the user tower reads
     heads: int = 4  # attention heads over the history
-    dropout: float = 0.1
+    dropout: float = 0.1  # share of the hidden units of both towers set to zero in training
     id_dropout: float = 0.2  # share of item ids hidden in training, so that attributes carry the unseen
     user_id_dropout: float = 0.5  # the same for user ids
     history_dropout: float = 0.3  # share of events hidden from the taste part in training
     context_dropout: float = 0.5  # share of moments whose hour, store ... are hidden in training: batch jobs have none
     factor_width: int = 256  # K, of the item factors that a history is folded into; 0 leaves them out
-    factor_weight: float = 1.5  # spread of their scores over popular items, in nats: more finds more that is new
+    factor_weight: float = 1.5  # standard deviation of what they add to logits of popular items; more finds more new
     factor_confidence: float = 0.6  # of an event of today, against 1 for every item without event
     factor_decay: float = 0.5  # power of the age in months that it falls with
-    factor_regularization: float = 10.0
+    factor_regularization: float = 10.0  # weight of the squared norms in their least squares
     use_ids: bool = True  # false: content-only variant
     use_content: bool = True  # false: id-only variant
     temperature: float = 0.2  # where the learnable temperature starts
-    temperature_bounds: list[float] = field(default_factory=lambda: [0.02, 1.0])
+    temperature_bounds: list[float] = field(default_factory=lambda: [0.02, 1.0])  # lowest and highest it may become
 
 
 @dataclass
@@ -70,11 +72,11 @@ class TrainingConfig:
     epoch_batches: int = 100  # of an epoch, at least: few moments make batches smaller, down to a quarter
     moments_per_block: int = 4  # consecutive moments of a user in a batch: more is faster, fewer mix more users
     negatives: int = 2048  # uniform negatives of a batch, beside the in-batch ones
-    max_epochs: int = 2
+    max_epochs: int = 2  # at most; validation chooses how many
     patience: int = 1  # epochs without a better objective before it stops
     learning_rate: float = 1e-3  # of the dense parameters (AdamW)
     embedding_learning_rate: float = 0.05  # of the embedding tables (row-wise Adagrad)
-    weight_decay: float = 1e-4
+    weight_decay: float = 1e-4  # of the dense parameters
     warm_rate: float = 0.5  # of both learning rates, in a fit that starts from init_from
     checkpoint_minutes: float = 5.0  # between checkpoints inside an epoch, of the ranker too; 0: after every batch
     ledger: bool = False  # true: checkpoints/.../ledger.RANK.csv says which samples each step took
@@ -130,12 +132,12 @@ class RankerConfig:
     tasks: list[str] = field(default_factory=list)  # event types learned beside the relevant ones, such as click, cart
     use_wide: bool = True  # false: deep only
     use_deep: bool = True  # false: wide only
-    trees: bool = True  # boosted trees over the numbers join the fitted model and move its order as far as it does
+    trees: bool = True  # boosted trees over the numbers: their scores are added to the logits, scaled to equal spread
     crosses: list[list[str]] | None = None  # of categorical features, memorised by the wide part; null: inferred
     cross_buckets: int = 2**18  # weights that the combinations of a cross share
     width: int = 8  # of an embedding
-    hidden: list[int] = field(default_factory=lambda: [256, 128])
-    dropout: float = 0.2
+    hidden: list[int] = field(default_factory=lambda: [256, 128])  # widths of the deep part's hidden layers
+    dropout: float = 0.2  # share of their units set to zero in training
     id_dropout: float = 0.3  # share of ids hidden from the deep part in training
     norm: str = "layer"  # layer | batch | none
     knots: int = 8  # of a number, at most: intervals of its piecewise linear forms, and bins of the wide part
@@ -168,16 +170,16 @@ class SegmentsConfig:
 class ObjectiveConfig:
     """The one quantity that choices are made by; a validation metric."""
 
-    metric: str = "val/ndcg_at_20"
-    mode: str = "max"
+    metric: str = "val/ndcg_at_20"  # val/METRIC_at_K or val/SLICE/METRIC_at_K, with K one of evaluation.ks
+    mode: str = "max"  # more is better of all of them, so nothing else is taken
 
 
 @dataclass
 class EvaluationConfig:
     """What the table shows."""
 
-    ks: list[int] = field(default_factory=lambda: [10, 20, 50, 100])
-    baselines: list[str] = field(default_factory=lambda: list(BASELINES))
+    ks: list[int] = field(default_factory=lambda: [10, 20, 50, 100])  # cut-offs K: the first K places count
+    baselines: list[str] = field(default_factory=lambda: list(BASELINES))  # names of BASELINES above
     variants: list[str] = field(default_factory=list)  # content_only, id_only: extra two-tower rows
     rankers: list[str] = field(  # parts of the ranker by themselves, on the same candidates; lightgbm: its trees
         default_factory=lambda: ["wide_only", "deep_only", "lightgbm"]
@@ -202,18 +204,18 @@ class BundleConfig:
 class TrackingConfig:
     """MLflow. A null URI takes MLflow's own embedded default store."""
 
-    enabled: bool = True
-    uri: str | None = None
+    enabled: bool = True  # false: nothing is logged, and no model registered
+    uri: str | None = None  # of the tracking server
     allow_offline: bool = False  # true: a run begins though the server is away; `recsys sync` sends it later
-    experiment: str = "recsys"
-    run_name: str | None = None
-    model_name: str = "recsys-${data.name}"
-    tags: dict[str, str] = field(default_factory=dict)
+    experiment: str = "recsys"  # MLflow's, which the run belongs to
+    run_name: str | None = None  # null: MLflow makes one up
+    model_name: str = "recsys-${data.name}"  # that the bundle is registered as; no '/' or ':' in it
+    tags: dict[str, str] = field(default_factory=dict)  # of the run, name -> value
 
 
 @dataclass
 class Config:
-    """The configuration of ``prepare``, ``train`` and ``evaluate``."""
+    """The configuration of ``train``, and of the other verbs that read the data."""
 
     data: DataConfig = MISSING
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -230,7 +232,7 @@ class Config:
     trainer: dict[str, Any] = field(default_factory=dict)  # pytorch_lightning.Trainer, by _target_
     callbacks: dict[str, Any] = field(default_factory=dict)  # extra Lightning callbacks, by _target_
     tags: list[str] = field(default_factory=list)  # words to find the run by; each becomes an MLflow tag
-    seed: int = 42
+    seed: int = 42  # of everything that is drawn by chance, from 0 to 2**32 - 1
     ckpt_path: str | None = None  # last: go on where the run in hydra.run.dir stopped; FILE: of the first fit alone
     init_from: str | None = None  # bundle that the retriever starts from: FOLDER, models:/NAME/VERSION, runs:/ID/bundle
     run_dir: str = "${hydra:runtime.output_dir}"  # everything a run writes
@@ -275,14 +277,14 @@ class RecommendConfig:
 
     bundle: str = MISSING  # folder, models:/NAME/VERSION or runs:/ID/bundle
     output: str = "recs.parquet"  # a file; without .parquet a folder of parts, which goes on where it stopped
-    users_a_part: int = 50_000
+    users_a_part: int = 50_000  # users in a part of such a folder
     as_of: str | None = None  # ISO time of all requests, at or after the bundle's cut; null: the cut, or the last event
     events: str | None = None  # file of user_id, item_id, timestamp: what happened since the cut
-    k: int = 20
+    k: int = 20  # items of an answer
     users: str | None = None  # null: all; a comma-separated list, or a file with a user_id column
-    exclude_seen: bool = False
-    batch_size: int = 256
-    tracking_uri: str | None = None
+    exclude_seen: bool = False  # true: leave out what the user has had
+    batch_size: int = 256  # users answered at a time
+    tracking_uri: str | None = None  # where models:/ and runs:/ are looked up; null: MLflow's default store
 
 
 @dataclass
@@ -301,4 +303,4 @@ class ExplainConfig:
     user: Any = MISSING  # id; one that the bundle does not know is a stranger
     item: Any = MISSING  # id
     top: int = 20  # lines that are shown
-    tracking_uri: str | None = None
+    tracking_uri: str | None = None  # where models:/ and runs:/ are looked up; null: MLflow's default store

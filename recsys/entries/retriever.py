@@ -5,11 +5,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recsys.config.schema import Config, ModelConfig
+from recsys.config.schema import LAST, Config, ModelConfig
 
 if TYPE_CHECKING:
     from recsys.data.dataset import FittedData
     from recsys.entries.folds import FoldData
+    from recsys.models.tower_shape import TowerInputs
     from recsys.models.two_tower import TwoTower
     from recsys.tracking.run import Run
     from recsys.training.epochs import Fitted, Validate
@@ -154,8 +155,6 @@ def fit(
 
 def last_only(cfg: Config) -> str | None:
     """Return ``last`` if the run goes on where it stopped, which all of its fits do; None otherwise."""
-    from recsys.training.checkpoint import LAST
-
     return LAST if cfg.ckpt_path == LAST else None
 
 
@@ -175,7 +174,7 @@ def variants(
         yield f"two_tower_{name}", data, towers
 
 
-def tower_inputs(data: "FittedData") -> Any:
+def tower_inputs(data: "FittedData") -> "TowerInputs":
     """Return what the towers read: every declared feature with the size of its table or its scale."""
     from recsys.models.embeddings import FeatureInput
     from recsys.models.tower_shape import TowerInputs

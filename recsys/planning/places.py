@@ -8,12 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from recsys.config.schema import Config
+from recsys.config.schema import LAST, Config
 from recsys.config.tune import TuneConfig
 from recsys.errors import did_you_mean
 
-LIGHTNING_PATHS = ("last", "best", "hpc")
-"""Values of ``ckpt_path`` that name no file."""
 ACCELERATORS = ("cpu", "gpu", "cuda", "mps", "tpu", "auto")
 PRECISIONS = (
     *("32-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true", "64-true", "transformer-engine"),
@@ -99,7 +97,7 @@ def package_problems(cfg: Config) -> Iterator[str]:
 
 def checkpoint_problem(path: str | None) -> str | None:
     """Return why ``ckpt_path`` cannot be gone on from, if it cannot."""
-    if path is None or path in LIGHTNING_PATHS or "://" in path or Path(path).is_file():
+    if path in (None, LAST) or Path(path).is_file():
         return None
     parent = Path(path).parent
     beside = [file.name for file in parent.iterdir()] if parent.is_dir() else []

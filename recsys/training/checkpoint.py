@@ -10,11 +10,10 @@ import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor, nn
 
+from recsys.config.schema import LAST
 from recsys.errors import ConfigError
 from recsys.files import beside
 
-LAST = "last"
-"""The value of ``ckpt_path`` that means: go on from what is there, if anything is."""
 RESUME = "resume"
 """Key in a checkpoint: what it was made from, whether the fit was complete, the random states."""
 NOTHING = "nothing"

@@ -58,6 +58,7 @@ def test_packages_that_the_configuration_needs(monkeypatch: pytest.MonkeyPatch) 
 def test_checkpoints(tmp_path: Path) -> None:
     (tmp_path / "last.ckpt").touch()
     assert [checkpoint_problem(path) for path in (None, "last", str(tmp_path / "last.ckpt"))] == [None] * 3
+    assert all(checkpoint_problem(path) for path in ("best", "hpc", "s3://runs/last.ckpt"))  # as training does
     assert "Did you mean 'last.ckpt'?" in str(checkpoint_problem(str(tmp_path / "lst.ckpt")))
 
 
