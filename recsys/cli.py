@@ -16,7 +16,7 @@ VERBS = {
     "prepare": "tables -> prepared data set (cached by content) and a data report",
     "audit": "what of the data would leak, and what other splits would have claimed",
     "segment": "users in segments (RFM, clusters, intent ...), as parquet and a report",
-    "train": "the main job: prepare, fit the two-tower model, evaluate, bundle, register",
+    "train": "the main job: prepare, fit two-tower model and ranker, bundle, evaluate, register",
     "tune": "trials over a search space, on the validation window; the best as a file for train",
     "sync": "what runs could not send while the tracking server was away goes there now",
     "evaluate": "a bundle beside the baselines on the test window, with intervals",

@@ -19,7 +19,7 @@ class JunkConfig:
     """Items or events that are none: postage, adjustments, tests."""
 
     column: str = "item_id"  # item_id, another column of the events, or an attribute of the items table
-    values: list[str] = field(default_factory=list)
+    values: list[str] = field(default_factory=list)  # whole values of the column, as text
     pattern: str | None = None  # regular expression, anywhere in the value as text
 
 
@@ -28,7 +28,7 @@ class AccountsConfig:
     """Limits that a customer does not reach, but a robot or a shared account does; null: no limit."""
 
     action: str = "flag"  # flag: named in the report; drop: events go, from the window in which a limit is broken
-    events_a_day: int | None = None
+    events_a_day: int | None = None  # on any day (UTC), copies included
     items_a_day: int | None = None  # distinct ones
     lines: int | None = None  # in all, copies included
     share: float | None = None  # of the lines of everybody
@@ -38,8 +38,8 @@ class AccountsConfig:
 class ReturnsConfig:
     """Which events take a purchase back: the latest earlier one of the user and item with enough quantity left."""
 
-    event_types: list[str] = field(default_factory=list)
-    negative_quantity: bool = False
+    event_types: list[str] = field(default_factory=list)  # that are returns
+    negative_quantity: bool = False  # true: events with a quantity below 0 are returns
     same_basket: bool = False  # the purchase must be of the return's basket
 
 

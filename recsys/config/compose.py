@@ -88,12 +88,12 @@ def compose(verb: str, overrides: Sequence[str] = (), config_dir: str | Path | N
     """Return what the console composes for ``recsys VERB OVERRIDES``.
 
     Args:
-        verb: prepare, train, evaluate or recommend.
+        verb: A file of ``conf/`` without its ending, such as ``train`` or ``add_items``.
         overrides: As on the command line, for example ``["data=tables", "data.events=sales.parquet"]``.
         config_dir: A folder of your own YAML files, as ``--config-dir``.
 
     Returns:
-        A :class:`~recsys.config.schema.Config`, ``EvaluateConfig`` or ``RecommendConfig``; ``run_dir`` is
+        The dataclass of the verb, such as :class:`~recsys.config.schema.Config`; where it has a ``run_dir``, that is
         ``runs/VERB/TIME`` unless overridden.
 
     Raises:

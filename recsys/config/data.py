@@ -46,8 +46,8 @@ class SessionsConfig:
     timezone: str | None = None  # of the shop, for hours and holidays; null: data.timezone
     holidays: list[str] = field(default_factory=list)  # local dates such as 2024-12-25
     cart: list[str] = field(default_factory=lambda: ["cart", "add_to_cart"])  # event types
-    wishlist: list[str] = field(default_factory=lambda: ["wishlist", "add_to_wishlist"])
-    purchase: list[str] = field(default_factory=lambda: ["purchase"])
+    wishlist: list[str] = field(default_factory=lambda: ["wishlist", "add_to_wishlist"])  # event types
+    purchase: list[str] = field(default_factory=lambda: ["purchase"])  # event types that buy
     cart_days: float = 1.0  # what was added and not bought within these is abandoned
     half_life_days: float = 14.0  # after which an event counts half for the engagement
     weights: dict[str, float] = field(  # event type -> what it counts for the engagement; others count 1
@@ -68,11 +68,11 @@ class SessionsConfig:
 class DataConfig:
     """Where the tables lie and what their columns mean."""
 
-    name: str = MISSING
+    name: str = MISSING  # of the shop; prepared data and the registered model are called after it
     source: str = "tables"  # tables | completejourney
     events: str | None = None  # file, glob, directory or URI: Parquet, CSV or Arrow
-    items: str | None = None
-    users: str | None = None
+    items: str | None = None  # the same; null: columns of the events describe the items
+    users: str | None = None  # the same; null: users are known by their ids alone
     columns: dict[str, str] = field(default_factory=dict)  # standard name -> column of the events table
     item_columns: dict[str, str] = field(default_factory=dict)  # the same for the items table
     user_columns: dict[str, str] = field(default_factory=dict)  # the same for the users table

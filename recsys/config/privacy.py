@@ -40,7 +40,7 @@ class EraseConfig:
     bundles: list[str] = field(default_factory=list)  # further folders of bundles
     models: list[str] = field(default_factory=list)  # names of registered models
     old_versions: str = "delete"  # delete | pending: of a registered model, once one without the people has replaced it
-    tracking_uri: str | None = None
+    tracking_uri: str | None = None  # of the server with the registered models; null: MLflow's default store
     tracking_experiment: str = "recsys"  # MLflow's, for the run that registers new versions
     access_log: str | None = None  # gets a line for the erasure; with verify, its chain of hashes is checked
     run_dir: str = "${hydra:runtime.output_dir}"  # the receipt is written there

@@ -35,5 +35,5 @@ class RollbackConfig:
     """``rollback``: the champion before this one serves again."""
 
     name: str = MISSING  # of the registered model
-    alias: str = "champion"
-    tracking_uri: str | None = None
+    alias: str = "champion"  # that serving asks for
+    tracking_uri: str | None = None  # of the server with the registered models; null: MLflow's default store

@@ -26,7 +26,7 @@ class TouchpointConfig:
     same: str | None = None  # attribute that such an item must share; auto: touchpoints.category
     caps: dict[str, int] = field(default_factory=dict)  # attribute, or auto -> most items of an answer with one value
     diversity: float = 1.0  # weight of relevance against likeness in maximal marginal relevance; 1: none
-    adapts: bool = False  # true: what the data have no column for is left out and said; false: it is an error
+    adapts: bool = False  # true: what the data do not allow is dropped with a message; false: it is an error
 
 
 @dataclass

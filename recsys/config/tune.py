@@ -16,7 +16,7 @@ class Distribution:
     """Values that one key may take: from ``low`` to ``high``, or one of ``choices``; whole numbers for whole keys."""
 
     low: float | None = None  # both ends belong to it
-    high: float | None = None
+    high: float | None = None  # the largest, at least low
     log: bool = False  # true: equal factors are equally likely, not equal differences
     step: float | None = None  # between values; null: any float, every whole number
     choices: list[Any] | None = None  # instead of low and high; null is a value as well, and so is a list

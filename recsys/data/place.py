@@ -19,7 +19,7 @@ SHRINK = 4
 
 
 class Place:
-    """Of a pass over the batches of an epoch.
+    """How far a pass over one epoch's batches has come, so that it can go on after a restart.
 
     Attributes:
         epoch: Its number.

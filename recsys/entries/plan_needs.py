@@ -95,7 +95,7 @@ def _gpu_memory(plan: Plan, needed: float) -> None:
 
 
 def _time(plan: Plan, cfg: Config, trained: Config, fits: Sequence[Fit]) -> None:
-    """Of the steps as they took on this CPU."""
+    """Say how long the fits would take, from the steps timed on this CPU."""
     is_gpu = trained.trainer.get("accelerator") in ("gpu", "cuda")
     is_tune = isinstance(cfg, TuneConfig)
     counts = (retriever_fits(trained), ranker_fits(trained))

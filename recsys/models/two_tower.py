@@ -43,7 +43,8 @@ from recsys.models.tower_shape import TowerInputs, TowerShape
 GAIN = 40.0
 """What an item that is the user's whole history gets by its code at the start, in units of the loss's logits."""
 COMMON, RARE = 0.06, 0.1
-"""Share of repeats from which codes start with all of that, by the square below it; the least that they keep of it."""
+"""Where repeats are at least this share of what users take, codes start with all of that gain; below it with the part
+``(share / COMMON) ** 2`` of it, and never less than the part RARE."""
 
 
 class UserTower(nn.Module):

@@ -18,7 +18,7 @@ from recsys.training.optimizers import retriever_optimizer
 
 @dataclass(frozen=True)
 class LearningRates:
-    """Of the two kinds of parameters; both fall linearly to a twentieth over ``total_steps``."""
+    """Of dense parameters and of embedding tables; both fall linearly to a twentieth over ``total_steps``."""
 
     dense: float
     embedding: float

@@ -88,7 +88,7 @@ def open_study(
     """Make a study, or join the one of that name.
 
     Args:
-        storage: From :func:`open_storage`.
+        storage: From :func:`storage_at`.
         name: Of the study.
         directions: ``maximize`` or ``minimize``, one for each objective.
         settings: What all its trials have in common, JSON data.

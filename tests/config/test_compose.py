@@ -1,5 +1,6 @@
 """Configurations compose to typed objects; whatever the schema does not have is refused."""
 
+import ast
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 
@@ -188,3 +189,19 @@ def test_train_and_evaluate_share_their_groups(verb: str, bundle: list[str]) -> 
         compose(verb, [*bundle, "evaluation=quick"]).evaluation == compose("prepare", ["evaluation=quick"]).evaluation
     )
     assert compose(verb, [*bundle, "debug=does_it_run"]).trainer["limit_train_batches"] == 4
+
+
+def test_every_key_says_what_it_means(repo: Path) -> None:
+    """In a comment on its line, or, where keys of its own lie below it, in the docstring of their class."""
+    bare = []
+    for path in sorted((repo / "recsys" / "config").glob("*.py")):
+        lines, classes = path.read_text().splitlines(), ast.walk(ast.parse(path.read_text()))
+        for schema in (node for node in classes if isinstance(node, ast.ClassDef)):
+            keys = [key for key in schema.body if isinstance(key, ast.AnnAssign)]
+            plain = [key for key in keys if "Config" not in ast.unparse(key.annotation)]
+            bare += [
+                f"{schema.name}: {ast.unparse(key)}"
+                for key in plain
+                if not any("  # " in line for line in lines[key.lineno - 1 : key.end_lineno])
+            ]
+    assert not bare
