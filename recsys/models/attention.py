@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-AGE_BUCKETS = 16
+from recsys.models.history import AGE_BUCKETS, age_bucket
 
 
 class CandidateAttention(nn.Module):
@@ -43,9 +43,7 @@ class CandidateAttention(nn.Module):
         Returns:
             ``[P, D + 1]``: the weighted sum, and the sum of the weights; zero without events.
         """
-        days = torch.nan_to_num(age, 0.0).clamp(0.0, 1e6)
-        bucket = ((days + 1.0).log2() * 1.8).long().clamp(max=15)
-        of_event = self.of_event(history) + F.embedding(bucket, self.of_age)
+        of_event = self.of_event(history) + F.embedding(age_bucket(torch.nan_to_num(age, 0.0)), self.of_age)
         events = history[request]  # [P, L, D]
         of_product = torch.bmm(events, candidate.unsqueeze(2) * self.of_product)  # [P, L, H]
         hidden = self.of_candidate(candidate).unsqueeze(1) + of_event[request] + of_product

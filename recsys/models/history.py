@@ -41,14 +41,18 @@ class HistoryAttention(nn.Module):
         Returns:
             ``[G, S, H, D]``; zero where nothing is visible.
         """
-        bucket = ((age.clamp(min=0.0) + 1.0).log2() * 1.8).long().clamp(max=15)
         per_event = scores.transpose(1, 2) + by_head(self.repetition * self.fast, repeats.clamp(max=5))  # [G, H, W]
-        logits = (by_head(self.recency * self.fast, bucket) + per_event.unsqueeze(1)).float()  # [G, S, H, W]
+        logits = (by_head(self.recency * self.fast, age_bucket(age)) + per_event.unsqueeze(1)).float()  # [G, S, H, W]
         logits = logits.masked_fill(~visible.unsqueeze(2), -1e9)
         weights = logits.softmax(3) * visible.unsqueeze(2)  # the product empties what has no history
         blocks, slots, _ = visible.shape
         pooled = torch.bmm(weights.to(vectors.dtype).flatten(1, 2), vectors)
         return pooled.view(blocks, slots, self.heads, vectors.size(2))
+
+
+def age_bucket(age: Tensor) -> Tensor:
+    """Return which of the AGE_BUCKETS ages in days belong to, int64: 1.8 buckets for each doubling."""
+    return ((age.clamp(min=0.0) + 1.0).log2() * 1.8).long().clamp(max=15)
 
 
 def by_head(table: Tensor, rows: Tensor) -> Tensor:

@@ -169,7 +169,7 @@ class NumericTransform(nn.Module):
         """
         values = torch.stack([features[name].float() for name in self.names])  # [F, P]
         missing = torch.isnan(values)
-        logs = (values.sign() * values.abs().log1p() - self.center) / self.spread
+        logs = (signed_log(values) - self.center) / self.spread
         top = self.knots.gather(1, self.last)
         inside = torch.maximum(torch.minimum(values, top), self.knots[:, :1])
         passed = torch.zeros(inside.shape, dtype=torch.int32, device=inside.device)

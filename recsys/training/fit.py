@@ -48,7 +48,7 @@ def make_model(inputs: TowerInputs, context: Sequence[str], config: ModelConfig,
         factor_weight=config.factor_weight,
         factor_confidence=config.factor_confidence,
         factor_decay=config.factor_decay,
-        sparse_rows=16384 if sparse else 2**62,
+        sparse_rows=TowerShape.sparse_rows if sparse else 2**62,
     )
     return TwoTower(inputs, shape, context, config.temperature, config.temperature_bounds)
 

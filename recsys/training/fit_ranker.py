@@ -20,6 +20,7 @@ from recsys.models.calibration import fit_isotonic, fit_platt
 from recsys.models.transforms import fit_numeric
 from recsys.models.wide import Cross, IdInput
 from recsys.models.wide_deep import RankerInputs, RankerShape, WideDeep
+from recsys.training.boosting import numbers
 from recsys.training.checkpoint import plain
 from recsys.training.epochs import Course, Fitted
 from recsys.training.optimizers import may_be_sparse
@@ -55,7 +56,6 @@ def make_ranker(
     Raises:
         ConfigError: Attention is asked for, and the set has no histories.
     """
-    numerics = [n for n, x in train.features.items() if x.is_floating_point() and not n.startswith(HISTORY)]
     history: list[str] = []
     if config.attention:
         # The first says where there is an event: an attribute may be missing, an item id is not.
@@ -68,7 +68,7 @@ def make_ranker(
             )
     inputs = RankerInputs(
         ids=tuple(id_inputs),
-        numerics=tuple(fit_numeric(name, train.features[name], config.knots) for name in numerics),
+        numerics=tuple(fit_numeric(name, train.features[name], config.knots) for name in numbers(train.features)),
         crosses=tuple(crosses),
         history=tuple(history),
     )
