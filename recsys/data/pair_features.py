@@ -16,14 +16,14 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from recsys.columns import ITEM_ID, TIMESTAMP, USER_ID
+from recsys.columns import ITEM_ID, USER_ID
 from recsys.data import rhythm
 from recsys.data.item_state import ItemState, item_state, rows_of
 from recsys.data.pair_plan import PairPlan
 from recsys.data.past_lines import RECENT_DAYS, PastLines, lines_of, number_events, number_items, user_totals
 from recsys.data.rhythm import Keyed, rhythms
 from recsys.data.segmented import Ints
-from recsys.data.sessions import Visits, clock, visits
+from recsys.data.sessions import Visits, visits
 
 STACKED_LINES = 2**20
 """Lines that are summed up at a time: for few users all kinds of groups together, for many one after the other."""
@@ -145,32 +145,29 @@ def pair_features(state: PairState, pairs: pl.DataFrame) -> pl.DataFrame:
     :func:`~recsys.data.past_lines.user_totals` say: ``pair_item_gap_ratio`` is days since over the item's mean gap;
     ``pair_price_ratio`` and each group's ``price_ratio`` the item's last price over the user's median, and over the
     user's mean in the group; each group's ``item_share`` the pair's count over the group's; ``other_*`` counts events
-    that are not relevant, ``others_28d`` those of 28 days (the item's per 10,000 of them);
-    ``context_*`` are hour, weekday from Monday and month from 0, in UTC, of the request. With sessions there is also
-    its :func:`~recsys.data.sessions.clock`, and what :class:`~recsys.data.sessions.Visits` says of users and pairs.
+    that are not relevant, ``others_28d`` those of 28 days (the item's per 10,000 of them). With sessions there is also
+    what :class:`~recsys.data.sessions.Visits` says of users and pairs.
 
     Nulls are left where a value is undefined, unless the feature declares a value for it. A user or an item that the
     state does not know is as one without events.
 
     Args:
         state: From :func:`as_of`.
-        pairs: ``user_id``, ``item_id`` and, where the request's time is known, ``timestamp``; rows may repeat.
+        pairs: ``user_id`` and ``item_id``; rows may repeat.
     """
     numbers = pair_numbers(state, state.users.rows(pairs[USER_ID]), state.items.rows(pairs[ITEM_ID]))
-    names = [f.name for f in state.plan.features if f.side != "context"]
-    frame = pl.DataFrame(numbers, names, orient="row").fill_nan(None)
-    return frame.hstack(_context(state.plan, pairs)).select(f.name for f in state.plan.features)
+    return pl.DataFrame(numbers, [f.name for f in state.plan.features], orient="row").fill_nan(None)
 
 
 def pair_numbers(state: PairState, users: Ints, items: Ints) -> Numbers:
-    """Return the features of pairs but for those of the context, float32 ``[P, F]``, NaN where undefined.
+    """Return the features of pairs, float32 ``[P, F]``, NaN where undefined.
 
     Args:
         state: From :func:`as_of`.
         users: Rows in ``state.users``, int64 ``[P]``; -1 for one who is not known.
         items: Rows in ``state.items``, int64 ``[P]``; N for one that is not known.
     """
-    absent = [f.absent for f in state.plan.features if f.side != "context"]
+    absent = [f.absent for f in state.plan.features]
     filled = np.array([np.nan if value is None else value for value in absent], np.float32)
     out = np.empty((len(users), len(absent)), np.float32)
     for start in range(0, len(users), CHUNK_ROWS):
@@ -208,15 +205,3 @@ def _ratio(above: Numbers, below: Numbers) -> Numbers:
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = above / below
     return np.where(ratio == np.inf, np.float32(np.nan), ratio)[:, None]
-
-
-def _context(plan: PairPlan, pairs: pl.DataFrame) -> pl.DataFrame:
-    rows = plan.sessions.clock_rows if plan.sessions else ()
-    names = ("hour", "weekday", "month", *(name for name, _ in rows))
-    if TIMESTAMP not in pairs.columns:
-        return pairs.select(pl.repeat(None, pl.len(), dtype=pl.Float32).alias(f"context_{n}") for n in names)
-    time = pl.col(TIMESTAMP).dt
-    parts = [time.hour(), time.weekday() - 1, time.month() - 1]
-    if plan.sessions:
-        parts += clock(time.epoch("us"), plan.sessions.zone, plan.sessions.holidays)
-    return pairs.select(p.cast(pl.Float32).alias(f"context_{n}") for p, n in zip(parts, names, strict=True))

@@ -67,7 +67,6 @@ _USER: tuple[_Row, ...] = (
     ("basket_size", None),
     ("repeat", None),
 )
-_CONTEXT: tuple[_Row, ...] = (("hour", None), ("weekday", None), ("month", None))
 
 
 @dataclass(frozen=True)
@@ -76,7 +75,7 @@ class PairFeature:
 
     Attributes:
         name: Column; the prefix says whose it is.
-        side: ``pair`` user and item, ``group`` user and a group of items, ``item``, ``user``, or ``context``.
+        side: ``pair`` user and item, ``group`` user and a group of items, ``item`` or ``user``.
         absent: The value where nothing is known of it; None leaves it null.
     """
 
@@ -120,7 +119,7 @@ class PairPlan:
 
     @cached_property
     def features(self) -> tuple[PairFeature, ...]:
-        """All features in the order of the columns: pair, groups, item, user, context."""
+        """All features in the order of the columns: pair, groups, item, user."""
         pair = tuple(f for f in self._own_features if f.side == "pair")
         groups = tuple(f for prefix in self.prefixes for f in self._group_features(prefix))
         return pair + groups + tuple(f for f in self._own_features if f.side != "pair")
@@ -138,16 +137,11 @@ class PairPlan:
         price: tuple[_Row, ...] = (("price", None), *price_ratio)
         spend: tuple[_Row, ...] = (("spend", None),)
         others: tuple[_Row, ...] = (("others_28d", 0.0),)
-        pair, user, clock = (
-            (self.sessions.pair_rows, self.sessions.user_rows, self.sessions.clock_rows)
-            if self.sessions
-            else ((), (), ())
-        )
+        pair, user = (self.sessions.pair_rows, self.sessions.user_rows) if self.sessions else ((), ())
         rows = {
             "pair": (*self.rhythm, ("item_gap_ratio", None), *price_ratio * self.has_value, *pair),
             "item": _ITEM + price * self.has_value + others * self.has_others,
             "user": _USER + spend * self.has_value + others * self.has_others + user,
-            "context": _CONTEXT + clock,
         }
         return tuple(PairFeature(f"{side}_{row[0]}", side, *row[1:]) for side in rows for row in rows[side])
 

@@ -55,9 +55,9 @@ SHOP = log(
 )
 
 
-def features(plan: PairPlan, pairs, events=SHOP, cut=CUT, items=ITEMS, **more) -> list[dict[str, float | None]]:
+def features(plan: PairPlan, pairs, events=SHOP, cut=CUT, items=ITEMS) -> list[dict[str, float | None]]:
     users, asked = zip(*pairs, strict=True)
-    frame = pl.DataFrame({"user_id": users, "item_id": asked, **more})
+    frame = pl.DataFrame({"user_id": users, "item_id": asked})
     return pair_features(as_of(plan, events, items, microseconds(cut)), frame).to_dicts()
 
 
@@ -175,14 +175,6 @@ def test_user_by_hand() -> None:
     )
     check(second, {"user_baskets": 2, "user_gap_mean": 15, "user_repeat": 0, "user_others_28d": 0})
     check(viewer, {"user_baskets": 0, "user_days_since": None, "user_repeat": None, "user_others_28d": 1})
-
-
-def test_context_is_of_the_request_where_there_is_one() -> None:
-    times = pl.Series([datetime(2024, 3, 3, 17, 45), None], dtype=pl.Datetime("us", "UTC"))
-    asked, unknown = features(BARE, [(1, 10), (1, 10)], timestamp=times)
-    check(asked, {"context_hour": 17, "context_weekday": 6, "context_month": 2})
-    check(unknown, {"context_hour": None, "context_weekday": None, "context_month": None})
-    check(features(BARE, [(1, 10)])[0], {"context_hour": None, "context_weekday": None, "context_month": None})
 
 
 @pytest.mark.parametrize("plan", [FULL, BARE])
