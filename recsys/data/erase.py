@@ -13,13 +13,11 @@ from recsys.columns import ITEM_ID, TIMESTAMP, USER_ID
 from recsys.data.imputation import refit
 from recsys.data.imputation_store import load_imputer, save_imputer
 from recsys.data.partitions import PARTS
-from recsys.data.prepared import IN_PARTS, part_files
+from recsys.data.prepared import IN_PARTS, META, part_files
 from recsys.data.sources import REJECT_REASON, ROW_NUMBER
 from recsys.errors import DataError
 from recsys.files import remove_leftovers, replacing, write_whole
 from recsys.privacy.erased import ERASED, as_text
-
-META = "meta.json"
 
 
 def prepared_folders(cache_dir: Path) -> list[Path]:

@@ -58,8 +58,8 @@ class Facts:
     @classmethod
     def from_dict(cls, plain: dict[str, Any]) -> "Facts":
         """Read what ``asdict`` has made of facts and JSON of that."""
-        findings = (Finding(**{**row, "parts": tuple(map(tuple, row["parts"]))}) for row in plain["findings"])
-        return cls(**{**plain, "findings": tuple(findings), "first_items": tuple(plain["first_items"])})
+        findings = tuple(map(Finding.from_dict, plain["findings"]))
+        return cls(**{**plain, "findings": findings, "first_items": tuple(plain["first_items"])})
 
     @property
     def n_items(self) -> int:

@@ -16,7 +16,7 @@ from recsys.data.guard import hide, meaning
 from recsys.data.imputation_store import save_imputer
 from recsys.data.infer import write_features
 from recsys.data.partitions import Partitions, clear_after, number_of_parts
-from recsys.data.prepared import FORMAT_VERSION, IN_PARTS, Prepared, load_prepared, part_files
+from recsys.data.prepared import FORMAT_VERSION, IN_PARTS, META, Prepared, load_prepared, part_files
 from recsys.data.sources import ROW_NUMBER, resolve
 from recsys.data.spill import Spill
 from recsys.errors import DataError
@@ -160,7 +160,7 @@ def _write(built: Built, cfg: DataConfig, fingerprint: str, folder: Path) -> Non
         "heights": {**heights, "impressions": rows["impressions"], "rejects": len(rejects)},
         "report": made.report,
     }
-    (folder / "meta.json").write_text(json.dumps(meta, indent=1), encoding="utf-8")
+    (folder / META).write_text(json.dumps(meta, indent=1), encoding="utf-8")
 
 
 def _move(temporary: Path, folder: Path) -> None:

@@ -21,6 +21,7 @@ from recsys.features import FeatureSpec
 FORMAT_VERSION = 5
 """Raised whenever the same input would be prepared in another way; older folders are then not reused."""
 
+META = "meta.json"
 IN_PARTS = ("events", "impressions")
 _WHOLE = ("items", "users", "rejects")
 
@@ -99,7 +100,7 @@ def load_prepared(path: str | Path, lazy: bool = False) -> Prepared:
     """
     folder = Path(path)
     try:
-        meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+        meta = json.loads((folder / META).read_text(encoding="utf-8"))
         if meta["format"] != FORMAT_VERSION:
             raise DataError(
                 f"{folder}: prepared data of format {meta['format']}, this version reads {FORMAT_VERSION};"

@@ -118,7 +118,7 @@ def data_report(prepared: Prepared) -> DataReport:
         source=str(prepared.path),
         rows=facts["rows"],
         rejects=facts["rejects"],
-        cleaning=tuple(Finding(**{**row, "parts": tuple(map(tuple, row["parts"]))}) for row in facts["cleaning"]),
+        cleaning=tuple(map(Finding.from_dict, facts["cleaning"])),
         tables={name: facts[name] for name in ("items", "users") if facts[name]},
         cardinalities=cardinalities,
         windows=_windows(prepared, counted),

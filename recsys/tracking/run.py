@@ -8,8 +8,9 @@ import logging
 import re
 import signal
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -168,15 +169,8 @@ def start_run(tracking: TrackingConfig, folder: str | Path, run_id: str | None =
         return
     with bounded_http(), _sigterm_as_exit():
         run = _open(tracking, Path(folder) / FOLDER, run_id)
-        status = "FAILED"
-        try:
+        with _closing(partial(_close, run)):
             yield run
-            status = "FINISHED"
-        except (KeyboardInterrupt, SystemExit, GeneratorExit):
-            status = "KILLED"
-            raise
-        finally:
-            _close(run, status)
 
 
 @contextmanager
@@ -188,15 +182,22 @@ def nested_run(parent: Run, name: str) -> Iterator[Run]:
         name: That MLflow shows.
     """
     child = parent._below(name)
+    with _closing(child.close):
+        yield child
+
+
+@contextmanager
+def _closing(close: Callable[[str], object]) -> Iterator[None]:
+    """Call ``close`` at the end of the block with the status that the block has earned."""
     status = "FAILED"
     try:
-        yield child
+        yield
         status = "FINISHED"
     except (KeyboardInterrupt, SystemExit, GeneratorExit):
         status = "KILLED"
         raise
     finally:
-        child.close(status)
+        close(status)
 
 
 def _open(tracking: TrackingConfig, folder: Path, run_id: str | None) -> Run:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,11 @@ class Finding:
     what: str
     done: str
     parts: tuple[tuple[str, int], ...] = ()
+
+    @classmethod
+    def from_dict(cls, plain: dict[str, Any]) -> "Finding":
+        """Read what ``asdict`` has made of a finding and JSON of that."""
+        return cls(**{**plain, "parts": tuple(map(tuple, plain["parts"]))})
 
     @property
     def details(self) -> tuple[str, ...]:
