@@ -100,7 +100,7 @@ class MomentBatches:
         history: int,
         batch_moments: int,
         negatives: int,
-        moments_per_block: int = 8,
+        moments_per_block: int,
         epoch_batches: int = 1,
         catalogue: Tensor | None = None,
         popularity_days: float = POPULARITY_DAYS,

@@ -26,19 +26,19 @@ class TowerInputs:
 class TowerShape:
     """Sizes and switches; the fields of the same name in the model config say what they do."""
 
-    width: int = 64
-    code_width: int = 64
-    hidden: int = 128
-    heads: int = 4
-    dropout: float = 0.1
-    id_dropout: float = 0.3
-    user_id_dropout: float = 0.5
-    history_dropout: float = 0.3
-    context_dropout: float = 0.5
-    use_ids: bool = True
-    use_content: bool = True
-    factor_width: int = 0
-    factor_weight: float = 1.5
-    factor_confidence: float = 0.6
-    factor_decay: float = 0.5
+    width: int
+    code_width: int
+    hidden: int
+    heads: int
+    dropout: float
+    id_dropout: float
+    user_id_dropout: float
+    history_dropout: float
+    context_dropout: float
+    use_ids: bool
+    use_content: bool
+    factor_width: int
+    factor_weight: float
+    factor_confidence: float
+    factor_decay: float
     sparse_rows: int = 16384  # tables with at least so many rows get sparse gradients

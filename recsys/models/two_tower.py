@@ -205,9 +205,9 @@ class TwoTower(nn.Module):
         self,
         inputs: TowerInputs,
         shape: TowerShape,
-        context: Sequence[str] = (),
-        temperature: float = 0.07,
-        bounds: Sequence[float] = (0.02, 1.0),
+        context: Sequence[str],
+        temperature: float,
+        bounds: Sequence[float],
     ) -> None:
         super().__init__()
         self.encoder = ItemEncoder(inputs, shape)

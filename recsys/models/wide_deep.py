@@ -71,15 +71,15 @@ class RankerShape:
         sparse_rows: Tables of at least so many rows get sparse gradients.
     """
 
-    width: int = 16
-    hidden: tuple[int, ...] = (256, 128)
-    dropout: float = 0.1
-    id_dropout: float = 0.1
-    norm: str = "layer"
-    forms: tuple[str, ...] = ("normal", "log")
-    attention: int = 16
-    use_wide: bool = True
-    use_deep: bool = True
+    width: int
+    hidden: tuple[int, ...]
+    dropout: float
+    id_dropout: float
+    norm: str
+    forms: tuple[str, ...]
+    attention: int
+    use_wide: bool
+    use_deep: bool
     sparse_rows: int = 16384
 
 

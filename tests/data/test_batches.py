@@ -152,7 +152,7 @@ def test_nothing_before_a_cut_depends_on_what_comes_after(past, one, other, cut,
 
     windows = [log.between(None, cut) for log in logs]
     if len(moments_of(windows[0])):
-        batches = [list(MomentBatches(w, history=5, batch_moments=4, negatives=3, seed=1)) for w in windows]
+        batches = [list(make(w, history=5, batch_moments=4, negatives=3, seed=1)) for w in windows]
         assert len(batches[0]) == len(batches[1])
         assert all(same(a, b) for a, b in zip(*batches, strict=True))
 
@@ -236,7 +236,8 @@ def year(log_of):
 
 
 def make(log, **changes):
-    return MomentBatches(log, **({"history": 8, "batch_moments": 32, "negatives": 16, "seed": 5} | changes))
+    settings = {"history": 8, "batch_moments": 32, "negatives": 16, "moments_per_block": 8, "seed": 5}
+    return MomentBatches(log, **(settings | changes))
 
 
 def test_same_seed_same_batches_whatever_else_draws(year):

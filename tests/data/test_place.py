@@ -43,7 +43,14 @@ def moments(log_of):
 
     def make(rank=0, world_size=1, batch_moments=16):
         return MomentBatches(
-            log, history=4, batch_moments=batch_moments, negatives=2, seed=3, rank=rank, world_size=world_size
+            log,
+            history=4,
+            batch_moments=batch_moments,
+            negatives=2,
+            moments_per_block=8,
+            seed=3,
+            rank=rank,
+            world_size=world_size,
         )
 
     return make

@@ -66,7 +66,12 @@ def test_numbers_of_a_shop_are_those_of_the_run(prepared_before: bool, tmp_path:
     for name, (start, end) in prepared.windows.bounds().items():
         assert rows["windows", name] == f"{start:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M} UTC"
     batches = MomentBatches(
-        data.log, history=8, batch_moments=64, epoch_batches=cfg.training.epoch_batches, negatives=0
+        data.log,
+        history=8,
+        batch_moments=64,
+        epoch_batches=cfg.training.epoch_batches,
+        negatives=0,
+        moments_per_block=cfg.training.moments_per_block,
     )
     assert f" {len(batches):,} steps and" in rows["forecast", "two-tower"]
     assert ("its numbers are used" in rows["tables", "prepared before"]) == prepared_before

@@ -9,7 +9,7 @@ from recsys.models.forest import Forest, Tree
 from recsys.models.transforms import fit_numeric
 from recsys.models.wide import Cross, IdInput
 from recsys.models.wide_deep import RankerInputs, RankerShape, WideDeep
-from tests.models.trained import as_if_trained
+from tests.models.trained import RANKER, as_if_trained
 
 NAN = float("nan")
 IDS = (IdInput("user_id", 12), IdInput("brand", 9), IdInput("words", 20, slots=2))
@@ -39,7 +39,8 @@ COLUMNS = ["user_id", "brand", "words[0]", "words[1]", "user_id x brand", "count
 
 def make(inputs=INPUTS, tasks=1, **changes):
     torch.manual_seed(0)
-    return as_if_trained(WideDeep(inputs, RankerShape(width=4, hidden=(8,), **changes), [0.1] * tasks))
+    shape = RankerShape(**(RANKER | {"width": 4, "hidden": (8,)} | changes))
+    return as_if_trained(WideDeep(inputs, shape, [0.1] * tasks))
 
 
 def with_trees(tasks=1):

@@ -6,11 +6,11 @@ import torch
 from recsys.models.embeddings import FeatureInput
 from recsys.models.tower_shape import TowerInputs, TowerShape
 from recsys.models.two_tower import TwoTower
-from tests.models.trained import as_if_trained
+from tests.models.trained import BOUNDS, TOWERS, as_if_trained
 
 NAN = float("nan")
 ITEMS, USERS = 40, 20
-SIZES = {"width": 8, "code_width": 6, "hidden": 16, "heads": 2, "factor_width": 4}
+SIZES = TOWERS | {"width": 8, "code_width": 6, "hidden": 16, "heads": 2, "factor_width": 4}
 INPUTS = TowerInputs(
     item_rows=ITEMS,
     user_rows=USERS,
@@ -28,7 +28,7 @@ CONTEXT = ("store", "clock")
 def make(inputs=INPUTS, context=CONTEXT, seed=0, **changes):
     """A model whose every weight is random, as if trained, in evaluation mode."""
     torch.manual_seed(seed)
-    model = TwoTower(inputs, TowerShape(**(SIZES | {"dropout": 0.2} | changes)), context)
+    model = TwoTower(inputs, TowerShape(**(SIZES | {"dropout": 0.2} | changes)), context, 0.07, BOUNDS)
     as_if_trained(model)
     if model.fold_in.width:
         model.fold_in.start_from(torch.arange(ITEMS), torch.randn(ITEMS, model.fold_in.width), 1.0, 10.0)
@@ -287,7 +287,7 @@ def test_dropout_is_for_training_alone(model):
 
 @pytest.mark.parametrize("fresh", [True, False], ids=["fresh", "trained"])
 def test_gradients_are_finite_whatever_is_missing(fresh):
-    model = TwoTower(INPUTS, TowerShape(**SIZES), CONTEXT) if fresh else make()
+    model = TwoTower(INPUTS, TowerShape(**SIZES), CONTEXT, 0.07, BOUNDS) if fresh else make()
     model.train()
     items = blank(candidates(4), "age", "price", "brand")
     items["item_id"][0] = 0
@@ -318,7 +318,8 @@ def test_a_shop_without_attributes():
 @torch.no_grad()
 def test_what_a_user_did_is_near_before_anything_is_learned():
     torch.manual_seed(0)
-    model = TwoTower(INPUTS, TowerShape(width=32, hidden=64), CONTEXT).eval()
+    shape = TowerShape(**(TOWERS | {"width": 32, "hidden": 64}))
+    model = TwoTower(INPUTS, shape, CONTEXT, 0.07, BOUNDS).eval()
     items, asked = candidates(38), requests(38, 1)
     items["item_id"] = torch.arange(2, ITEMS)
     for name in ("item_id", "brand", "words", "price"):
@@ -346,7 +347,7 @@ def test_prior_is_the_log_of_the_buyers_whatever_the_temperature():
 
 def test_temperature_is_learned_within_its_bounds():
     def start(temperature):
-        return TwoTower(INPUTS, TowerShape(**SIZES), temperature=temperature, bounds=(0.05, 0.5))
+        return TwoTower(INPUTS, TowerShape(**SIZES), (), temperature, (0.05, 0.5))
 
     model = start(0.1)
     assert model.temperature.item() == pytest.approx(0.1)

@@ -9,7 +9,7 @@ from recsys.models.ranking_losses import weighted_bce
 from recsys.models.transforms import FORMS, fit_numeric
 from recsys.models.wide import Cross, IdInput
 from recsys.models.wide_deep import RankerInputs, RankerShape, WideDeep
-from tests.models.trained import as_if_trained
+from tests.models.trained import RANKER, as_if_trained
 
 NAN, INF = float("nan"), float("inf")
 SAMPLE = torch.Generator().manual_seed(5)
@@ -20,7 +20,7 @@ NUMERICS = (
 )
 CROSSES = (Cross(("user_id", "brand"), 64), Cross(("user_id", "item_id", "brand"), 128))
 INPUTS = RankerInputs(IDS, NUMERICS, CROSSES, history=("item_id", "brand", "words"))
-SHAPE = {"width": 4, "hidden": (16, 8), "forms": FORMS, "attention": 5}
+SHAPE = RANKER | {"width": 4, "hidden": (16, 8), "forms": FORMS, "attention": 5}
 NO_HISTORY = RankerInputs(IDS, NUMERICS, CROSSES)
 TREES = (
     Tree([0, 1, 0], [2.0, 40.0, 4.0], [True, False, False], [1, -1, -3], [2, -2, -4], [0.5, -1.0, 2.0, 0.25]),
@@ -263,15 +263,14 @@ def test_embeddings_start_from_given_vectors():
 )
 def test_impossible_models_are_refused(inputs, changes, message):
     with pytest.raises(ConfigError, match=message):
-        WideDeep(inputs, RankerShape(**changes), [0.1])
+        WideDeep(inputs, RankerShape(**(RANKER | changes)), [0.1])
 
 
 def fit(inputs, features, labels, steps, base_rate=0.5, **changes):
     """Train on all rows at once; returns the model and its last loss."""
     torch.manual_seed(0)
-    model = WideDeep(
-        inputs, RankerShape(**({"dropout": 0.0, "id_dropout": 0.0, "sparse_rows": 10**9} | changes)), [base_rate]
-    )
+    shape = RANKER | {"dropout": 0.0, "id_dropout": 0.0, "sparse_rows": 10**9} | changes
+    model = WideDeep(inputs, RankerShape(**shape), [base_rate])
     encoded = model.encode(features)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.03)
     for _ in range(steps):

@@ -14,6 +14,7 @@ from recsys.models.wide_deep import RankerInputs, RankerShape, WideDeep
 from recsys.training.ftrl import FTRL
 from recsys.training.optimizers import RowwiseAdagrad
 from recsys.training.ranker_task import RankerTask, ranker_loss, ranker_optimizer
+from tests.models.trained import RANKER
 
 IDS = (IdInput("item_id", 12), IdInput("brand", 6))
 PRICE = torch.arange(24).float()
@@ -28,7 +29,7 @@ HISTORIES = {
 def make(tasks=1, history=(), **shape):
     torch.manual_seed(0)
     inputs = RankerInputs(IDS, (fit_numeric("price", PRICE),), (Cross(("item_id", "brand"), 32),), history)
-    return WideDeep(inputs, RankerShape(**({"width": 4, "hidden": (8,)} | shape)), [0.2] * tasks)
+    return WideDeep(inputs, RankerShape(**(RANKER | {"width": 4, "hidden": (8,)} | shape)), [0.2] * tasks)
 
 
 def batches_of(model, features=FEATURES):

@@ -11,6 +11,7 @@ from recsys.models.two_tower import TwoTower
 from recsys.training import task
 from recsys.training.optimizers import retriever_optimizer
 from recsys.training.task import LearningRates, RetrieverTask, embed_items, retrieval_loss
+from tests.models.trained import BOUNDS, TOWERS
 
 HISTORY = 6
 WITHOUT_CHANCE = dict.fromkeys(("dropout", "id_dropout", "user_id_dropout", "history_dropout", "context_dropout"), 0.0)
@@ -18,9 +19,8 @@ WITHOUT_CHANCE = dict.fromkeys(("dropout", "id_dropout", "user_id_dropout", "his
 
 def make(little, seed=0, trained=True, **changes):
     torch.manual_seed(seed)
-    model = TwoTower(
-        little.inputs, TowerShape(**({"width": 8, "hidden": 16, "heads": 2} | changes)), ["store", "clock"]
-    )
+    shape = TowerShape(**(TOWERS | {"width": 8, "hidden": 16, "heads": 2} | changes))
+    model = TwoTower(little.inputs, shape, ["store", "clock"], 0.07, BOUNDS)
     if trained:
         with torch.no_grad():
             for p in model.parameters():
@@ -32,7 +32,8 @@ def make(little, seed=0, trained=True, **changes):
 
 
 def batches_of(log, **changes):
-    return MomentBatches(log, **({"history": HISTORY, "batch_moments": 40, "negatives": 10, "seed": 1} | changes))
+    settings = {"history": HISTORY, "batch_moments": 40, "moments_per_block": 8, "negatives": 10, "seed": 1}
+    return MomentBatches(log, **(settings | changes))
 
 
 @pytest.fixture
