@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import json
 import logging
 import os
 import platform
@@ -11,6 +12,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from recsys.errors import DataError
 
@@ -18,6 +20,11 @@ NODE = platform.node()
 _STALE_SECONDS = 86_400
 _EXISTS = (errno.ENOTEMPTY, errno.EEXIST)
 _log = logging.getLogger(__name__)
+
+
+def json_bytes(value: Any) -> bytes:
+    """Return JSON data as a text file holds it."""
+    return (json.dumps(value, indent=1) + "\n").encode()
 
 
 @contextmanager

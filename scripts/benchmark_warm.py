@@ -11,8 +11,8 @@ import torch
 from rich.table import Table
 
 from recsys.config.compose import compose
-from recsys.data.dataset import FittedData, as_time, fit_data, interaction_log, microseconds
-from recsys.data.log import DAY
+from recsys.data.dataset import FittedData, fit_data, interaction_log, microseconds
+from recsys.data.log import DAY, as_time
 from recsys.data.prepare import prepare
 from recsys.entries.retriever import tower_inputs, trainer_factory
 from recsys.entries.warm import rows_of

@@ -11,7 +11,6 @@ most frequent buyers, buyers of the products, and past redeemers.
 
 import argparse
 import importlib.util
-import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,7 +34,7 @@ from upsell_coupons_gains import (
 from upsell_coupons_rows import Coupons, campaign_rows
 
 from recsys.data.report_page import INK, plot
-from recsys.files import write_whole
+from recsys.files import json_bytes, write_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -64,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     facts = summary(data, gains, given.seed)
     facts["seconds"] = round(time.perf_counter() - start, 1)
     write_whole(given.out, page(facts, gains).encode(), "page")
-    write_whole(given.out.with_suffix(".json"), (json.dumps(facts, indent=1) + "\n").encode())
+    write_whole(given.out.with_suffix(".json"), json_bytes(facts))
     console = Console()
     show(facts, console)
     console.print(f"page  {given.out}", soft_wrap=True)

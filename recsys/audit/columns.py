@@ -6,6 +6,7 @@ import polars as pl
 
 from recsys.audit.findings import Finding
 from recsys.columns import BASKET_ID, EVENT_TYPE, ITEM_ID, QUANTITY, TIMESTAMP, USER_ID, VALUE
+from recsys.data.log import DAY
 from recsys.features import Feature
 
 OUTCOMES = {
@@ -166,7 +167,7 @@ def _tracks(attribute: pl.Series, whole: pl.Series, past: pl.Series, is_time: bo
     if len(frame) < FEWEST:
         return None
     if is_time:
-        same = int(((frame["own"] - frame["whole"] / 86_400_000_000).abs() <= 1).sum())
+        same = int(((frame["own"] - frame["whole"] / DAY).abs() <= 1).sum())
         return (
             (len(frame), f"equal to the day in {same:,} of {len(frame):,} rows") if same >= TOLD * len(frame) else None
         )

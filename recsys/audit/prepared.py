@@ -13,8 +13,8 @@ from recsys.audit.sides import audit_sides
 from recsys.audit.single import audit_snapshots
 from recsys.columns import EVENT_TYPE, ITEM_ID, TIMESTAMP, USER_ID
 from recsys.config.data import DataConfig
-from recsys.data.dataset import as_time, fit_data, interaction_log, microseconds, popularity_days
-from recsys.data.log import DAY
+from recsys.data.dataset import fit_data, interaction_log, microseconds, popularity_days
+from recsys.data.log import DAY, as_time
 from recsys.data.pair_features import as_of, pair_features
 from recsys.data.pair_plan import plan_pairs
 from recsys.data.prepared import Prepared

@@ -10,9 +10,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from recsys.bundle.histories import DAY_US, Ints
+from recsys.bundle.histories import Ints
 from recsys.bundle.ranking import Requests
 from recsys.bundle.requests import ADDED, ASOF_COLUMN, microseconds
+from recsys.data.log import DAY
 from recsys.errors import BundleError
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def new_items(bundle: "Bundle", now: int, days: float) -> Tensor:
     """
     cut = microseconds(datetime.fromisoformat(bundle.manifest.cut), "cut")
     age = torch.from_numpy(bundle.items[ASOF_COLUMN["age"]].to_numpy().copy())
-    new = ~(age + (now - cut) / DAY_US > days)  # NaN where nobody has
+    new = ~(age + (now - cut) / DAY > days)  # NaN where nobody has
     if ADDED in bundle.items.columns:  # nor anybody these, whose age is what the item tower shall think
         new |= torch.from_numpy(bundle.items[ADDED].to_numpy().copy())
     return new

@@ -61,11 +61,6 @@ class Filters:
         return (*([self.same] if self.same else []), *self.caps)
 
     @property
-    def needs_price(self) -> bool:
-        """Whether prices are looked at."""
-        return self.price is not None or self.band is not None
-
-    @property
     def needs_items(self) -> bool:
         """Whether the request must bring items to compare with."""
         return self.band is not None or bool(self.same)

@@ -9,10 +9,10 @@ import polars as pl
 from numpy.typing import NDArray
 
 from recsys.columns import ITEM_ID, USER_ID
+from recsys.data.log import DAY
 
 Ints = NDArray[np.int64]
 USER_ROW, ITEM_ROW, TIMESTAMP, REPEATS = "user_row", "item_row", "timestamp", "repeats"
-DAY_US = 86_400_000_000
 PADDED = -1
 """Item row of a position before the first event."""
 
@@ -103,7 +103,7 @@ class Histories:
         for row, (items, times, repeats) in enumerate(joined):
             if len(items):
                 out.items[row, -len(items) :] = items
-                out.age[row, -len(items) :] = (now[row] - times).astype(np.float32) / np.float32(DAY_US)
+                out.age[row, -len(items) :] = (now[row] - times).astype(np.float32) / np.float32(DAY)
                 out.repeats[row, -len(items) :] = repeats
         return out
 

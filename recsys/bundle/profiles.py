@@ -8,25 +8,17 @@ from typing import Any
 
 from recsys.bundle import format as part
 from recsys.bundle.filters import Filters
-
-REQUESTS = ("none", "item", "cart", "bought")
-"""What a request brings beside its user: nothing, one item, what is in the cart, what was just bought."""
-SOURCES = ("personal", "together", "similar")
-"""What candidates come from: the user's own, what is bought together with the request's items, what is like them."""
-SIGNALS = (*SOURCES, "due")
-"""What candidates are ordered by: how probably the user takes an item, how often it is bought together with those of
-the request, how near its vector is to theirs, how due it is for the user again."""
+from recsys.files import json_bytes
 
 
 @dataclass(frozen=True)
 class Profile:
-    """One touchpoint.
+    """One touchpoint; what the words mean: recsys/config/touchpoints.py.
 
     Attributes:
-        request: One of :data:`REQUESTS`.
-        sources: What candidates come from, of :data:`SOURCES`.
-        order: What they are ordered by, of :data:`SIGNALS`; several are fused by their ranks,
-            ``sum of 1 / (60 + rank)``.
+        request: ``none``, ``item``, ``cart`` or ``bought``: what a request brings beside its user.
+        sources: What candidates come from: ``personal``, ``together``, ``similar``.
+        order: What they are ordered by, these or ``due``; several are fused by their ranks, ``sum of 1 / (60 + rank)``.
         depth: Candidates that each source names, beside the ranker's own.
         k: Items of an answer, where the caller does not say.
         filters: What the answer may hold.
@@ -73,4 +65,4 @@ def write_profiles(folder: Path, profiles: Mapping[str, Profile], price: str | N
         price: Numeric attribute of the items; None: the median of what was paid, where there is a ranker that knows it.
     """
     content = {"price": price, "profiles": {name: profile.to_plain() for name, profile in profiles.items()}}
-    (folder / part.TOUCHPOINTS).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    (folder / part.TOUCHPOINTS).write_bytes(json_bytes(content))

@@ -16,6 +16,7 @@ from recsys.bundle.histories import NOTHING, Fresh, Histories
 from recsys.bundle.segments import FreshSegments
 from recsys.columns import ITEM_ID, TIMESTAMP, USER_ID
 from recsys.data.encode import Encoder
+from recsys.data.log import as_time
 from recsys.errors import BundleError
 from recsys.features import OOV_ID
 
@@ -301,8 +302,3 @@ def microseconds(when: datetime, what: str) -> int:
     if when.tzinfo is None:
         raise BundleError(f"{what}: {when} has no time zone; give an aware datetime, such as UTC.")
     return round((when - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds() * 1e6)
-
-
-def as_time(time: int) -> datetime:
-    """Return microseconds since 1970 UTC as a datetime."""
-    return datetime.fromtimestamp(time / 1e6, tz=UTC)

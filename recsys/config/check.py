@@ -176,8 +176,8 @@ def _cutoffs(ks: Sequence[int]) -> Iterator[str]:
 
 def _objective(objective: ObjectiveConfig, ks: Sequence[int]) -> Iterator[str]:
     metric = objective.metric
-    if objective.mode == "min":
-        yield "objective.mode=min: of all these metrics more is better; it would choose the worst. Leave it max."
+    if objective.mode != "max":
+        yield f"objective.mode={objective.mode}: of all these metrics more is better. Leave it max."
     if metric.startswith("test/"):
         yield (
             f"objective.metric={metric}: choices made on the test window spoil it as evidence; "

@@ -70,7 +70,7 @@ class DataConfig:
 
     name: str = MISSING  # of the shop; prepared data and the registered model are called after it
     source: str = "tables"  # tables | completejourney
-    events: str | None = None  # file, glob, directory or URI: Parquet, CSV or Arrow
+    events: str | None = None  # file, glob, directory or URI: Parquet, CSV or Arrow; null: what the source brings along
     items: str | None = None  # the same; null: columns of the events describe the items
     users: str | None = None  # the same; null: users are known by their ids alone
     columns: dict[str, str] = field(default_factory=dict)  # standard name -> column of the events table

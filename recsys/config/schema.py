@@ -24,7 +24,6 @@ RANKERS = ("wide_only", "deep_only", "lightgbm")
 INDEXES = ("ivf", "hnsw", "flat")
 MODEL_FORMS = ("torchscript", "torch.export", "onnx")
 REFIT_WINDOWS = ("train_val", "all")
-MODES = ("max", "min")
 VALIDATIONS = ("holdout", "expanding", "rolling", "kfold")
 CANDIDATE_SOURCES = ("history", "nearest", "near_history", "linked", "popular", "popular_in_group")
 RANKING_LOSSES = ("bce", "listwise", "lambda_rank")
@@ -172,6 +171,11 @@ class ObjectiveConfig:
 
     metric: str = "val/ndcg_at_20"  # val/METRIC_at_K or val/SLICE/METRIC_at_K, with K one of evaluation.ks
     mode: str = "max"  # more is better of all of them, so nothing else is taken
+
+    @property
+    def k(self) -> int:
+        """The cut-off of the metric."""
+        return int(self.metric.rpartition("_")[2])
 
 
 @dataclass

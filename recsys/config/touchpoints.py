@@ -6,8 +6,12 @@ from dataclasses import dataclass, field
 from recsys.errors import did_you_mean
 
 REQUESTS = ("none", "item", "cart", "bought")
+"""What a request brings beside its user: nothing, one item, what is in the cart, what was just bought."""
 SOURCES = ("personal", "together", "similar")
+"""What candidates come from: the user's own, what is bought together with the request's items, what is like them."""
 SIGNALS = (*SOURCES, "due")
+"""What candidates are ordered by: how probably the user takes an item, how often it is bought together with those of
+the request, how near its vector is to theirs, how due it is for the user again."""
 AUTO = "auto"
 
 

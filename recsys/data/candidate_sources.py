@@ -27,6 +27,10 @@ from recsys.data.topk import NONE, top_rows
 
 CELLS = 2**23
 """Scores that are in memory at a time: 32 MB, below which the allocator uses memory again."""
+SCALE, POWER = 30.0, 0.5
+"""Days after which an event of the history begins to count less, and how fast."""
+LINKED_SCALE, LINKED_POWER = 7.0, 1.0
+"""The same where links are followed; short, so that the recent baskets decide."""
 
 
 Source = Callable[[Asked, int], Tensor]
@@ -39,8 +43,8 @@ def own_history(
     *,
     eligible: Tensor,
     events: Tensor | None = None,
-    scale: float = 30.0,
-    power: float = 0.5,
+    scale: float = SCALE,
+    power: float = POWER,
     staple: float = 0.2,
 ) -> Tensor:
     """Answer with what the user had before: often and lately first, and of such what everybody takes.
@@ -112,9 +116,7 @@ def nearest(
     return _best(asked, k, scores, eligible, seen)
 
 
-def near_history(
-    asked: Asked, k: int, *, directions: Tensor, eligible: Tensor, scale: float = 30.0, power: float = 0.5
-) -> Tensor:
+def near_history(asked: Asked, k: int, *, directions: Tensor, eligible: Tensor) -> Tensor:
     """Answer with the items whose vectors point the way of the history's, by cosine with their decayed mean.
 
     Args:
@@ -122,10 +124,8 @@ def near_history(
         k: Items a request.
         directions: Vectors of the items, of length 1, ``[N, D]``.
         eligible: Items that may be recommended, bool ``[N]``.
-        scale: As in :func:`own_history`.
-        power: As in :func:`own_history`.
     """
-    weight = asked.decay(scale, power)
+    weight = asked.decay(SCALE, POWER)
 
     def scores(rows: Tensor) -> Tensor:
         events = asked.events(rows)
@@ -138,7 +138,7 @@ def near_history(
     return _best(asked, k, scores, eligible)
 
 
-def linked(asked: Asked, k: int, *, links: Links, eligible: Tensor, scale: float = 7.0, power: float = 1.0) -> Tensor:
+def linked(asked: Asked, k: int, *, links: Links, eligible: Tensor) -> Tensor:
     """Answer with the items that are linked to those of the history, the links summed over it.
 
     Args:
@@ -146,10 +146,8 @@ def linked(asked: Asked, k: int, *, links: Links, eligible: Tensor, scale: float
         k: Items a request.
         links: From an item to its neighbours; of :func:`~recsys.data.candidate_tables.item_links`.
         eligible: Items that may be recommended, bool ``[N]``.
-        scale: As in :func:`own_history`; short, so that the recent baskets decide.
-        power: As in :func:`own_history`.
     """
-    weight = asked.decay(scale, power)
+    weight = asked.decay(LINKED_SCALE, LINKED_POWER)
 
     def scores(rows: Tensor) -> Tensor:
         totals = summed(asked, weight, rows, links)

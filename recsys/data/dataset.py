@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from functools import partial
 
 import polars as pl
@@ -13,7 +13,7 @@ from torch import Tensor
 from recsys.columns import BASKET_ID, EVENT_TYPE, EVENT_WEIGHT, ITEM_ID, TIMESTAMP, USER_ID
 from recsys.data.candidate_tables import recent_days
 from recsys.data.encode import Encoder
-from recsys.data.log import InteractionLog
+from recsys.data.log import InteractionLog, as_time
 from recsys.data.log_rows import log_of_rows
 from recsys.data.mapped_log import mapped_log, places_of
 from recsys.data.prepared import Prepared
@@ -48,11 +48,6 @@ class FittedData:
 def microseconds(when: datetime) -> int:
     """Return a UTC time as microseconds since 1970, without going through a float."""
     return int(pl.Series([when]).dt.cast_time_unit("us").dt.epoch("us")[0])
-
-
-def as_time(time: int) -> datetime:
-    """Return microseconds since 1970 as a UTC time."""
-    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=time)
 
 
 def interaction_log(prepared: Prepared) -> InteractionLog:

@@ -1,8 +1,9 @@
 """Find and open the files of a table: Parquet, CSV or Arrow, one file, a glob, a directory or a URI."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -93,6 +94,33 @@ def reading(key: str, path: str) -> Iterator[None]:
     except (pl.exceptions.PolarsError, OSError) as error:
         finding = str(error).strip().split("\n")[0]
         raise DataError(f"{place_of(key, path)}: cannot be read: {finding}. Legal: {_legal()}.") from error
+
+
+def read_file(key: str, file: str, columns: Sequence[str] | None = None, **csv: Any) -> pl.DataFrame:
+    """Read a .csv or .parquet file that is given on the command line.
+
+    Args:
+        key: Of the configuration, for messages.
+        file: Its value.
+        columns: That are read; None: all.
+        csv: How a CSV is read, as ``polars.scan_csv`` takes it.
+
+    Raises:
+        DataError: It is not there, cannot be read, or lacks a column.
+    """
+    path = Path(file)
+    try:
+        table = pl.scan_csv(path, **csv) if path.suffix == ".csv" else pl.scan_parquet(path)
+        found = table.collect_schema().names()
+        for column in columns or ():
+            if column not in found:
+                near = did_you_mean(column, found)
+                raise DataError(f"{key}={file}: no column '{column}'; columns: {', '.join(found)}.{near}")
+        return table.select(columns or found).collect()
+    except (pl.exceptions.PolarsError, OSError) as error:
+        kind = "csv" if path.suffix == ".csv" else "parquet"
+        finding = str(error).splitlines()[0] if path.is_file() else "no such file"
+        raise DataError(f"{key}={file}: cannot be read as {kind} ({finding}).") from error
 
 
 def place_of(key: str, path: str | None) -> str:

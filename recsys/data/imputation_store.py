@@ -8,7 +8,7 @@ import polars as pl
 
 from recsys.data.imputation import Filler, Imputer
 from recsys.data.imputation_methods import Peers
-from recsys.files import replacing, write_whole
+from recsys.files import json_bytes, replacing, write_whole
 
 
 def save_imputer(imputer: Imputer, folder: Path) -> None:
@@ -26,7 +26,7 @@ def save_imputer(imputer: Imputer, folder: Path) -> None:
             _write(table, folder / f"group_{number}_{place}.parquet")
     _write(imputer.peers.rows, folder / "peers.parquet")
     content = {"fillers": rows, "targets": imputer.peers.targets, "categories": imputer.peers.categories}
-    write_whole(folder / "imputer.json", (json.dumps(content, indent=1) + "\n").encode(), "imputer")
+    write_whole(folder / "imputer.json", json_bytes(content), "imputer")
 
 
 def load_imputer(folder: Path) -> Imputer:

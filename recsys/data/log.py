@@ -12,6 +12,7 @@ what a vocabulary has seen.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 
 import torch
@@ -23,6 +24,11 @@ POPULARITY_DAYS = 28.0
 """Over how many days popularity is counted; over fewer where items come and go within days."""
 PIECE = 2**23
 """Events, of whole users, that are sorted at a time: bounds memory."""
+
+
+def as_time(time: int) -> datetime:
+    """Return microseconds since 1970 as a UTC time, exactly."""
+    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=time)
 
 
 @dataclass(frozen=True)

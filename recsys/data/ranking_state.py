@@ -30,8 +30,6 @@ from recsys.data.past_lines import lines_of, number_events, number_items
 from recsys.data.segmented import Ints
 from recsys.data.topk import NONE
 
-SOURCES = ("history", "nearest", "near_history", "linked", "popular", "popular_in_group")
-"""Names of the candidate sources; the group of the last is of the user, such as the store or an attribute."""
 CODE = "code"
 """The part of the retriever's vectors that remembers single items; what is new to a user is searched without it."""
 GROUP = "group"
@@ -133,7 +131,7 @@ class RankingState:
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the numeric features of a pair, in the order of the columns."""
-        ours = (f.name for f in self.plan.features if f.side != "context")
+        ours = (f.name for f in self.plan.features)
         towers = [f"tower_{part}" for part in self.parts if self.parts[part][1] > self.parts[part][0]]
         return (*ours, *towers, "tower_score", *(f"rank_{name}" for name in self.candidate_plan.sizes))
 
@@ -155,14 +153,13 @@ class RankingState:
         codes = self.tables.groups
         return {} if codes is None else {GROUP: torch.where(rows >= 0, codes[rows], NONE)}
 
-    def users(self, events: pl.DataFrame, cut: int | None = None) -> UserState:
-        """Sum up what users did before a time, by default the cut.
+    def users(self, events: pl.DataFrame) -> UserState:
+        """Sum up what users did before the cut.
 
         Args:
             events: Prepared events, of the users of interest at least; ``user_id`` may be any name of theirs.
-            cut: Microseconds since 1970 UTC.
         """
-        return users_as_of(self.plan, self.items, events, self.cut if cut is None else cut)
+        return users_as_of(self.plan, self.items, events, self.cut)
 
     def pairs(
         self, asked: Asked, users: UserState, rows: Ints, also: tuple[Tensor, Tensor] | None = None

@@ -62,13 +62,8 @@ def read_items(file: str) -> "pl.DataFrame":
     Raises:
         DataError: It is not there, or cannot be read.
     """
-    import polars as pl
+    from recsys.data.files import read_file
 
-    path = Path(file)
-    if path.suffix not in (".parquet", ".csv"):
+    if Path(file).suffix not in (".parquet", ".csv"):
         raise DataError(f"items={file}: is neither .parquet nor .csv; write the new products as one of them.")
-    try:
-        return pl.read_parquet(path) if path.suffix == ".parquet" else pl.read_csv(path, infer_schema=False)
-    except (pl.exceptions.PolarsError, OSError) as error:
-        finding = str(error).splitlines()[0] if path.is_file() else "no such file"
-        raise DataError(f"items={file}: cannot be read as {path.suffix[1:]} ({finding}).") from error
+    return read_file("items", file, infer_schema=False)

@@ -73,14 +73,12 @@ class ColdPaths:
 
     def save(self, folder: Path) -> list[Path]:
         """Write ``cold.json`` into the folder, if there is anything; return its path."""
-        import json
-
-        from recsys.files import write_all
+        from recsys.files import json_bytes, write_all
 
         if not self.paths:
             return []
         content = {"k": self.k, "paths": [asdict(path) | {"gain": path.gain.to_plain()} for path in self.paths]}
-        return write_all(folder, {"cold.json": (json.dumps(content, indent=1) + "\n").encode()})
+        return write_all(folder, {"cold.json": json_bytes(content)})
 
     def show(self, console: "Console") -> None:
         """Print one line a path, if there is any."""
@@ -127,7 +125,7 @@ def cold_paths(
     from recsys.evaluation.baselines import make_baseline
     from recsys.evaluation.evaluate import fit_and_evaluate
 
-    settings, k = cfg.evaluation, int(cfg.objective.metric.rpartition("_")[2])
+    settings, k = cfg.evaluation, cfg.objective.k
     wanted = settings.cold_users
     if wanted == 0:
         return ColdPaths(k, ())
@@ -155,7 +153,7 @@ def cold_paths(
 
 def last_events(bundle: "Bundle", past: "Past", users: "Tensor") -> "list[list[Event]]":
     """Return the last events of users before the cut, oldest first, as a stranger's request brings them."""
-    from recsys.bundle.requests import as_time
+    from recsys.data.log import as_time
 
     history = past.history
     start, end = history.offsets[users], history.offsets[users + 1]

@@ -42,7 +42,7 @@ def run(cfg: EraseConfig) -> Path:
             lines = len(verify_log(cfg.access_log, content["access_log_head"]).entries)
             console.print(f"{cfg.access_log}: {lines} lines, each follows the one before", markup=False)
         return Path(cfg.verify)
-    named = asked_users(str(cfg.users))
+    named = named_users(str(cfg.users))
     users = named | pseudonyms_of(named, cfg.pseudonym_key)
     people, missing = len(set(named.values())), len(_in_no_folder(cfg, users))
     receipt, changes = Path(cfg.run_dir, RECEIPT), list["Change"]()
@@ -69,7 +69,7 @@ def run(cfg: EraseConfig) -> Path:
     return receipt
 
 
-def asked_users(users: str) -> dict[str, str]:
+def named_users(users: str) -> dict[str, str]:
     """Return ids as text: of a file (.parquet, .csv) with a ``user_id`` column, or with commas between them.
 
     Returns:
@@ -82,19 +82,13 @@ def asked_users(users: str) -> dict[str, str]:
 
     from recsys.columns import USER_ID
     from recsys.data.dtypes import plain_id
+    from recsys.data.files import read_file
 
     path = Path(users)
     if path.suffix not in (".parquet", ".csv"):
         named = {piece.strip(): piece.strip() for piece in users.split(",") if piece.strip()}
     else:
-        try:  # a CSV as text, so that 007 stays what it is
-            frame = pl.read_parquet(path) if path.suffix == ".parquet" else pl.read_csv(path, infer_schema=False)
-        except (pl.exceptions.PolarsError, OSError) as error:
-            finding = str(error).splitlines()[0] if path.is_file() else "no such file"
-            raise DataError(f"users={users}: cannot be read as {path.suffix[1:]} ({finding}).") from error
-        if USER_ID not in frame.columns:
-            raise DataError(f"users={users}: no column '{USER_ID}'; columns: {', '.join(frame.columns)}.")
-        ids = frame[USER_ID]
+        ids = read_file("users", users, (USER_ID,), infer_schema=False)[USER_ID]  # as text: 007 stays what it is
         if path.suffix == ".csv" and ids.str.contains(r"^-?\d+\.0$").all():  # as pandas writes integers with a gap
             ids = ids.cast(pl.Float64)
         written = plain_id(ids, f"users={users}").drop_nulls().cast(pl.String)
@@ -127,7 +121,7 @@ def checkpoints_of(folder: Path, bundles: Collection[Path], users: Collection[st
 
 
 def pseudonyms_of(named: Mapping[str, str], key: str | None) -> dict[str, str]:
-    """Return pseudonym -> person for all of :func:`asked_users`; none without a key.
+    """Return pseudonym -> person for all of :func:`named_users`; none without a key.
 
     Raises:
         ConfigError: There is no key where it should be.

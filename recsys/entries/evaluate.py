@@ -162,7 +162,7 @@ def evaluate_bundle(
         results += fit_and_evaluate(rivals, past, targets, settings.ks, settings.chunk_users, progress)
     if ranked and ranked.has_boosting:
         baselines.insert(0, BOOSTING)
-    k = int(cfg.objective.metric.rpartition("_")[2])
+    k = cfg.objective.k
     comparison = compare(results, baselines, "test", k, settings.bootstrap, cfg.seed)
     return Report(comparison, ranked, cold_paths(cfg, bundle, targets, past, comparison))
 

@@ -48,7 +48,7 @@ def run(cfg: PromoteConfig) -> "Decision":
     from recsys.entries.recommend import load
     from recsys.evaluation.gate import decide
     from recsys.evaluation.slices import make_targets
-    from recsys.files import write_all
+    from recsys.files import json_bytes, write_all
     from recsys.tracking import aliases
     from recsys.tracking.run import start_run
 
@@ -67,12 +67,12 @@ def run(cfg: PromoteConfig) -> "Decision":
         data = fit_data(prepared, log, prepared.windows.test_start)
         targets = make_targets(data.log, log.between(data.cut, microseconds(prepared.windows.end)), data.eligible)
         contenders = measure(cfg, dict(zip(uris, bundles, strict=True)), prepared, targets)
-        k = int(cfg.objective.metric.rpartition("_")[2])
+        k = cfg.objective.k
         champion = contenders[1] if len(contenders) > 1 else None
         decision = decide(contenders[0], champion, cfg.gate, k, cfg.evaluation.bootstrap, cfg.seed)
         content = {"candidate": uris[0], "champion": uris[1] if champion else None} | decision.to_plain()
         aliases.judge(name, version, decision.granted, decision.why, cfg.alias, holder)
-        write_all(folder, {"decision.json": as_json(content), "decision.md": as_page(content)})
+        write_all(folder, {"decision.json": json_bytes(content), "decision.md": as_page(content)})
         tracked.log_tags({"promotion": "granted" if decision.granted else "refused"})
         tracked.log_metrics(contenders[0].result.flat("test"))
         for file in ("decision.json", "decision.md"):
@@ -239,13 +239,6 @@ def parity(bundle: "Bundle") -> str:
     except BundleError as error:
         return str(error)
     return ""
-
-
-def as_json(content: dict[str, object]) -> bytes:
-    """Return a decision as JSON."""
-    import json
-
-    return (json.dumps(content, indent=1) + "\n").encode()
 
 
 def as_page(content: dict[str, object]) -> bytes:

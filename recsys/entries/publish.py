@@ -26,10 +26,9 @@ def run(cfg: PublishConfig) -> "Written":
     """
     import polars as pl
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from recsys.columns import USER_ID
-    from recsys.entries.recommend import asked_users, load
+    from recsys.entries.recommend import asked_users, load, progress_of
     from recsys.serving.cache import new_generation, publication, without_password
 
     console, start = Console(), time.perf_counter()
@@ -39,9 +38,8 @@ def run(cfg: PublishConfig) -> "Written":
     generation = new_generation(bundle.manifest.fingerprint)
     seconds = round(cfg.days * SECONDS_A_DAY)
     votes: list[pl.DataFrame] = []
-    columns = TextColumn("publishing"), BarColumn(), MofNCompleteColumn(), TextColumn("users"), TimeRemainingColumn()
     with publication(cfg.to, cfg.name, generation, seconds, cfg.keep_seconds) as opened:
-        with Progress(*columns, console=console) as progress:
+        with progress_of("publishing", console) as progress:
             bar = progress.add_task("", total=len(users))
             for begin in range(0, len(users), cfg.batch_size):
                 some = users.slice(begin, cfg.batch_size)

@@ -1,6 +1,5 @@
 """The second stage on the test window: candidates and features once, through the bundle, and every ranker on them."""
 
-import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -45,6 +44,7 @@ class RankedWindow:
         quality: ``auc``, ``log_loss``, ``ece`` and so on, of all pairs.
         curves: Probabilities against observed rates.
         importance: What the ranker's features are worth, the most important first; empty unless asked for.
+        k: Cut-off of the NDCG that this is measured in: that of the objective.
         has_boosting: Whether the trees by themselves are one of the rivals.
     """
 
@@ -53,6 +53,7 @@ class RankedWindow:
     quality: dict[str, float]
     curves: "dict[str, Reliability]"
     importance: "list[Importance]"
+    k: int
     has_boosting: bool
 
     def metrics(self, root: str) -> dict[str, float]:
@@ -66,15 +67,13 @@ class RankedWindow:
         """Write ``candidates.json``, ``ranking.json``, the reliability plot and the importances into the folder."""
         from recsys.evaluation import importance, reliability
         from recsys.evaluation.coverage import coverage_rows
-        from recsys.files import write_all
+        from recsys.files import json_bytes, write_all
 
         paths = reliability.save(self.curves, folder)
         if self.importance:
-            paths += importance.save(self.importance, folder)
+            paths += importance.save(self.importance, folder, self.k)
         contents = {"candidates.json": coverage_rows(self.coverage), "ranking.json": self.quality}
-        return paths + write_all(
-            folder, {name: (json.dumps(content, indent=1) + "\n").encode() for name, content in contents.items()}
-        )
+        return paths + write_all(folder, {name: json_bytes(content) for name, content in contents.items()})
 
     def show(self, console: "Console") -> None:
         """Print coverage, quality and importances."""
@@ -91,7 +90,7 @@ class RankedWindow:
             highlight=False,
         )
         if self.importance:
-            console.print(importance_table(self.importance[:MOST_IMPORTANT]))
+            console.print(importance_table(self.importance[:MOST_IMPORTANT], self.k))
 
 
 def rank_window(
@@ -162,7 +161,8 @@ def rank_window(
         for name, scores in found.items()
     ]  # fmt: skip
     worth = importances(bundle.ranking, looked_at, labels, whole_query, cfg) if looked_at else []
-    return RankedWindow(scorers, coverage(chunks, targets), quality, curves, worth, trees is not None)
+    k = cfg.objective.k
+    return RankedWindow(scorers, coverage(chunks, targets), quality, curves, worth, k, trees is not None)
 
 
 def warn_if_off(quality: "Mapping[str, float]", positives: float) -> None:
@@ -208,6 +208,7 @@ def importances(
         of_pairs,
         labels[:pairs],
         query[:pairs],
+        k=cfg.objective.k,
         groups=groups,
         repeats=1,
         seed=cfg.seed,

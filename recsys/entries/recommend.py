@@ -3,11 +3,11 @@
 import json
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
@@ -15,14 +15,18 @@ from recsys.bundle.reader import Bundle
 from recsys.bundle.requests import DTYPES, Event, Id
 from recsys.columns import ITEM_ID, TIMESTAMP, USER_ID
 from recsys.config.schema import RecommendConfig
-from recsys.errors import ConfigError, DataError, did_you_mean
-from recsys.files import replacing, write_whole
+from recsys.data.files import read_file
+from recsys.errors import ConfigError, DataError
+from recsys.files import json_bytes, replacing, write_whole
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.progress import Progress
 
 PLAN, DONE = "_recommend.json", "_SUCCESS"
 """Files of a folder of parts: what was asked for, and that all of it is there."""
+CSV: dict[str, Any] = {"schema_overrides": {USER_ID: pl.String, ITEM_ID: pl.String}, "try_parse_dates": True}
+"""How a CSV is read: its ids as text, so that 007 stays what it is."""
 
 
 def run(cfg: RecommendConfig) -> Path:
@@ -33,15 +37,12 @@ def run(cfg: RecommendConfig) -> Path:
 
     Raises:
         BundleError: The bundle cannot be used, or ``as_of`` lies before its cut.
-        ConfigError: A number below 1, a wrong user id, no time in ``as_of``, or parts of other settings.
+        ConfigError: A wrong user id, no time in ``as_of``, or parts of other settings.
         DataError: The file of users or events cannot be used, or the output cannot be written.
         TrackingError: The tracking server cannot be reached.
     """
     from rich.console import Console
 
-    for key in ("k", "batch_size", "users_a_part"):
-        if getattr(cfg, key) < 1:
-            raise ConfigError(f"{key}={getattr(cfg, key)} is below 1; give a whole number of at least 1.")
     console = Console()
     start = time.perf_counter()
     bundle = load(cfg.bundle, cfg.tracking_uri)
@@ -132,7 +133,7 @@ def write_parts(
             )
     elif output.is_dir() and any(output.iterdir()):
         raise ConfigError(f"output={output}: is a folder of something else; choose another one, or a .parquet file.")
-    write_whole(output / PLAN, (json.dumps(plan, indent=1) + "\n").encode())
+    write_whole(output / PLAN, json_bytes(plan))
     parts = range(0, max(len(users), 1), cfg.users_a_part)
     names = [output / f"part-{number:05d}.parquet" for number in range(len(parts))]
     missing = [place for place, name in enumerate(names) if not name.is_file()]
@@ -156,16 +157,21 @@ def answers(
     what: str = "recommending",
 ) -> Iterator[pl.DataFrame]:
     """Yield the answers to users, one batch after the other, with a progress bar."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = TextColumn(what), BarColumn(), MofNCompleteColumn(), TextColumn("users"), TimeRemainingColumn()
-    with Progress(*columns, console=console) as progress:
+    with progress_of(what, console) as progress:
         bar = progress.add_task("", total=len(users))
         for begin in range(0, max(len(users), 1), cfg.batch_size):
             some = users.slice(begin, cfg.batch_size)
             past = since.histories(some)
             yield bundle.recommend(some, cfg.k, past, cfg.exclude_seen, as_of=since.as_of)
             progress.advance(bar, len(some))
+
+
+def progress_of(what: str, console: "Console") -> "Progress":
+    """Return the bar that says how many users are done, and how long the others will take."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = TextColumn(what), BarColumn(), MofNCompleteColumn(), TextColumn("users"), TimeRemainingColumn()
+    return Progress(*columns, console=console)
 
 
 def fresh_events(cfg: RecommendConfig, bundle: Bundle) -> Since:
@@ -185,7 +191,7 @@ def fresh_events(cfg: RecommendConfig, bundle: Bundle) -> Since:
             as_of = as_of.replace(tzinfo=UTC)
     if cfg.events is None:
         return Since(None, as_of)
-    frame = _read("events", cfg.events, (USER_ID, ITEM_ID, TIMESTAMP))
+    frame = read_file("events", cfg.events, (USER_ID, ITEM_ID, TIMESTAMP), **CSV)
     ids = {USER_ID: bundle.manifest.user_id_type, ITEM_ID: bundle.manifest.item_id_type}
     frame = frame.with_columns(_typed(frame[name], kind, f"events={cfg.events}") for name, kind in ids.items())
     if not isinstance(frame.schema[TIMESTAMP], pl.Datetime):
@@ -230,7 +236,7 @@ def asked_users(users: str | None, bundle: Bundle) -> pl.Series:
         return bundle.user_ids
     path = Path(users)
     if path.suffix in (".parquet", ".csv"):
-        given = _read("users", users, (USER_ID,))[USER_ID]
+        given = read_file("users", users, (USER_ID,), **CSV)[USER_ID]
     else:
         given = pl.Series(USER_ID, [piece.strip() for piece in str(users).split(",") if piece.strip()], dtype=pl.String)
     if given.is_empty():
@@ -253,26 +259,3 @@ def _typed(ids: pl.Series, kind: str, place: str) -> pl.Series:
             f"{place}: {len(wrong)} values of {ids.name} are not {kind}, as the bundle's are, such as {wrong[0]!r}."
         )
     return typed
-
-
-def _read(key: str, file: str, columns: Sequence[str]) -> pl.DataFrame:
-    """Read columns of a .parquet or .csv file; the ids of a CSV are text, so that 007 stays what it is."""
-    path = Path(file)
-    if not path.is_file():
-        raise DataError(f"{key}={path}: no such file.")
-    try:
-        if path.suffix == ".csv":
-            table = pl.scan_csv(path, schema_overrides={USER_ID: pl.String, ITEM_ID: pl.String}, try_parse_dates=True)
-        else:
-            table = pl.scan_parquet(path)
-        found = table.collect_schema().names()
-        frame = table.select(name for name in columns if name in found).collect()
-    except (pl.exceptions.PolarsError, OSError) as error:
-        kind = "csv" if path.suffix == ".csv" else "parquet"
-        raise DataError(f"{key}={path}: cannot be read as {kind} ({str(error).splitlines()[0]}).") from error
-    for column in columns:
-        if column not in found:
-            raise DataError(
-                f"{key}={path}: no column '{column}'; columns: {', '.join(found)}." + did_you_mean(column, found)
-            )
-    return frame

@@ -182,7 +182,7 @@ def shown_in(prepared: "Prepared", n_items: int, start: int, end: int) -> "Tenso
     import torch
 
     from recsys.columns import ITEM_ID, TIMESTAMP, USER_ID
-    from recsys.data.dataset import as_time
+    from recsys.data.log import as_time
 
     if prepared.impressions.is_empty():
         return None
@@ -243,7 +243,7 @@ def group_codes(
 
     from recsys.columns import TIMESTAMP
     from recsys.data.candidate_tables import usual_codes
-    from recsys.data.dataset import as_time
+    from recsys.data.log import as_time
     from recsys.data.topk import NONE
     from recsys.features import FIRST_ID
 

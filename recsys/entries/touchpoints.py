@@ -97,7 +97,7 @@ def measure_all(
     start, end = map(microseconds, window)
     history, truth = log.between(None, start), log.between(start, end)
     rivals = Rivals(bundle, history, start)
-    k = int(cfg.objective.metric.rpartition("_")[2])
+    k = cfg.objective.k
     for name, profile in bundle.touchpoints.profiles.items():
         what, questions = questions_for(cfg, bundle, profile, history, truth)
         questions = questions.only(lambda row, p=profile, q=questions: rivals.allowed(p, q, [row])[0])  # type: ignore[misc]

@@ -41,6 +41,7 @@ def run(cfg: TuneConfig) -> "Study":
     """
     from rich.console import Console
 
+    from recsys.config.search import with_values
     from recsys.data.prepare import prepare
     from recsys.data.sources import check_paths
     from recsys.entries.prepare import note_access
@@ -81,7 +82,7 @@ def run(cfg: TuneConfig) -> "Study":
             except (SystemExit, KeyboardInterrupt):
                 console.print(f"stopped; the same command goes on with study '{cfg.study}' at {cfg.storage}")
                 raise
-            best = with_best(cfg, values_of(best_of(study).params, cfg.search))
+            best = with_values(cfg, values_of(best_of(study).params, cfg.search))
             finish(study, best, objectives, tracked, folder, console)
         if cfg.final_fit:
             train(replace(as_config(best), run_dir=str(folder / "final")))
@@ -95,9 +96,8 @@ def for_trials(cfg: TuneConfig) -> TuneConfig:
 
 
 def directions(cfg: TuneConfig) -> "list[Direction]":
-    """Return where each objective shall go: the first as configured, coverage up, time down."""
-    first: Direction = "maximize" if cfg.objective.mode == "max" else "minimize"
-    return [first, *("minimize" if name == LATENCY else "maximize" for name in cfg.also)]
+    """Return where each objective shall go: metrics up, time down."""
+    return ["maximize", *("minimize" if name == LATENCY else "maximize" for name in cfg.also)]
 
 
 def settings(cfg: TuneConfig, fingerprint: str) -> dict[str, Any]:
@@ -234,13 +234,6 @@ def teller(console: "Console", tracked: "Run", objectives: "Sequence[str]") -> "
         tracked.log_metrics({f"trials/{name}": value for name, value in values.items()}, step=trial.number)
 
     return told
-
-
-def with_best(cfg: TuneConfig, values: dict[str, Any]) -> TuneConfig:
-    """Return the configuration of the study with the values of its best trial."""
-    from recsys.config.search import with_values
-
-    return with_values(cfg, values)
 
 
 def as_config(cfg: TuneConfig) -> Config:

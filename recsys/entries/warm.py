@@ -30,8 +30,9 @@ def warm_start(cfg: Config, data: "FittedData") -> "WarmStart | None":
     from recsys.bundle import format as part
     from recsys.bundle.format import read_manifest
     from recsys.bundle.parts import local_folder, read_tower
-    from recsys.data.dataset import as_time, microseconds
+    from recsys.data.dataset import microseconds
     from recsys.data.encode import Encoder
+    from recsys.data.log import as_time
     from recsys.training.warm import WarmStart
 
     with local_folder(cfg.init_from) as folder:

@@ -6,7 +6,6 @@ therefore shuffled together as well.
 
 import csv
 import io
-import json
 import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
@@ -20,12 +19,12 @@ from torch import Tensor
 from recsys.data.topk import top_k
 from recsys.errors import RecsysError
 from recsys.evaluation.metrics import ranking_values
-from recsys.files import write_all
+from recsys.files import json_bytes, write_all
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-PREFIXES = ("pair", "item", "user", "tower", "rank", "context")
+PREFIXES = ("pair", "item", "user", "tower", "rank")
 """What names of numeric features begin with, besides the groups of items that a data set has."""
 IDS = "ids"
 """The family of all categorical features."""
@@ -105,8 +104,8 @@ def permutation_importance(
     labels: Tensor,
     query: Tensor,
     *,
+    k: int,
     groups: Mapping[str, Sequence[str]] | None = None,
-    k: int = 20,
     repeats: int = 3,
     seed: int = 0,
     most_groups: int | None = None,
@@ -121,8 +120,8 @@ def permutation_importance(
         features: Name to values ``[P]`` or ``[P, slots]``.
         labels: 0 or 1, ``[P]``.
         query: Which group, int64 ``[P]`` in [0, G), ascending; those without a relevant pair are left out.
-        groups: Family to names, such as :func:`families` finds; None finds them by :data:`PREFIXES`.
         k: Cut-off of NDCG.
+        groups: Family to names, such as :func:`families` finds; None finds them by :data:`PREFIXES`.
         repeats: Shuffles of each feature, at least 1.
         seed: Of the shuffles, and of the draw of groups.
         most_groups: Groups that are drawn where there are more; None takes all.
@@ -160,7 +159,7 @@ def permutation_importance(
     return sorted(found, key=lambda entry: (-entry.loss, entry.name))
 
 
-def importance_table(rows: Sequence[Importance], k: int = 20) -> "Table":
+def importance_table(rows: Sequence[Importance], k: int) -> "Table":
     """Return the rows as a table, families bold."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
@@ -183,7 +182,7 @@ def importance_table(rows: Sequence[Importance], k: int = 20) -> "Table":
     return table
 
 
-def save(rows: Sequence[Importance], folder: Path, k: int = 20) -> list[Path]:
+def save(rows: Sequence[Importance], folder: Path, k: int) -> list[Path]:
     """Write ``importance.json``, ``.csv`` and ``.png`` into the folder; return their paths."""
     plain = [
         {
@@ -201,22 +200,22 @@ def save(rows: Sequence[Importance], folder: Path, k: int = 20) -> list[Path]:
         (row.name, len(row.features), row.loss, "" if math.isnan(row.spread) else row.spread) for row in rows
     )
     contents = {
-        "json": (json.dumps(plain, indent=1) + "\n").encode(),
+        "json": json_bytes(plain),
         "csv": buffer.getvalue().encode(),
-        "png": draw(rows, k=k),
+        "png": draw(rows, k),
     }
     return write_all(folder, {f"importance.{kind}": content for kind, content in contents.items()})
 
 
-def draw(rows: Sequence[Importance], kind: str = "png", k: int = 20) -> bytes:
+def draw(rows: Sequence[Importance], k: int, kind: str = "png") -> bytes:
     """Draw a bar for each of the first :data:`MOST_BARS` rows, families in a colour of their own.
 
     A line is a standard deviation to both sides.
 
     Args:
         rows: The most important first.
-        kind: File format, ``png`` or ``svg``.
         k: Cut-off of NDCG.
+        kind: File format, ``png`` or ``svg``.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

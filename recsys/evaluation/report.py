@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from recsys.errors import ConfigError
 from recsys.evaluation.evaluate import ModelResult
 from recsys.evaluation.margins import Margins, margin_rows, margins, margins_table, signed
 from recsys.evaluation.significance import Interval, mean_interval, paired_difference
-from recsys.files import write_all
+from recsys.files import json_bytes, write_all
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -219,12 +218,12 @@ def save(comparison: Comparison, folder: Path) -> list[Path]:
     writer = csv.DictWriter(buffer, list(rows[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    texts = {
-        "comparison.json": json.dumps(_plain(comparison), indent=1) + "\n",
-        "comparison.csv": buffer.getvalue(),
-        "comparison.md": markdown(comparison),
+    files = {
+        "comparison.json": json_bytes(_plain(comparison)),
+        "comparison.csv": buffer.getvalue().encode(),
+        "comparison.md": markdown(comparison).encode(),
     }
-    paths = write_all(folder, {name: text.encode() for name, text in texts.items()})
+    paths = write_all(folder, files)
     return paths + write_all(folder, {f"comparison.{kind}": draw(comparison, kind) for kind in ("png", "svg")})
 
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+LEVEL = 0.95
+"""Coverage of every interval."""
 CHUNK = 2**22
 """Most draws held at a time (32 MB of indices)."""
 FEWEST = 10
@@ -41,13 +43,12 @@ class Interval:
         return {"mean": self.mean, "low": low, "high": high}
 
 
-def mean_interval(values: Tensor, resamples: int = 1000, level: float = 0.95, seed: int = 0) -> Interval:
+def mean_interval(values: Tensor, resamples: int = 1000, seed: int = 0) -> Interval:
     """Return the mean of per-user values with its percentile bootstrap interval.
 
     Args:
         values: One number for each user, ``[U]``, ``U >= 1``; of fewer than :data:`FEWEST` there are no bounds.
         resamples: Bootstrap samples of U users with replacement.
-        level: Coverage of the interval, in (0, 1).
         seed: Of the draws; the same seed and U draw the same users.
     """
     values = values.double().cpu()
@@ -59,14 +60,12 @@ def mean_interval(values: Tensor, resamples: int = 1000, level: float = 0.95, se
     for batch in torch.arange(resamples).split(max(CHUNK // n, 1)):
         draws = torch.randint(n, (len(batch), n), generator=generator)
         means.append(values[draws].mean(1))
-    tail = (1 - level) / 2
+    tail = (1 - LEVEL) / 2
     low, high = torch.quantile(torch.cat(means), torch.tensor([tail, 1 - tail], dtype=torch.float64)).tolist()
     return Interval(values.mean().item(), low, high)
 
 
-def paired_difference(
-    first: Tensor, second: Tensor, resamples: int = 1000, level: float = 0.95, seed: int = 0
-) -> Interval:
+def paired_difference(first: Tensor, second: Tensor, resamples: int = 1000, seed: int = 0) -> Interval:
     """Return mean of ``first - second`` over the same users with its interval; both ``[U]`` in the same order.
 
     Raises:
@@ -74,4 +73,4 @@ def paired_difference(
     """
     if first.shape != second.shape:
         raise ValueError(f"paired values need the same users: {tuple(first.shape)} against {tuple(second.shape)}.")
-    return mean_interval(first.double() - second.double(), resamples, level, seed)
+    return mean_interval(first.double() - second.double(), resamples, seed)

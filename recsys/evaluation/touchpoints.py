@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from recsys.evaluation.margins import signed
 from recsys.evaluation.metrics import FAMILIES, ranking_values
 from recsys.evaluation.questions import Questions
 from recsys.evaluation.significance import Interval, mean_interval, paired_difference
-from recsys.files import write_all
+from recsys.files import json_bytes, write_all
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -174,9 +173,8 @@ def save(measured: Sequence[Measured], folder: Path) -> list[Path]:
     writer = csv.DictWriter(buffer, list(rows[0]) if rows else ["touchpoint"], lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    content = json.dumps([_plain(one) for one in measured], indent=1) + "\n"
-    texts = {"touchpoints.csv": buffer.getvalue(), "touchpoints.json": content}
-    files = {name: text.encode() for name, text in texts.items()}
+    content = json_bytes([_plain(one) for one in measured])
+    files = {"touchpoints.csv": buffer.getvalue().encode(), "touchpoints.json": content}
     return write_all(folder, files | {f"touchpoints.{kind}": _drawn(measured, kind) for kind in ("png", "svg")})
 
 

@@ -10,9 +10,6 @@ from recsys.config.schema import TrackingConfig
 from recsys.errors import TrackingError
 from recsys.planning.places import folder_problem
 
-DEFAULT_STORE = "mlflow.db"
-"""Of MLflow, in the folder where a run is started."""
-
 
 def tracking_problem(tracking: TrackingConfig) -> str | None:
     """Return why a run could not be tracked, if it could not; a store on the disk that is not there yet is not made.

@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 @contextmanager
-def own_device(devices: int, name: str = "gpu") -> Iterator[int]:
+def own_device(devices: int) -> Iterator[int]:
     """Hold the first device that no other worker of this machine holds, for as long as the block lasts.
 
     The lock is the operating system's, so that of a killed worker is free. Where there are more workers than devices,
@@ -17,12 +17,11 @@ def own_device(devices: int, name: str = "gpu") -> Iterator[int]:
 
     Args:
         devices: How many this process sees; those of ``CUDA_VISIBLE_DEVICES``, where it is set.
-        name: Of the devices; workers with the same name keep out of each other's way.
     """
     seen = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
     names = seen if len(seen) == devices and all(seen) else [str(number) for number in range(devices)]
     for number, device in enumerate(names):
-        path = Path(tempfile.gettempdir(), f"recsys-tune-{os.getuid()}-{name}-{device}.lock")
+        path = Path(tempfile.gettempdir(), f"recsys-tune-{os.getuid()}-gpu-{device}.lock")
         with path.open("w") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

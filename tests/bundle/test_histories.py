@@ -9,7 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recsys.bundle.histories import DAY_US, NOTHING, Fresh, Histories, stored_histories
+from recsys.bundle.histories import NOTHING, Fresh, Histories, stored_histories
+from recsys.data.log import DAY as DAY_US
 from recsys.data.log import InteractionLog
 
 START = datetime(2024, 1, 1, tzinfo=UTC)

@@ -76,8 +76,6 @@ def test_exclude_seen(cfg: RecommendConfig, bundle: Bundle) -> None:
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
-        ({"k": 0}, ConfigError, "k=0 is below 1"),
-        ({"batch_size": 0}, ConfigError, "batch_size=0 is below 1"),
         ({"users": "a,b"}, ConfigError, "2 values of user_id are not int, as the bundle's are, such as 'a'"),
         ({"users": " , "}, DataError, "no user in it"),
         ({"users": "nowhere.csv"}, DataError, "no such file"),

@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from recsys.config.schema import CANDIDATE_SOURCES
 from recsys.data.asked import asked_as_of
 from recsys.data.log import DAY, POPULARITY_DAYS, InteractionLog
 from recsys.data.log_rows import log_of_rows
@@ -17,7 +18,6 @@ from recsys.data.pair_features import as_of, pair_features
 from recsys.data.pair_plan import PairPlan
 from recsys.data.ranking_state import (
     GROUP,
-    SOURCES,
     CandidatePlan,
     RankerPairs,
     RankingState,
@@ -32,7 +32,7 @@ ITEMS = pl.DataFrame(
     {
         "item_id": [10, 11, 12, 13, 14, 15],
         "kind": ["tea", "tea", "jam", "jam", None, "oil"],
-        "context": ["x", "y", "x", "y", "x", "y"],  # a name that features of the request begin with, too
+        "context": ["x", "y", "x", "y", "x", "y"],
     }
 )
 FEATURES = {"item_id": torch.arange(2, 8), "kind": torch.tensor([4, 4, 2, 2, 0, 3])}
@@ -41,7 +41,7 @@ PLAN = PairPlan(("kind", "context"), has_quantity=True, has_value=True)
 SESSIONS = SessionPlan(
     zone="Asia/Tokyo", holidays=("1970-02-01",), weights={"buy": 2.0}, has_length=True, has_more=True
 )
-EVERY_SOURCE = CandidatePlan(5, dict.fromkeys(SOURCES, 4), {"history": 2.0}, "segment")
+EVERY_SOURCE = CandidatePlan(5, dict.fromkeys(CANDIDATE_SOURCES, 4), {"history": 2.0}, "segment")
 VECTORS = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
 PEOPLE = torch.randn(4, 4, generator=torch.Generator().manual_seed(1))
 PARTS = {"code": (0, 1), "taste": (1, 4), "factor": (4, 4)}
@@ -120,7 +120,7 @@ def test_numbers_are_named_by_their_columns():
     _, events = tables(SHOP)
     asked = pl.DataFrame({"user_id": pairs.query.numpy(), "item_id": ITEMS["item_id"].gather(pairs.item.numpy())})
     expected = pair_features(as_of(PLAN, events, ITEMS, CUT), asked)
-    ours = [f.name for f in PLAN.features if f.side != "context"]
+    ours = [f.name for f in PLAN.features]
     assert [name for name in pairs.names if not name.startswith(("tower_", "rank_"))] == ours
     for name in ours:
         values = torch.tensor(expected[name].fill_null(float("nan")).to_list())
@@ -132,7 +132,7 @@ def test_numbers_are_named_by_their_columns():
     torch.testing.assert_close(found["tower_taste"], product[:, 1:].sum(1))
     torch.testing.assert_close(found["tower_score"], product.sum(1))
     assert "tower_factor" not in found  # it covers no column
-    for source in SOURCES:
+    for source in CANDIDATE_SOURCES:
         rank = found[f"rank_{source}"].nan_to_num(0)
         assert torch.equal(rank.int(), pairs.candidates.rank[source]), source
         assert (rank > 0).any(), source
@@ -170,11 +170,11 @@ def test_popular_in_the_group_of_the_user():
     assert fitted(rows, codes=None).groups_of(torch.tensor([2, -1])) == {}
 
 
-def test_users_are_summed_up_to_the_time_of_the_request():
+def test_users_are_summed_up_to_the_cut():
     state = fitted(SHOP)
     _, events = tables([*SHOP, (3, 1, -2, None, 1)])
     assert 3 not in state.users(events).ids
-    later = state.users(events, CUT + 3 * DAY)
+    later = replace(state, cut=CUT + 3 * DAY).users(events)
     (row,) = later.rows(pl.Series([3]))
     assert later.numbers[row, later.names.index("user_days_since")] == 1.0
 
@@ -215,7 +215,7 @@ def test_nothing_at_or_after_the_cut_matters(past, future, other, chance):
 @given(rows=EVENTS, grouped=st.booleans())
 @settings(max_examples=15)
 def test_saved_and_loaded_it_answers_the_same_bit_for_bit(rows, grouped):
-    sizes = {name: 4 for name in SOURCES if grouped or name != "popular_in_group"}
+    sizes = {name: 4 for name in CANDIDATE_SOURCES if grouped or name != "popular_in_group"}
     chosen = replace(EVERY_SOURCE, sizes=sizes, group="segment" if grouped else "")
     plan = replace(PLAN, sessions=SESSIONS) if grouped else PLAN
     state = replace(fitted(rows, chosen, SEGMENTS if grouped else None, plan=plan), history=3 * grouped)

@@ -199,11 +199,11 @@ def test_erasure_end_to_end(
 
 
 def test_whom_to_erase(tmp_path: Path) -> None:
-    assert erase.asked_users("a, b ,,a") == {"a": "a", "b": "b"}
+    assert erase.named_users("a, b ,,a") == {"a": "a", "b": "b"}
     table, text = tmp_path / "p.parquet", tmp_path / "p.csv"
     for ids in ([7, 12, None], [7.0, 12.0, None], ["7", "12", " "]):  # the second is what pandas makes of the first
         pl.DataFrame({"user_id": ids}).write_parquet(table)
-        assert erase.asked_users(str(table)) == {"7": "7", "12": "12"}
+        assert erase.named_users(str(table)) == {"7": "7", "12": "12"}
     for lines, expected in (
         ("007,x", {"007": "007"}),
         ("7.0,x\n,x\n12.0,x", {"7": "7", "12": "12"}),
@@ -211,7 +211,7 @@ def test_whom_to_erase(tmp_path: Path) -> None:
         ("alice ,gdpr", {"alice ": "alice", "alice": "alice"}),
     ):
         text.write_text(f"user_id,why\n{lines}\n")
-        assert erase.asked_users(str(text)) == expected
+        assert erase.named_users(str(text)) == expected
     pl.DataFrame({"user_id": [7.5]}).write_parquet(table)
     for users, expected in (
         (",", "nobody is named"),
@@ -219,7 +219,7 @@ def test_whom_to_erase(tmp_path: Path) -> None:
         (str(table), "fractions"),
     ):
         with pytest.raises(DataError, match=expected):
-            erase.asked_users(users)
+            erase.named_users(users)
 
 
 def test_a_checkpoint_stays_only_where_the_nearest_bundles_know_nobody(tmp_path: Path) -> None:

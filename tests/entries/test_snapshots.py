@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from recsys.config.schema import Config, RankerTrainingConfig
-from recsys.data.dataset import as_time, fit_data, interaction_log, microseconds
-from recsys.data.log import DAY
+from recsys.data.dataset import fit_data, interaction_log, microseconds
+from recsys.data.log import DAY, as_time
 from recsys.data.snapshots import Snapshot
 from recsys.data.split import Windows
 from recsys.data.topk import NONE

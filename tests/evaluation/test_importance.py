@@ -158,7 +158,7 @@ def test_drawn_groups_are_whole_relevant_and_the_same_for_a_seed(problem: dict[s
 
     def found(seed: int) -> list[Importance]:
         return permutation_importance(
-            noted, features | {"at": torch.arange(len(query))}, labels, query, repeats=2, most_groups=7, seed=seed
+            noted, features | {"at": torch.arange(len(query))}, labels, query, k=20, repeats=2, most_groups=7, seed=seed
         )
 
     first = found(1)
@@ -174,9 +174,9 @@ def test_drawn_groups_are_whole_relevant_and_the_same_for_a_seed(problem: dict[s
 def test_nothing_relevant_and_nan_are_refused(problem: dict[str, Tensor]) -> None:
     features, labels, query = parts(problem)
     with pytest.raises(RecsysError, match="no pair is relevant"):
-        permutation_importance(score, features, labels * 0, query)
+        permutation_importance(score, features, labels * 0, query, k=20)
     with pytest.raises(RecsysError, match="NaN scores"):
-        permutation_importance(lambda given: score(given) * torch.nan, features, labels, query)
+        permutation_importance(lambda given: score(given) * torch.nan, features, labels, query, k=20)
 
 
 ROWS = [
@@ -187,7 +187,7 @@ ROWS = [
 
 
 def test_saved_files_are_complete_and_leave_nothing_behind(tmp_path: Path) -> None:
-    paths = save(ROWS, tmp_path / "report")
+    paths = save(ROWS, tmp_path / "report", 20)
     assert sorted(path.name for path in (tmp_path / "report").iterdir()) == sorted(path.name for path in paths)
     plain = json.loads((tmp_path / "report" / "importance.json").read_text())
     assert plain[0] == {"name": "pair (2)", "features": ["pair_count", "pair_gap"], "loss": 0.25, "spread": 0.01}
@@ -214,7 +214,7 @@ def test_table_and_bars_show_every_row(monkeypatch: pytest.MonkeyPatch) -> None:
         return barh(self, y, width, **kwargs)
 
     monkeypatch.setattr(Axes, "barh", noted)
-    assert b"<svg" in draw(ROWS, "svg")
+    assert b"<svg" in draw(ROWS, 20, "svg")
     assert drawn == [([0, 1, 2], [0.25, 0.125, -0.001])]
     console = Console(width=60)
     with console.capture() as capture:
