@@ -26,10 +26,9 @@ def run(cfg: Config) -> "SegmentModel":
     """
     from rich.console import Console
 
-    from recsys.data.dataset import microseconds
     from recsys.data.prepare import prepare
     from recsys.entries.prepare import note_access
-    from recsys.segments.fit import fit_segments
+    from recsys.segments.fit import fit_on_training_window
     from recsys.segments.report import assign_all, print_segments, segment_report
     from recsys.segments.report_page import write_segments_html
     from recsys.segments.store import save_segments, write_table
@@ -37,14 +36,7 @@ def run(cfg: Config) -> "SegmentModel":
     console, folder, settings = Console(), Path(cfg.run_dir), cfg.segments
     prepared = prepare(cfg.data)
     note_access(cfg, prepared, "segment")
-    model = fit_segments(
-        prepared.events,
-        prepared.users,
-        microseconds(prepared.windows.val_start),
-        settings,
-        relevant=prepared.relevant,
-        seed=cfg.seed,
-    )
+    model = fit_on_training_window(prepared, settings, cfg.seed)
     assigned = assign_all(prepared, model)
     report = segment_report(prepared, model, assigned)
     print_segments(report, console)
@@ -67,20 +59,12 @@ def segment_groups(cfg: Config, prepared: "Prepared", cut: int) -> "dict[str, Te
     """
     import torch
 
-    from recsys.data.dataset import microseconds
-    from recsys.segments.fit import fit_segments
+    from recsys.segments.fit import fit_on_training_window
 
     kinds = cfg.segments.slices
     if not kinds:
         return {}
-    model = fit_segments(
-        prepared.events,
-        prepared.users,
-        microseconds(prepared.windows.val_start),
-        replace(cfg.segments, kinds=kinds),
-        relevant=prepared.relevant,
-        seed=cfg.seed,
-    )
+    model = fit_on_training_window(prepared, replace(cfg.segments, kinds=kinds), cfg.seed)
     table = model.assign(prepared.events, prepared.users, cut)
     groups: dict[str, torch.Tensor] = {}
     for kind in model.kinds:

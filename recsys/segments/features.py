@@ -6,11 +6,10 @@ from functools import lru_cache
 import polars as pl
 
 from recsys.config.schema import SegmentsConfig
-from recsys.data.dataset import microseconds
 from recsys.data.prepared import Prepared
 from recsys.errors import ConfigError
 from recsys.features import Feature, FeatureSpec
-from recsys.segments.fit import fit_segments
+from recsys.segments.fit import fit_on_training_window
 from recsys.segments.model import PREFIX, SegmentModel
 
 CUTS_KEPT = 8
@@ -39,14 +38,7 @@ def with_segments(prepared: Prepared, settings: SegmentsConfig, seed: int) -> tu
                 f"segments.features: '{kind}' becomes the user attribute '{PREFIX}{kind}', and the data have one"
                 " of that name; rename it in data.user_columns, or leave it out with data.user_attributes."
             )
-    model = fit_segments(
-        prepared.events,
-        prepared.users,
-        microseconds(prepared.windows.val_start),
-        replace(settings, kinds=settings.features),
-        relevant=prepared.relevant,
-        seed=seed,
-    )
+    model = fit_on_training_window(prepared, replace(settings, kinds=settings.features), seed)
     absent = [kind for kind in settings.features if kind not in model.kinds]
     if absent:
         raise ConfigError(

@@ -4,7 +4,9 @@ import numpy as np
 import polars as pl
 
 from recsys.config.schema import SegmentsConfig
-from recsys.data.dataset import as_time
+from recsys.data.dataset import microseconds
+from recsys.data.log import as_time
+from recsys.data.prepared import Prepared
 from recsys.errors import DataError
 from recsys.segments.behaviour import behaviour
 from recsys.segments.clusters import fit_kmeans, fit_space, fit_tree
@@ -12,6 +14,12 @@ from recsys.segments.demographic import fit_demographic
 from recsys.segments.intent import fit_intent
 from recsys.segments.model import CLUSTERINGS, SegmentModel
 from recsys.segments.rfm import fit_rfm
+
+
+def fit_on_training_window(prepared: Prepared, settings: SegmentsConfig, seed: int) -> SegmentModel:
+    """Fit segments of prepared data on the events before the validation window; raises as :func:`fit_segments`."""
+    cut = microseconds(prepared.windows.val_start)
+    return fit_segments(prepared.events, prepared.users, cut, settings, relevant=prepared.relevant, seed=seed)
 
 
 def fit_segments(
