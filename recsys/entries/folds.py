@@ -51,8 +51,12 @@ def holdout(prepared: "Prepared", log: "InteractionLog") -> FoldData:
     return FoldData(prepared, log, prepared, log)
 
 
-def make_folds(cfg: Config, plain: "Prepared", prepared: "Prepared", log: "InteractionLog") -> list[FoldData]:
-    """Return the folds of ``validation``, the earliest first; segments are fitted on what each of them learns from.
+def make_folds(
+    cfg: Config, plain: "Prepared", prepared: "Prepared", log: "InteractionLog"
+) -> tuple[FoldData, list[FoldData]]:
+    """Return the training window with the validation window, and the folds of ``validation``, the earliest first.
+
+    Of ``holdout`` that window is the only fold. Segments are fitted on what each fold learns from.
 
     Args:
         cfg: With ``validation`` and ``folds``.
@@ -67,15 +71,16 @@ def make_folds(cfg: Config, plain: "Prepared", prepared: "Prepared", log: "Inter
     from recsys.data.folds import folds
     from recsys.segments.features import with_segments
 
+    main = holdout(prepared, log)
     if cfg.validation == HOLDOUT:
-        return [holdout(prepared, log)]
+        return main, [main]
     made = []
     for fold in folds(plain, cfg.validation, cfg.folds, cfg.seed):
         learned_log, asked_log = fold.logs()
         learned, _ = with_segments(fold.learned, cfg.segments, cfg.seed)
         asked = learned if fold.asked is fold.learned else fold.asked  # users are only parted without segments
         made.append(FoldData(learned, learned_log, asked, asked_log))
-    return made
+    return main, made
 
 
 def average(found: Sequence[Sequence[dict[str, float]]], objective: ObjectiveConfig) -> list[dict[str, float]]:
@@ -99,8 +104,7 @@ def average(found: Sequence[Sequence[dict[str, float]]], objective: ObjectiveCon
 
 def best_epoch(means: Sequence[dict[str, float]], objective: ObjectiveConfig) -> int:
     """Return the number of epochs, counted from 1, with the best mean objective; the fewest of equals."""
-    sign = 1.0 if objective.mode == "max" else -1.0
-    return 1 + max(range(len(means)), key=lambda number: (sign * means[number][objective.metric], -number))
+    return 1 + max(range(len(means)), key=lambda number: (means[number][objective.metric], -number))
 
 
 def said(fitted: "Fitted[Any]", objective: ObjectiveConfig) -> str:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from recsys.data.log import InteractionLog
     from recsys.data.prepared import Prepared
     from recsys.data.snapshots import Snapshot
-    from recsys.export.bundle import SecondStage as Served
+    from recsys.export.bundle import ServedRanker
     from recsys.models.two_tower import TwoTower
     from recsys.models.wide_deep import WideDeep
 
@@ -36,16 +36,16 @@ def served(
     towers: "TwoTower",
     stage: SecondStage,
     ranker: "WideDeep",
-) -> "Served":
+) -> "ServedRanker":
     """Put together what a bundle's second stage consists of, as of the cut that the retriever was fitted at."""
-    from recsys.export.bundle import SecondStage as Served
+    from recsys.export.bundle import ServedRanker
     from recsys.models.calibration import CalibratedRanker, PlattScale
 
     state = state_as_of(cfg, prepared, log, data, towers, stage.plan, data.cut)
     calibrated = CalibratedRanker(ranker, stage.calibration or PlattScale())
     last = stage.snapshots[-1]
     medians = dict(zip(last.names, last.numbers.nanmedian(0).values.tolist(), strict=True))
-    return Served(calibrated, state, float(towers.temperature.detach()), medians)
+    return ServedRanker(calibrated, state, float(towers.temperature.detach()), medians)
 
 
 def check_served(
@@ -54,7 +54,7 @@ def check_served(
     log: "InteractionLog",
     data: "FittedData",
     towers: "TwoTower",
-    second: "Served",
+    second: "ServedRanker",
     history: int,
 ) -> float:
     """Compare what the bundle says with what was trained, on the same users, by two ways from events to features.

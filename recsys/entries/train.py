@@ -18,9 +18,10 @@ if TYPE_CHECKING:
     from recsys.data.dataset import FittedData
     from recsys.data.prepared import Prepared
     from recsys.evaluation.report import Comparison
-    from recsys.export.bundle import SecondStage
+    from recsys.export.bundle import ServedRanker
     from recsys.export.touchpoints import FittedTouchpoints
     from recsys.models.two_tower import TwoTower
+    from recsys.models.wide_deep import WideDeep
     from recsys.segments.model import SegmentModel
     from recsys.tracking.run import Run
 
@@ -57,7 +58,7 @@ def run(cfg: Config) -> TrainResult | None:
     from recsys.data.report_page import write_html
     from recsys.data.sources import check_paths
     from recsys.entries.evaluate import evaluate_bundle
-    from recsys.entries.folds import HOLDOUT, holdout, make_folds, said
+    from recsys.entries.folds import HOLDOUT, make_folds, said
     from recsys.entries.prepare import note_access
     from recsys.entries.ranker import MAIN, choose_ranker, fit_again, fit_rankers
     from recsys.entries.retriever import choose_epochs, last_only, refit, variants
@@ -84,8 +85,7 @@ def run(cfg: Config) -> TrainResult | None:
         write_html(looked_at, folder / "data_report.html")
         touchpoints = fit_touchpoints(cfg.touchpoints, prepared, cfg.ranker.enabled)
         log = interaction_log(prepared)
-        folds = make_folds(cfg, plain, prepared, log)
-        main = folds[0] if cfg.validation == HOLDOUT else holdout(prepared, log)
+        main, folds = make_folds(cfg, plain, prepared, log)
         if cfg.ranker.enabled:
             for fold in (main, *folds):
                 refuse_unknown(cfg, fold.learned)
@@ -111,23 +111,35 @@ def run(cfg: Config) -> TrainResult | None:
         data, model = again(prepared.windows.test_start, "refit")
         rankers = fit_rankers(cfg, data, stage, tracked, folder) if stage else {}
         others = variants(cfg, main, folds, tracked, folder)
+
+        def everything() -> "tuple[FittedData, TwoTower, WideDeep | None]":
+            data, model = again(prepared.windows.end, "everything")
+            place = folder / "checkpoints" / "everything_ranker"
+            # the ids of other vocabularies mean nothing to the ranker of before
+            return data, model, fit_again(cfg, data, stage, tracked, place) if stage else None
+
         if not first:
             for _ in others:
                 pass
             if cfg.bundle.refit_on == "all":
-                data, _ = again(prepared.windows.end, "everything")
-                if stage:
-                    fit_again(cfg, data, stage, tracked, folder / "checkpoints" / "everything_ranker")
+                everything()
             return None
-        second = served(cfg, prepared, log, data, model, stage, rankers[MAIN]) if stage else None
-        found = {cfg.objective.metric: best}
-        place = folder / "bundle"
-        bundle = export(cfg, prepared, segments, data, model, second, place, "train_val", found, touchpoints)
+        bundle = folder / "bundle"
 
-        loaded = Bundle.load(bundle)
-        if stage and second:
-            check_served(loaded, prepared, log, data, model, second, cfg.model.history)
-            check_base_rate(loaded, prepared, stage.snapshots[-1])
+        def publish(
+            data: "FittedData", model: "TwoTower", ranker: "WideDeep | None", fitted_on: str, metrics: dict[str, float]
+        ) -> Bundle:
+            """Write the bundle, and check it as whoever loads it gets it."""
+            second = served(cfg, prepared, log, data, model, stage, ranker) if stage and ranker else None
+            export(cfg, prepared, segments, data, model, second, bundle, fitted_on, metrics, touchpoints)
+            loaded = Bundle.load(bundle)
+            if stage and second:
+                check_served(loaded, prepared, log, data, model, second, cfg.model.history)
+                check_base_rate(loaded, prepared, stage.snapshots[-1])
+            return loaded
+
+        found = {cfg.objective.metric: best}
+        loaded = publish(data, model, rankers.get(MAIN), "train_val", found)
 
         console.rule("test window, through the bundle")
         report = evaluate_bundle(cfg, prepared, log, loaded, others, rankers, stage)
@@ -137,15 +149,7 @@ def run(cfg: Config) -> TrainResult | None:
 
         if cfg.bundle.refit_on == "all":
             console.rule("refit on everything, to serve")
-            data, model = again(prepared.windows.end, "everything")
-            if stage:  # the ids of other vocabularies mean nothing to the ranker of before
-                ranker = fit_again(cfg, data, stage, tracked, folder / "checkpoints" / "everything_ranker")
-                second = served(cfg, prepared, log, data, model, stage, ranker)
-            bundle = export(cfg, prepared, segments, data, model, second, place, "all", metrics, touchpoints)
-            if stage and second:
-                loaded = Bundle.load(bundle)
-                check_served(loaded, prepared, log, data, model, second, cfg.model.history)
-                check_base_rate(loaded, prepared, stage.snapshots[-1])
+            publish(*everything(), "all", metrics)
         else:
             write_metrics(bundle, metrics, cfg.tracking.model_name)
         tracked.log_metrics(metrics)
@@ -162,7 +166,7 @@ def export(
     segments: "SegmentModel | None",
     data: "FittedData",
     model: "TwoTower",
-    second: "SecondStage | None",
+    second: "ServedRanker | None",
     folder: Path,
     fitted_on: str,
     metrics: dict[str, float],
@@ -171,7 +175,7 @@ def export(
     """Write the bundle of a fitted model as of the cut it was fitted at."""
     import torch
 
-    from recsys.data.dataset import as_time
+    from recsys.data.log import as_time
     from recsys.export.bundle import Facts, export_bundle
 
     windows = {name: when.isoformat() for name, when in asdict(prepared.windows).items()}
@@ -207,7 +211,7 @@ def summary(
     table = Table(title="recsys train", show_header=False)
     table.add_column()
     table.add_column(overflow="fold")  # a path is of use only whole
-    k = cfg.objective.metric.rpartition("_")[2]
+    k = cfg.objective.k
     rows = {
         cfg.objective.metric: f"{metrics[cfg.objective.metric]:.4f}",
         f"test/ndcg_at_{k}": f"{metrics[f'test/ndcg_at_{k}']:.4f}",

@@ -118,13 +118,12 @@ def run_trial(bench: Bench, cfg: Config, tracked: "Run", folder: Path, watch: Wa
 
 def asked_of(bench: Bench, cfg: Config) -> "tuple[FoldData, list[FoldData]]":
     """Return the training window with the validation window, and the folds that a trial is judged by."""
-    from recsys.entries.folds import HOLDOUT, holdout, make_folds
+    from recsys.entries.folds import make_folds
     from recsys.segments.features import with_segments
 
     def make() -> "tuple[FoldData, list[FoldData]]":
         prepared, _ = with_segments(bench.prepared, cfg.segments, cfg.seed)
-        folds = make_folds(cfg, bench.prepared, prepared, bench.log)
-        return folds[0] if cfg.validation == HOLDOUT else holdout(prepared, bench.log), folds
+        return make_folds(cfg, bench.prepared, prepared, bench.log)
 
     return bench.once("folds", [asdict(cfg.segments), cfg.seed, cfg.validation, cfg.folds], make)
 

@@ -12,10 +12,8 @@ cut: nobody has bought it, and it is not old. Where places are kept for new ones
 """
 
 import json
-import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
-from datetime import datetime
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +23,11 @@ import torch
 from torch import Tensor
 
 from recsys.bundle import format as part
-from recsys.bundle.format import Manifest, read_manifest, seal, written_beside
+from recsys.bundle.format import Manifest, seal
 from recsys.bundle.index import ItemIndex
 from recsys.bundle.parts import read_tower
 from recsys.bundle.reader import Bundle
-from recsys.bundle.requests import ADDED, ASOF_COLUMN, ELIGIBLE, UserInputs, microseconds
+from recsys.bundle.requests import ADDED, ASOF_COLUMN, ELIGIBLE
 from recsys.bundle.towers import Towers
 from recsys.columns import ITEM_ID
 from recsys.data.candidate_tables import Kind
@@ -39,13 +37,13 @@ from recsys.data.past_lines import number_items
 from recsys.data.ranking_state import RankingState
 from recsys.data.ranking_store import load_state, save_state
 from recsys.errors import BundleError
-from recsys.export.bundle import write_sample
-from recsys.export.erase import describe, prove_programs
+from recsys.export.bundle import write_sample, write_vectors
+from recsys.export.changes import copied, describe, prove_programs, whole
 from recsys.export.index import extend_index
 from recsys.export.kin import inherited
 from recsys.export.new_items import attributes_of, new_rows
-from recsys.export.parity import Inputs
-from recsys.export.parity_cases import item_cases, ranker_cases, take
+from recsys.export.parity_cases import item_cases, take
+from recsys.files import json_bytes
 
 NEW = {"popularity": 0.0, "age": 0.0}
 """State of a new product as the item tower reads it: nobody has bought it, and it is sold from now on."""
@@ -84,25 +82,21 @@ def add_items(folder: str | Path, items: pl.DataFrame, target: str | Path, place
     source, target = Path(folder), Path(target)
     if target.exists():
         raise BundleError(f"bundle {target}: is there already; choose another place for the new one.")
-    manifest = read_manifest(source)
-    manifest.verify(source)
+    manifest = whole(source)
     old = Bundle(source, manifest)
     rows = new_rows(items, old.items, place)
     state = [pl.lit(NEW[name], pl.Float32).alias(column) for name, column in ASOF_COLUMN.items()]
     fresh = rows.with_columns(*state, pl.lit(True).alias(ELIGIBLE), pl.lit(True).alias(ADDED))
     catalogue = pl.concat([old.items, fresh], how="diagonal").with_columns(pl.col(ADDED).fill_null(False))
-    content = {k: v for k, v in asdict(manifest).items() if k not in ("format_version", "parts", "fingerprint")}
-    content["n_items"] = len(catalogue)
-    with written_beside(target) as beside:
-        shutil.copytree(source, beside, dirs_exist_ok=True)
+    with copied(source, target, manifest) as (beside, content):
+        content["n_items"] = len(catalogue)
         catalogue.write_parquet(beside / part.CATALOGUE)
         towers = Towers(beside, manifest, old.users, catalogue)
         inputs = towers.item_features | _states(catalogue)
         added = towers.items(range(len(old.items), len(catalogue)))
         added += inherited(read_tower(source / part.ITEM_TOWER), inputs, old.item_vectors, old.user_vectors)
         vectors = torch.cat([old.item_vectors, added])
-        column = pl.Series("vector", vectors.numpy(), dtype=pl.Array(pl.Float32, vectors.shape[1]))
-        pl.DataFrame([catalogue[ITEM_ID].rename("id"), column]).write_parquet(beside / part.ITEM_EMBEDDINGS)
+        write_vectors(vectors.numpy(), catalogue[ITEM_ID], beside / part.ITEM_EMBEDDINGS)
         content["index"] = _extend_index(beside, manifest, catalogue, vectors, len(fresh), old.user_vectors)
         if manifest.ranker:
             ranking = beside / part.RANKING
@@ -113,8 +107,10 @@ def add_items(folder: str | Path, items: pl.DataFrame, target: str | Path, place
         new = Bundle(beside, draft)
         _check_unmoved(old, new)
         parity = json.loads((beside / part.PARITY).read_text(encoding="utf-8"))
-        parity[CERTIFICATE] = _prove(new, towers.inputs, inputs, len(fresh))
-        _write_json(parity, beside / part.PARITY)
+        asked = item_cases(inputs, towers.inputs.table)
+        asked["added"] = take(inputs, torch.arange(len(old.items), len(catalogue)))
+        parity[CERTIFICATE] = prove_programs(new, towers.inputs, {part.ITEM_TOWER: asked})
+        (beside / part.PARITY).write_bytes(json_bytes(parity))
         describe(beside, draft)
         write_sample(new)
         sealed = seal(beside, **content)
@@ -184,22 +180,6 @@ def _states(catalogue: pl.DataFrame) -> dict[str, Tensor]:
     return {name: torch.from_numpy(catalogue[column].to_numpy().copy()) for name, column in ASOF_COLUMN.items()}
 
 
-def _prove(bundle: Bundle, inputs: UserInputs, items: Inputs, n_new: int) -> dict[str, Any]:
-    """Ask item tower and ranker again, the new items among what they are asked; returns the certificate.
-
-    Raises:
-        BundleError: Scripts and programs do not say the same.
-    """
-    last = torch.arange(len(bundle.items) - n_new, len(bundle.items))
-    cases: dict[str, dict[str, Inputs]] = {
-        part.ITEM_TOWER: item_cases(items, inputs.table) | {"added": take(items, last)}
-    }
-    if bundle.ranking is not None:
-        now = microseconds(datetime.fromisoformat(bundle.manifest.cut), "cut")
-        cases[part.RANKER] = ranker_cases(bundle.ranking, inputs, bundle.user_vectors, now)
-    return prove_programs(bundle.folder, cases)
-
-
 def _check_unmoved(old: Bundle, new: Bundle) -> None:
     """Check that the towers say of users and items of the old golden sample what they said.
 
@@ -215,7 +195,3 @@ def _check_unmoved(old: Bundle, new: Bundle) -> None:
     ):
         if float((before - after).abs().max()) > sample["tolerance"] * float(before.abs().max()):
             raise BundleError(f"bundle {old.folder}: with further products the {what} tower answers differently.")
-
-
-def _write_json(value: Mapping[str, Any], path: Path) -> None:
-    path.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")

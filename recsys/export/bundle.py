@@ -1,6 +1,5 @@
 """A trained two-tower model becomes a bundle: written beside its place, proven, sealed, renamed."""
 
-import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,13 +15,7 @@ from torch import Tensor, nn
 
 from recsys.bundle import format as part
 from recsys.bundle.format import Manifest, seal, written_beside
-from recsys.bundle.histories import (
-    ITEM_ROW,
-    TIMESTAMP,
-    USER_ROW,
-    Histories,
-    stored_histories,
-)  # fmt: skip
+from recsys.bundle.histories import ITEM_ROW, TIMESTAMP, USER_ROW, Histories, stored_histories
 from recsys.bundle.past import EVENT_COLUMNS
 from recsys.bundle.profiles import write_profiles
 from recsys.bundle.ranking import Ranking
@@ -46,6 +39,7 @@ from recsys.export.parity_page import write_page
 from recsys.export.profile import data_profile
 from recsys.export.prove import prove
 from recsys.export.touchpoints import FittedTouchpoints
+from recsys.files import json_bytes
 from recsys.segments.model import SegmentModel
 from recsys.segments.store import save_segments
 
@@ -72,7 +66,7 @@ class Facts:
 
 
 @dataclass(frozen=True)
-class SecondStage:
+class ServedRanker:
     """What the ranker of a bundle consists of.
 
     Attributes:
@@ -102,9 +96,9 @@ def export_bundle(
     eligible: Tensor,
     history: int,
     facts: Facts,
-    index: str = "hnsw",
-    min_index_recall: float = 0.99,
-    second: SecondStage | None = None,
+    index: str,
+    min_index_recall: float,
+    second: ServedRanker | None = None,
     segments: SegmentModel | None = None,
     forms: str = "onnx",
     touchpoints: FittedTouchpoints | None = None,
@@ -139,19 +133,14 @@ def export_bundle(
     target = Path(folder)
     towers = {"user": serving_copy(user_tower), "item": serving_copy(item_tower)}
     scripted = {side: script(tower) for side, tower in towers.items()}
-    before = [part.filter(pl.col(TIMESTAMP) < cut) for part in events]
-    parts = [_stored(part.collect(), users, items, history, second is not None) for part in before]
+    before = [some.filter(pl.col(TIMESTAMP) < cut) for some in events]
+    parts = [_stored(some.collect(), users, items, history, second is not None) for some in before]
     past = pl.concat(parts).sort(USER_ROW, maintain_order=True)
     catalogue = _catalogue(items, item_asof, eligible)
     if segments is not None and VALUE in before[0].collect_schema():
         catalogue = catalogue.with_columns(item_values(pl.concat(before).collect(), items))
     with written_beside(target) as beside:
-        users.write_parquet(beside / part.USERS)
-        catalogue.write_parquet(beside / part.CATALOGUE)
-        past.write_parquet(beside / part.HISTORIES)
-        encoder.save(beside / part.VOCABULARIES)
-        if touchpoints is not None:
-            write_profiles(beside, touchpoints.profiles, touchpoints.price)
+        _write_tables(beside, users, catalogue, past, encoder, touchpoints)
         save_script(scripted["user"], beside / part.USER_TOWER)
         save_script(scripted["item"], beside / part.ITEM_TOWER)
 
@@ -164,12 +153,13 @@ def export_bundle(
         inputs = UserInputs(encoder, users, table, histories, history, kinds["user"], strangers)
         now = microseconds(cut, "cut")
 
-        item_inputs = {name: column[1:-1] for name, column in table.items()}
-        item_inputs |= {name: item_asof[name].detach().cpu().float() for name in ASOF}
+        encoded = {name: column[1:-1] for name, column in table.items()}
+        item_inputs = encoded | {name: item_asof[name].detach().cpu().float() for name in ASOF}
         item_vectors = _in_chunks(towers["item"], lambda rows: take(item_inputs, rows), len(items))
         user_vectors = _in_chunks(towers["user"], lambda rows: known_users(inputs, rows, now), len(users))
-        _write_vectors(user_vectors, users[USER_ID], beside / part.USER_EMBEDDINGS)
-        _write_vectors(item_vectors, items[ITEM_ID], beside / part.ITEM_EMBEDDINGS)
+        write_vectors(user_vectors, users[USER_ID], beside / part.USER_EMBEDDINGS)
+        write_vectors(item_vectors, items[ITEM_ID], beside / part.ITEM_EMBEDDINGS)
+        known = {"user": torch.from_numpy(user_vectors), "item": torch.from_numpy(item_vectors)}
 
         may = eligible.cpu().numpy()
         built, measured = build_index(
@@ -181,20 +171,14 @@ def export_bundle(
         if second:
             towers["ranker"] = serving_copy(second.ranker)
             scripted["ranker"] = script(towers["ranker"])
-            save_script(scripted["ranker"], beside / part.RANKER)
-            save_state(second.state, beside / part.RANKING)
-            medians = {name: value if value == value else None for name, value in second.typical.items()}
-            _write_json(medians, beside / part.RANKING / part.TYPICAL)
-            ids, encoded = items[ITEM_ID], {name: column[1:-1] for name, column in table.items()}
-            vectors = torch.from_numpy(item_vectors)
-            ranking = Ranking(beside, vectors, eligible.cpu(), ids, encoded, second.temperature, len(users), {})
-            cases["ranker"] = ranker_cases(ranking, inputs, torch.from_numpy(user_vectors), now)
-        known = {"user": torch.from_numpy(user_vectors), "item": torch.from_numpy(item_vectors)}
+            _write_ranker(beside, scripted["ranker"], second)
+            ids, temperature = items[ITEM_ID], second.temperature
+            ranking = Ranking(beside, known["item"], eligible.cpu(), ids, encoded, temperature, len(users), {})
+            cases["ranker"] = ranker_cases(ranking, inputs, known["user"], now)
         parity = prove(towers, scripted, cases, known, beside, forms)
-        _write_json(parity, beside / part.PARITY)
+        (beside / part.PARITY).write_bytes(json_bytes(parity))
         write_page(parity, facts.name, beside / part.PARITY_PAGE)
-        shutil.copyfile(Path(part.__file__).with_name(part.FORMAT_PAGE), beside / part.FORMAT_PAGE)
-        _write_json(data_profile(encoder, inputs, item_inputs), beside / part.PROFILE)
+        (beside / part.PROFILE).write_bytes(json_bytes(data_profile(encoder, inputs, item_inputs)))
 
         content: dict[str, Any] = {
             "similarity": "dot",
@@ -223,10 +207,35 @@ def export_bundle(
     return manifest
 
 
+def _write_tables(
+    folder: Path,
+    users: pl.DataFrame,
+    catalogue: pl.DataFrame,
+    past: pl.DataFrame,
+    encoder: Encoder,
+    touchpoints: FittedTouchpoints | None,
+) -> None:
+    """Write the parts that no model is needed for."""
+    users.write_parquet(folder / part.USERS)
+    catalogue.write_parquet(folder / part.CATALOGUE)
+    past.write_parquet(folder / part.HISTORIES)
+    encoder.save(folder / part.VOCABULARIES)
+    if touchpoints is not None:
+        write_profiles(folder, touchpoints.profiles, touchpoints.price)
+    shutil.copyfile(Path(part.__file__).with_name(part.FORMAT_PAGE), folder / part.FORMAT_PAGE)
+
+
+def _write_ranker(folder: Path, scripted: torch.jit.ScriptModule, second: ServedRanker) -> None:
+    save_script(scripted, folder / part.RANKER)
+    save_state(second.state, folder / part.RANKING)
+    medians = {name: value if value == value else None for name, value in second.typical.items()}
+    (folder / part.RANKING / part.TYPICAL).write_bytes(json_bytes(medians))
+
+
 def write_sample(bundle: Bundle) -> None:
     """Ask a bundle, not yet sealed, for its golden sample, and write that beside its other parts."""
     sample = golden_sample(bundle)
-    _write_json(sample, bundle.folder / part.SAMPLE)
+    (bundle.folder / part.SAMPLE).write_bytes(json_bytes(sample))
     write_tensors(golden_tensors(bundle, sample), bundle.folder / part.TENSORS)
 
 
@@ -268,10 +277,7 @@ def _signature(example: Inputs) -> dict[str, dict[str, Any]]:
     return out
 
 
-def _write_vectors(vectors: np.ndarray[Any, Any], ids: pl.Series, path: Path) -> None:
+def write_vectors(vectors: np.ndarray[Any, Any], ids: pl.Series, path: Path) -> None:
+    """Write ``id, vector``, a row for each of the ids."""
     column = pl.Series("vector", vectors, dtype=pl.Array(pl.Float32, vectors.shape[1]))
     pl.DataFrame([ids.rename("id"), column]).write_parquet(path)
-
-
-def _write_json(value: Mapping[str, Any], path: Path) -> None:
-    path.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")

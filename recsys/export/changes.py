@@ -1,18 +1,63 @@
-"""Changes of a whole bundle after its export: what was measured through it, and other touchpoints."""
+"""Changes of a whole bundle after its export: a changed copy takes its place, proven and described anew."""
 
 import json
 import shutil
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import polars as pl
+import torch
+
 from recsys.bundle import format as part
 from recsys.bundle.format import Manifest, read_manifest, seal, written_beside
-from recsys.bundle.profiles import write_profiles
+from recsys.bundle.parts import read_tower
+from recsys.bundle.reader import Bundle
+from recsys.bundle.requests import UserInputs, microseconds
+from recsys.bundle.towers import Towers
 from recsys.export.card import model_card
-from recsys.export.touchpoints import FittedTouchpoints
+from recsys.export.onnx_form import load_onnx
+from recsys.export.parity import Inputs, certificate, compare
+from recsys.export.parity_cases import ranker_cases
+from recsys.export.parity_page import write_page
+from recsys.export.profile import data_profile
+from recsys.export.prove import STEM
+from recsys.files import json_bytes
+
+PROGRAM, ONNX = ".pt2", ".onnx"
+
+
+def whole(folder: Path) -> Manifest:
+    """Return the manifest of a bundle.
+
+    Raises:
+        BundleError: The bundle is not whole.
+    """
+    manifest = read_manifest(folder)
+    manifest.verify(folder)
+    return manifest
+
+
+@contextmanager
+def copied(source: Path, target: Path, manifest: Manifest) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Yield a copy of a bundle that takes a place at the end, or not at all, and what :func:`seal` takes for it.
+
+    Args:
+        source: Of the bundle.
+        target: The place; that of the bundle itself, or another.
+        manifest: Of the bundle.
+
+    Raises:
+        BundleError: The place cannot be written to.
+    """
+    content = {k: v for k, v in asdict(manifest).items() if k not in ("format_version", "parts", "fingerprint")}
+    with written_beside(target) as beside:
+        shutil.copytree(source, beside, dirs_exist_ok=True)
+        yield beside, content
 
 
 def write_metrics(folder: str | Path, metrics: Mapping[str, float], name: str) -> Manifest:
@@ -26,7 +71,9 @@ def write_metrics(folder: str | Path, metrics: Mapping[str, float], name: str) -
     Raises:
         BundleError: The bundle is not whole, or cannot be written.
     """
-    with _copied(Path(folder)) as (beside, manifest, content):
+    target = Path(folder)
+    manifest = whole(target)
+    with copied(target, target, manifest) as (beside, content):
         content["metrics"] = {key: float(value) for key, value in metrics.items()}
         parity = json.loads((beside / part.PARITY).read_text(encoding="utf-8"))
         card = model_card(replace(manifest, metrics=content["metrics"]), parity, name)
@@ -34,27 +81,50 @@ def write_metrics(folder: str | Path, metrics: Mapping[str, float], name: str) -
         return seal(beside, **content)
 
 
-def write_touchpoints(folder: str | Path, touchpoints: FittedTouchpoints) -> Manifest:
-    """Give a bundle other touchpoints; the other parts stay as they are.
+def prove_programs(bundle: Bundle, inputs: UserInputs, cases: Mapping[str, dict[str, Inputs]]) -> dict[str, Any]:
+    """Compare scripts with the programs beside them, where there are any; return the certificate.
 
     Args:
-        folder: A whole bundle; replaced at the end, or not at all.
-        touchpoints: In place of those that it has.
+        bundle: Whose ranker, if it has one, is asked as well.
+        inputs: What its user tower reads.
+        cases: Name of the script of a tower to the inputs that it is asked about.
 
     Raises:
-        BundleError: The bundle is not whole, or cannot be written.
+        BundleError: They do not say the same.
     """
-    with _copied(Path(folder)) as (beside, _, content):
-        write_profiles(beside, touchpoints.profiles, touchpoints.price)
-        return seal(beside, **content)
+    if bundle.ranking is not None:
+        now = microseconds(datetime.fromisoformat(bundle.manifest.cut), "cut")
+        cases = {**cases, part.RANKER: ranker_cases(bundle.ranking, inputs, bundle.user_vectors, now)}
+    rows = []
+    for name, inputs_of in cases.items():
+        path = bundle.folder / name
+        script, side = read_tower(path), name.partition(".")[0]
+        if path.with_suffix(PROGRAM).is_file():
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of the compiler, about its own internals
+                program = torch.export.load(path.with_suffix(PROGRAM)).module()
+            rows += compare(side, "torch.export", script, program, inputs_of)
+        if path.with_suffix(ONNX).is_file():
+            rows += compare(side, "onnx", script, load_onnx(path.with_suffix(ONNX)), inputs_of)
+    return certificate(rows)
 
 
-@contextmanager
-def _copied(target: Path) -> Iterator[tuple[Path, Manifest, dict[str, Any]]]:
-    """Yield a copy beside a whole bundle that takes its place, its manifest, and what :func:`seal` takes of that."""
-    manifest = read_manifest(target)
-    manifest.verify(target)
-    content = {k: v for k, v in asdict(manifest).items() if k not in ("format_version", "parts", "fingerprint")}
-    with written_beside(target) as beside:
-        shutil.copytree(target, beside, dirs_exist_ok=True)
-        yield beside, manifest, content
+def describe(folder: Path, manifest: Manifest) -> None:
+    """Make the profile and the card again, and take out of the certificate what is no part any more."""
+    towers = Towers(folder, manifest, pl.read_parquet(folder / part.USERS), pl.read_parquet(folder / part.CATALOGUE))
+    profile = data_profile(towers.inputs.encoder, towers.inputs, towers.item_features)
+    (folder / part.PROFILE).write_bytes(json_bytes(profile))
+    card = folder / part.CARD
+    title = card.read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ")
+    parity = json.loads((folder / part.PARITY).read_text(encoding="utf-8"))
+    for side, stem in STEM.items():
+        gone = f"{stem}{ONNX}"
+        if (
+            any((case["tower"], case["form"]) == (side, "onnx") for case in parity["cases"])
+            and not (folder / gone).is_file()
+        ):  # no other change takes a part away
+            parity["absent"][gone] = "left out when people were erased: it could not be made again without them"
+            parity["cases"] = [case for case in parity["cases"] if (case["tower"], case["form"]) != (side, "onnx")]
+            (folder / part.PARITY).write_bytes(json_bytes(parity))
+            write_page(parity, title, folder / part.PARITY_PAGE)
+    card.write_text(model_card(manifest, parity, title), encoding="utf-8")

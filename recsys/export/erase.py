@@ -11,11 +11,9 @@ What the model has learned from everybody together (items, layers, hashed crosse
 """
 
 import io
-import json
 import shutil
 import warnings
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -25,7 +23,7 @@ import polars as pl
 import torch
 
 from recsys.bundle import format as part
-from recsys.bundle.format import Manifest, read_manifest, seal, written_beside
+from recsys.bundle.format import seal
 from recsys.bundle.histories import USER_ROW
 from recsys.bundle.parts import read_tower
 from recsys.bundle.reader import Bundle
@@ -35,16 +33,12 @@ from recsys.columns import ITEM_ID, SCORE, USER_ID
 from recsys.data.encode import Encoder
 from recsys.errors import BundleError
 from recsys.export.bundle import write_sample
-from recsys.export.card import model_card
-from recsys.export.onnx_form import export_onnx, load_onnx, missing_libraries
-from recsys.export.parity import Inputs, certificate, compare, save_script
-from recsys.export.parity_cases import ranker_cases, user_cases
-from recsys.export.parity_page import write_page
-from recsys.export.profile import data_profile
-from recsys.export.prove import STEM
+from recsys.export.changes import ONNX, PROGRAM, copied, describe, prove_programs, whole
+from recsys.export.onnx_form import export_onnx, missing_libraries
+from recsys.export.parity import save_script
+from recsys.export.parity_cases import user_cases
 from recsys.features import FIRST_ID
 
-PROGRAM, ONNX = ".pt2", ".onnx"
 ASKED, PROOF_K = 20, 20
 """Users, at most, whose answers are compared with a stranger's, and items of an answer."""
 
@@ -63,8 +57,7 @@ def erase_from_bundle(folder: str | Path, users: Collection[str]) -> int:
     """
     target = Path(folder)
     finish(target)
-    manifest = read_manifest(target)
-    manifest.verify(target)
+    manifest = whole(target)
     before = pl.read_parquet(target / part.USERS)
     gone = before[USER_ID].cast(pl.String).is_in(sorted(users))
     if not gone.any():
@@ -74,10 +67,8 @@ def erase_from_bundle(folder: str | Path, users: Collection[str]) -> int:
             f"bundle {target}: all of its {len(before)} users are to be erased, so nothing would be left to answer;"
             " delete the bundle."
         )
-    content = {k: v for k, v in asdict(manifest).items() if k not in ("format_version", "parts", "fingerprint")}
-    content["n_users"] = len(before) - int(gone.sum())
-    with written_beside(target) as beside:
-        shutil.copytree(target, beside, dirs_exist_ok=True)
+    with copied(target, target, manifest) as (beside, content):
+        content["n_users"] = len(before) - int(gone.sum())
         encoder, lost = Encoder.load(beside / part.VOCABULARIES).forget(before, before.filter(~gone))
         _drop_rows(beside, gone)
         encoder.save(beside / part.VOCABULARIES)
@@ -85,9 +76,12 @@ def erase_from_bundle(folder: str | Path, users: Collection[str]) -> int:
             if (beside / name).is_file():
                 _forget_weights(beside / name, lost)
         draft = seal(beside, **content)
-        _prove(beside, draft)
+        bundle = Bundle(beside, draft)
+        inputs = Towers(beside, draft, bundle.users, bundle.items).inputs
+        now = microseconds(datetime.fromisoformat(draft.cut), "cut")
+        prove_programs(bundle, inputs, {part.USER_TOWER: user_cases(inputs, now)})
         describe(beside, draft)
-        write_sample(Bundle(beside, draft))
+        write_sample(bundle)
         seal(beside, **content).verify(beside)
     return int(gone.sum())
 
@@ -205,67 +199,3 @@ def _rows(module: Any, lost: Mapping[str, list[int]], part_name: str) -> Iterato
         places = [place for place in places if name in weights and place < len(weights[name])]
         if places:
             yield name, places
-
-
-def _prove(folder: Path, manifest: Manifest) -> None:
-    """Check that the changed scripts, programs and ONNX models still say the same.
-
-    Raises:
-        BundleError: They do not.
-    """
-    bundle = Bundle(folder, manifest)
-    inputs = Towers(folder, manifest, pl.read_parquet(folder / part.USERS), bundle.items).inputs
-    now = microseconds(datetime.fromisoformat(manifest.cut), "cut")
-    cases: dict[str, dict[str, Inputs]] = {part.USER_TOWER: user_cases(inputs, now)}
-    if bundle.ranking is not None:
-        cases[part.RANKER] = ranker_cases(bundle.ranking, inputs, bundle.user_vectors, now)
-    prove_programs(folder, cases)
-
-
-def prove_programs(folder: Path, cases: Mapping[str, dict[str, Inputs]]) -> dict[str, Any]:
-    """Compare scripts with the programs beside them, where there are any; return the certificate.
-
-    Args:
-        folder: Of the bundle.
-        cases: Name of a script to the inputs that it is asked about.
-
-    Raises:
-        BundleError: They do not say the same.
-    """
-    rows = []
-    for name, inputs_of in cases.items():
-        script, path = read_tower(folder / name), (folder / name).with_suffix(PROGRAM)
-        if path.is_file():
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of the compiler, about its own internals
-                program = torch.export.load(path).module()
-            rows += compare(name.partition(".")[0], "torch.export", script, program, inputs_of)
-        path = path.with_suffix(ONNX)
-        if path.is_file():
-            rows += compare(name.partition(".")[0], "onnx", script, load_onnx(path), inputs_of)
-    return certificate(rows)
-
-
-def describe(folder: Path, manifest: Manifest) -> None:
-    """Make the profile and the card again, and take out of the certificate what is no part any more."""
-    towers = Towers(folder, manifest, pl.read_parquet(folder / part.USERS), pl.read_parquet(folder / part.CATALOGUE))
-    profile = data_profile(towers.inputs.encoder, towers.inputs, towers.item_features)
-    _write_json(profile, folder / part.PROFILE)
-    card = folder / part.CARD
-    title = card.read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ")
-    parity = json.loads((folder / part.PARITY).read_text(encoding="utf-8"))
-    for side, stem in STEM.items():
-        gone = f"{stem}{ONNX}"
-        if (
-            any((case["tower"], case["form"]) == (side, "onnx") for case in parity["cases"])
-            and not (folder / gone).is_file()
-        ):
-            parity["absent"][gone] = "left out when people were erased: it could not be made again without them"
-            parity["cases"] = [case for case in parity["cases"] if (case["tower"], case["form"]) != (side, "onnx")]
-            _write_json(parity, folder / part.PARITY)
-            write_page(parity, title, folder / part.PARITY_PAGE)
-    card.write_text(model_card(manifest, parity, title), encoding="utf-8")
-
-
-def _write_json(value: Mapping[str, Any], path: Path) -> None:
-    path.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")

@@ -1,6 +1,6 @@
 """A small shop, two towers with the real contract, and the bundle made of them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,10 +11,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from recsys.bundle.format import Manifest
+from recsys.bundle.format import Manifest, seal
+from recsys.bundle.profiles import Profile, write_profiles
 from recsys.bundle.reader import Bundle
 from recsys.data.encode import Encoder
 from recsys.export.bundle import Facts, export_bundle
+from recsys.export.changes import copied, whole
 from recsys.features import CLOCK_SLOTS, FIRST_ID, Feature, FeatureSpec
 
 CUT = datetime(2024, 3, 1, tzinfo=UTC)
@@ -97,7 +99,7 @@ class Shop:
             "eligible": eligible, "history": HISTORY,
             "facts": Facts("shop", {"train_start": "2024-01-01", "test_start": "2024-03-01"}, "train_val",
                            {"test/ndcg_at_20": 0.25}, "abc123"),
-            "forms": "torchscript",
+            "index": "hnsw", "min_index_recall": 0.99, "forms": "torchscript",
         } | changes  # fmt: skip
 
 
@@ -162,3 +164,10 @@ def exported(shop: Shop, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path
 def bundle(exported: tuple[Path, Manifest]) -> Bundle:
     """The shop's bundle, loaded."""
     return Bundle.load(exported[0])
+
+
+def write_touchpoints(folder: Path, profiles: Mapping[str, Profile], price: str | None) -> None:
+    """Give a bundle other touchpoints; the other parts stay as they are."""
+    with copied(folder, folder, whole(folder)) as (beside, content):
+        write_profiles(beside, profiles, price)
+        seal(beside, **content)

@@ -13,8 +13,7 @@ from recsys.bundle.filters import Filters
 from recsys.bundle.profiles import Profile, read_profiles
 from recsys.bundle.reader import Bundle
 from recsys.errors import BundleError
-from recsys.export.changes import write_touchpoints
-from recsys.export.touchpoints import FittedTouchpoints
+from tests.bundle.shop import write_touchpoints
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +138,7 @@ def test_a_bundle_without_profiles_answers_as_before(ranked: Bundle, exported: A
         old.recommend(old.user_ids[:1], touchpoint="home")
     shutil.copytree(folder, tmp_path / "bundle")
     profile = Profile("item", ("similar",), ("similar",), filters=Filters(price=(None, 10.0), caps={"category": 2}))
-    write_touchpoints(tmp_path / "bundle", FittedTouchpoints({"page": profile}, "price"))
+    write_touchpoints(tmp_path / "bundle", {"page": profile}, "price")
     new = Bundle.load(tmp_path / "bundle")
     assert new.check_sample() > 0
     assert new.touchpoints.profiles == {"page": profile}

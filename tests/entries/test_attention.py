@@ -14,8 +14,8 @@ import torch
 from recsys.bundle.format import read_manifest, seal
 from recsys.bundle.reader import Bundle
 from recsys.config.schema import Config
-from recsys.data.dataset import as_time, data_before, interaction_log
-from recsys.data.log import DAY
+from recsys.data.dataset import data_before, interaction_log
+from recsys.data.log import DAY, as_time
 from recsys.data.snapshots import RankingSet, Snapshot
 from recsys.data.topk import NONE
 from recsys.entries.lesson import with_ids
@@ -26,7 +26,7 @@ from recsys.entries.serving import check_base_rate, check_served, served
 from recsys.entries.snapshots import refuse_unknown, snapshot
 from recsys.entries.train import export
 from recsys.errors import BundleError, ConfigError
-from recsys.export.bundle import SecondStage as Served
+from recsys.export.bundle import ServedRanker
 from recsys.features import FeatureSpec
 from recsys.models.explanation import explain
 from recsys.tracking.run import Run
@@ -51,7 +51,7 @@ def take(stage: Any, cfg: Config, change: Callable[[pl.DataFrame], pl.DataFrame]
 class Shipped:
     """A ranker with attention in memory, what it learned from, and the bundle made of it."""
 
-    second: Served
+    second: ServedRanker
     pairs: RankingSet
     folder: Path
 

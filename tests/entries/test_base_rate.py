@@ -24,7 +24,7 @@ from recsys.entries.serving import check_base_rate, check_served, is_off, served
 from recsys.entries.snapshots import snapshot
 from recsys.entries.train import export
 from recsys.errors import BundleError
-from recsys.export.bundle import SecondStage as Served
+from recsys.export.bundle import ServedRanker
 from recsys.tracking.run import Run
 from recsys.training.fit_ranker import predict
 
@@ -34,7 +34,7 @@ class Shipped:
     """A second stage in memory, how and from what it learned, and the bundle made of it."""
 
     cfg: Config
-    second: Served
+    second: ServedRanker
     window: Snapshot
     folder: Path
 

@@ -135,7 +135,7 @@ def test_epochs_are_chosen_on_all_folds(first_stage: Any, tmp_path: Path, monkey
     cfg, prepared, log, _, _ = first_stage.parts
     settings = replace(cfg.ranker, trees=False, training=replace(cfg.ranker.training, max_epochs=3, patience=5))
     cfg = replace(cfg, validation="expanding", folds=2, ranker=settings)
-    main, folds = holdout(prepared, log), make_folds(cfg, prepared, prepared, log)
+    main, folds = make_folds(cfg, prepared, prepared, log)
     values = iter([0.1, 0.2, 0.3, 0.1, 0.8, 0.2])
     monkeypatch.setattr(ranker, "validator", lambda *_: lambda logits: {cfg.objective.metric: next(values)})
     data, chosen = choose_epochs(cfg, main, [main], cfg.model, Run(), tmp_path)

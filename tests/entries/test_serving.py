@@ -20,7 +20,7 @@ from recsys.entries.serving import check_served, served
 from recsys.entries.snapshots import pair_plan, snapshot
 from recsys.entries.train import export
 from recsys.errors import BundleError
-from recsys.export.bundle import SecondStage as Served
+from recsys.export.bundle import ServedRanker
 from recsys.tracking.run import Run
 
 
@@ -28,7 +28,7 @@ from recsys.tracking.run import Run
 class Shipped:
     """A second stage in memory, and the bundle made of it."""
 
-    second: Served
+    second: ServedRanker
     stage: SecondStage
     folder: Path
 

@@ -30,6 +30,7 @@ from recsys.evaluation.touchpoints import measure, metric_dict, save
 from recsys.export.touchpoints import fit_touchpoints
 from recsys.tracking.run import Run
 from recsys.tracking.server import quiet
+from tests.bundle.shop import write_touchpoints
 
 
 @pytest.fixture(scope="module")
@@ -269,9 +270,6 @@ def exported_without(trained: Any, tmp_path: Path) -> Path:
     """The trained bundle with no touchpoints at all."""
     import shutil
 
-    from recsys.export.changes import write_touchpoints
-    from recsys.export.touchpoints import FittedTouchpoints
-
     shutil.copytree(trained.bundle, tmp_path / "old")
-    write_touchpoints(tmp_path / "old", FittedTouchpoints({}, None))
+    write_touchpoints(tmp_path / "old", {}, None)
     return tmp_path / "old"

@@ -165,8 +165,8 @@ def test_folds_are_those_of_the_main_job(
 ) -> None:
     cfg = replace(towers_alone, validation=validation, folds=2)
     prepared, log = replace(first_stage.prepared, has_item_table=False), first_stage.log
-    folds = make_folds(cfg, prepared, prepared, log)
-    data, fitted = choose_epochs(cfg, holdout(prepared, log), folds, cfg.model, Run(), tmp_path / "main")
+    main, folds = make_folds(cfg, prepared, prepared, log)
+    data, fitted = choose_epochs(cfg, main, folds, cfg.model, Run(), tmp_path / "main")
     assert data.cut == microseconds(prepared.windows.val_start)
     told: list[dict[str, float]] = []
     found = run_trial(make_bench(poisoned(prepared)), cfg, Run(), tmp_path / "trial", told.append)

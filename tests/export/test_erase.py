@@ -200,7 +200,7 @@ def members(path: Path) -> list[bytes]:
         return [archive.read(name) for name in archive.namelist()]
 
 
-@pytest.mark.parametrize("step", ["write_sample", "_prove", "data_profile"])
+@pytest.mark.parametrize("step", ["write_sample", "prove_programs", "describe"])
 def test_a_stop_leaves_the_bundle_as_it_was(trained: Any, tmp_path: Path, monkeypatch, step: str) -> None:
     folder = Path(shutil.copytree(trained.bundle, tmp_path / "bundle"))
 
