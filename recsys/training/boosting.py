@@ -2,7 +2,7 @@
 
 ::
 
-    RankingSet ─► Rows ─► LightGBM ─► BoostedRanker ─► Forest, tensors that need no LightGBM
+    RankingSet ─► LightGBM ─► BoostedRanker ─► Forest, tensors that need no LightGBM
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +18,7 @@ from recsys.errors import ConfigError, DataError, did_you_mean
 from recsys.models.forest import Forest, Tree
 
 if TYPE_CHECKING:
-    from lightgbm import Booster
+    from lightgbm import Booster, Dataset
 
     from recsys.data.snapshots import RankingSet  # brings Polars, which a bare training node lacks
 
@@ -60,21 +60,6 @@ class Boosting:
     l2: float = 1.0
     threads: int = 0
     seed: int = 0
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Candidates with features, group by group: a group is one user at one cut.
-
-    Attributes:
-        features: Float32 ``[P, F]``; NaN is missing.
-        labels: 0 or 1, ``[P]``.
-        groups: Rows of each group, in the order of the rows, ``[Q]``, summing to P.
-    """
-
-    features: np.ndarray
-    labels: np.ndarray
-    groups: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -131,11 +116,22 @@ def fit_boosting(
         settings: How they are grown; the defaults without.
 
     Raises:
-        DataError: The pairs have no number, ``validation`` lacks one, or there is no positive pair.
+        ConfigError: The objective is unknown.
+        DataError: The pairs have no number, ``validation`` lacks one, a group is too long, or no pair is positive.
     """
-    columns = numbers(train.features)
-    watched = None if validation is None else _rows(validation, columns)
-    return fit(_rows(train, columns), columns, settings, watched)
+    import lightgbm
+
+    settings = settings or Boosting()
+    if settings.objective not in OBJECTIVES:
+        raise ConfigError(f"boosting: objective '{settings.objective}' is not one of {', '.join(OBJECTIVES)}.")
+    names, parameters = numbers(train.features), _parameters(settings)
+    grown = _dataset(train, names, "training rows", parameters)
+    watched, stop = None, list[Callable[..., Any]]()
+    if validation is not None:
+        watched = [_dataset(validation, names, "validation rows", parameters, grown)]
+        stop.append(lightgbm.early_stopping(settings.patience, verbose=False))
+    booster = lightgbm.train(parameters, grown, settings.rounds, valid_sets=watched, callbacks=stop)
+    return BoostedRanker(booster, names)
 
 
 def predict_boosting(ranker: BoostedRanker, features: Mapping[str, Tensor]) -> Tensor:
@@ -147,52 +143,6 @@ def predict_boosting(ranker: BoostedRanker, features: Mapping[str, Tensor]) -> T
     chunks = range(0, len(next(iter(features.values()))), PAIRS)
     some = [ranker.predict(_matrix(features, ranker.names, slice(start, start + PAIRS))) for start in chunks]
     return torch.from_numpy(np.concatenate([np.zeros(0, dtype=np.float32), *some]))
-
-
-def fit(
-    train: Rows,
-    names: Sequence[str],
-    settings: Boosting | None = None,
-    validation: Rows | None = None,
-) -> BoostedRanker:
-    """Grow trees that rank the rows of each group.
-
-    Args:
-        train: What they learn from.
-        names: Of the features, ``[F]``.
-        settings: How they are grown; the defaults without.
-        validation: Rows that decide how many trees are kept; without them all are.
-
-    Raises:
-        ConfigError: The objective is unknown.
-        DataError: Shapes, labels or groups do not fit, or there is no positive row.
-    """
-    import lightgbm
-
-    settings = settings or Boosting()
-    if settings.objective not in OBJECTIVES:
-        raise ConfigError(f"boosting: objective '{settings.objective}' is not one of {', '.join(OBJECTIVES)}.")
-
-    def dataset(rows: Rows, what: str, reference: "lightgbm.Dataset | None" = None) -> "lightgbm.Dataset":
-        _check(rows, len(names), what)
-        return lightgbm.Dataset(
-            rows.features,
-            rows.labels.astype(np.float32),
-            group=rows.groups,
-            feature_name=[f"f{place}" for place in range(len(names))],  # ours may hold what LightGBM refuses
-            categorical_feature=[],
-            params=parameters,
-            reference=reference,
-        )
-
-    parameters = _parameters(settings)
-    grown = dataset(train, "training rows")
-    watched = [dataset(validation, "validation rows", grown)] if validation else None
-    stop: list[Callable[..., Any]] = []
-    if validation:
-        stop.append(lightgbm.early_stopping(settings.patience, verbose=False))
-    booster = lightgbm.train(parameters, grown, settings.rounds, valid_sets=watched, callbacks=stop)
-    return BoostedRanker(booster, tuple(names))
 
 
 def _parameters(settings: Boosting) -> dict[str, Any]:
@@ -216,30 +166,34 @@ def _parameters(settings: Boosting) -> dict[str, Any]:
     }
 
 
-def _check(rows: Rows, n_features: int, what: str) -> None:
-    n = len(rows.features)
-    if rows.features.ndim != 2 or rows.features.shape[1] != n_features or rows.labels.shape != (n,):
-        raise DataError(
-            f"boosting: {what} have features {rows.features.shape} and labels {rows.labels.shape}; "
-            f"needed are [P, {n_features}] and [P]."
-        )
-    if rows.groups.sum() != n or (rows.groups < 1).any():
-        raise DataError(f"boosting: {what} are {n}, their groups sum to {rows.groups.sum()}; each holds 1 row or more.")
-    if n and rows.groups.max() > LONGEST_GROUP:
-        raise DataError(
-            f"boosting: a group of the {what} has {rows.groups.max()} rows, at most {LONGEST_GROUP} can be."
-        )
-    if not np.isin(rows.labels, (0, 1)).all():
-        raise DataError(f"boosting: labels of the {what} must be 0 or 1.")
-    if not rows.labels.any():
-        raise DataError(
-            f"boosting: none of the {n} {what} is positive; take more users, candidates or a longer horizon."
-        )
+def _dataset(
+    pairs: "RankingSet",
+    names: Sequence[str],
+    what: str,
+    parameters: Mapping[str, Any],
+    reference: "Dataset | None" = None,
+) -> "Dataset":
+    """Return pairs as LightGBM takes them."""
+    import lightgbm
 
-
-def _rows(pairs: "RankingSet", names: Sequence[str]) -> Rows:
-    groups = pairs.group.unique_consecutive(return_counts=True)[1]
-    return Rows(_matrix(pairs.features, names, slice(None)), pairs.labels[:, 0].numpy(), groups.numpy())
+    features = _matrix(pairs.features, names, slice(None))
+    labels = np.ascontiguousarray(pairs.labels[:, 0])  # LightGBM takes no strides
+    groups = pairs.group.unique_consecutive(return_counts=True)[1].numpy()
+    if groups.max(initial=0) > LONGEST_GROUP:
+        raise DataError(f"boosting: a group of the {what} has {groups.max()} rows, at most {LONGEST_GROUP} can be.")
+    if not labels.any():
+        raise DataError(
+            f"boosting: none of the {len(labels)} {what} is positive; take more users, candidates or a longer horizon."
+        )
+    return lightgbm.Dataset(
+        features,
+        labels,
+        group=groups,
+        feature_name=[f"f{place}" for place in range(len(names))],  # ours may hold what LightGBM refuses
+        categorical_feature=[],
+        params=dict(parameters),
+        reference=reference,
+    )
 
 
 def _matrix(features: Mapping[str, Tensor], names: Sequence[str], rows: slice) -> np.ndarray:
