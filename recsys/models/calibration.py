@@ -1,5 +1,6 @@
 """Scores become probabilities."""
 
+import math
 from collections.abc import Sequence
 from typing import Dict
 
@@ -7,6 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from recsys.errors import DataError
+
+
+STEEPEST = 4.0
+"""The largest slope of a fitted scale: that of logits which hardly differ would be far larger, and would multiply
+whatever lies between the ranker that it was fitted for and the same one fitted again on more data."""
 
 
 class PlattScale(nn.Module):
@@ -75,8 +81,8 @@ class CalibratedRanker(nn.Module):
 def fit_platt(logits: Tensor, labels: Tensor, use_bias: bool = True) -> PlattScale:
     """Fit slope and bias, or with ``use_bias=False`` a temperature alone, by maximum likelihood.
 
-    Labels are smoothed as in Platt 1999, so that separable data have a finite answer. The slope stays above 0:
-    calibration never turns an order round.
+    Labels are smoothed as in Platt 1999, so that separable data have a finite answer. The slope stays above 0,
+    for calibration never turns an order round, and at or below :data:`STEEPEST`.
 
     Args:
         logits: ``[n]``.
@@ -97,13 +103,13 @@ def fit_platt(logits: Tensor, labels: Tensor, use_bias: bool = True) -> PlattSca
 
     def loss() -> float:
         optimizer.zero_grad()
-        scaled = theta[0].clamp(-10, 10).exp() * x + theta[1] * use_bias
+        scaled = theta[0].clamp(-10, math.log(STEEPEST)).exp() * x + theta[1] * use_bias
         value = torch.nn.functional.binary_cross_entropy_with_logits(scaled, target)
         value.backward()
         return float(value.detach())
 
     optimizer.step(loss)
-    slope, bias = float(theta[0].detach().clamp(-10, 10).exp()), float(theta[1].detach()) * use_bias
+    slope, bias = float(theta[0].detach().clamp(-10, math.log(STEEPEST)).exp()), float(theta[1].detach()) * use_bias
     return PlattScale(slope, bias)
 
 

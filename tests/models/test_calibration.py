@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from recsys.errors import DataError
 from recsys.models.calibration import (
+    STEEPEST,
     IsotonicScale,
     PlattScale,
     fit_isotonic,
@@ -49,6 +50,14 @@ def test_separable_and_reversed_scores_have_finite_rising_answers():
         assert p.isfinite().all()
         assert 0 < found.slope < math.inf
         assert (p.diff() >= 0).all()
+
+
+def test_logits_that_hardly_differ_get_no_steep_scale():
+    logits, labels = scores()
+    found = fit_platt(0.01 * logits, labels)  # without a bound: 200, and 0.05 between two fits would be ten
+    assert found.slope.item() == pytest.approx(STEEPEST)
+    assert found(0.01 * logits).mean().item() == pytest.approx(labels.mean().item(), rel=0.01)
+    assert fit_platt(0.01 * logits, labels, use_bias=False).slope.item() <= STEEPEST + 1e-6
 
 
 @pytest.mark.parametrize("fit", [fit_platt, fit_isotonic])
