@@ -77,6 +77,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if verb not in VERBS:
         return _fail(f"unknown verb '{verb}'.{did_you_mean(verb, VERBS)} Legal: {', '.join(VERBS)}.")
     try:
+        from recsys.config.overrides import readable
+
+        rest = [readable(argument) for argument in rest]
         if any(flag in rest for flag in HELP_FLAGS):
             _help(verb, rest)
         elif verb == "plan":

@@ -1,7 +1,7 @@
 """From the prepared tables to what models train on: the log, and features encoded by one window's vocabularies."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
@@ -18,6 +18,7 @@ from recsys.data.log_rows import log_of_rows
 from recsys.data.mapped_log import mapped_log, places_of
 from recsys.data.prepared import Prepared
 from recsys.data.tables import FeatureTables
+from recsys.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,47 @@ def _log_of(prepared: Prepared, events: pl.LazyFrame) -> InteractionLog:
         .collect()
     )
     return log_of_rows(rows, len(prepared.users), len(prepared.items), prepared.relevant)
+
+
+def require_judged(prepared: Prepared, *names: str) -> None:
+    """Check that something relevant happens in each window, or in those that are named.
+
+    Raises:
+        DataError: In one of them nothing does.
+    """
+    windows = {f"window {name}": ends for name, ends in prepared.windows.bounds().items() if name in names or not names}
+    remedy = "Set data.split.val_start and data.split.test_start, or other types in data.relevant."
+    require_relevant(prepared, windows, remedy)
+
+
+def require_relevant(prepared: Prepared, stretches: Mapping[str, tuple[datetime, datetime]], remedy: str) -> None:
+    """Check that something relevant happens in each stretch of time, before anything is fitted for it.
+
+    Args:
+        prepared: The data set.
+        stretches: Name to first moment inside and first moment after.
+        remedy: What to do where nothing does.
+
+    Raises:
+        DataError: In one of them nothing does.
+    """
+    time, is_relevant = pl.col(TIMESTAMP), pl.lit(True)
+    if prepared.relevant:
+        is_relevant = pl.col(EVENT_TYPE).is_in(list(prepared.relevant))
+    counts: dict[str, pl.Expr] = {}
+    for name, (start, end) in stretches.items():
+        inside = (time >= start) & (time < end)
+        counts |= {f"{name}/all": inside.sum(), f"{name}/relevant": (inside & is_relevant).sum()}
+    found = pl.concat(part.select(**counts, last=time.filter(is_relevant).max()) for part in prepared.event_parts)
+    sums = found.select(pl.exclude("last").sum(), pl.col("last").max()).collect().row(0, named=True)
+    kinds = f" of data.relevant=[{','.join(prepared.relevant)}]" if prepared.relevant else ""
+    for name, (start, end) in stretches.items():
+        if sums[f"{name}/relevant"] == 0:
+            last = f"the last are at {sums['last'].isoformat()}" if sums["last"] else "there are none at all"
+            raise DataError(
+                f"{name} [{start.isoformat()}, {end.isoformat()}) has {sums[f'{name}/all']:,} events, none{kinds};"
+                f" {last}. {remedy}"
+            )
 
 
 def fit_data(prepared: Prepared, log: InteractionLog, until: datetime) -> FittedData:

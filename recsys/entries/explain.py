@@ -62,8 +62,10 @@ def run(cfg: ExplainConfig) -> "Explanation":
     (found,) = explain(ranking.model, features, ranking.typical | blank(features))
     probability = float(ranking.run(features)[0, 1])
     console = Console()
-    who = f"user {user[0]}, item {bundle.item_ids[row]}"
-    console.print(f"{who}: probability {probability:.4f}, logit {found.logit:.3f}; {stands}", highlight=False)
+    stranger = "" if user[0] in bundle.user_ids else " (unknown to the bundle: answered as a stranger)"
+    said = f"logit {found.logit:.3f}, calibrated probability {probability:.4f}"
+    who = f"user {user[0]}{stranger}, item {bundle.item_ids[row]}"
+    console.print(f"{who}: {said}; {stands}", highlight=False, markup=False)
     console.print(table(found, cfg.top))
     console.print(
         f"logit = bias + wide weights + trees ({found.trees:+.3f}) + deep part ({found.deep:+.3f}); of trees and deep "
@@ -99,6 +101,7 @@ def item_row(item: Any, bundle: "Bundle") -> int:
 def table(found: "Explanation", top: int) -> Any:
     """Return the strongest contributions as a table."""
     from rich.box import SIMPLE_HEAD
+    from rich.markup import escape
     from rich.table import Table
 
     out = Table(title="what moved it", title_justify="left", box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
@@ -107,5 +110,5 @@ def table(found: "Explanation", top: int) -> Any:
     for entry in [c for c in found.contributions if c.amount][:top]:
         value = f"{entry.value:.4g}" if isinstance(entry.value, float) else "" if entry.value is None else entry.value
         colour = "green" if entry.amount > 0 else "red"
-        out.add_row(entry.part, entry.name, str(value), f"[{colour}]{entry.amount:+.3f}[/{colour}]")
+        out.add_row(entry.part, escape(entry.name), escape(str(value)), f"[{colour}]{entry.amount:+.3f}[/{colour}]")
     return out

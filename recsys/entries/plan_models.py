@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from recsys.config.schema import Config
+from recsys.config.tune import TuneConfig
 from recsys.errors import did_you_mean
 from recsys.planning.plan import Plan
 
@@ -34,6 +35,7 @@ def probe_models(
         glimpses: Of the tables.
         is_prepared: Whether they have been prepared before.
     """
+    from recsys.data.dataset import require_judged
     from recsys.entries.plan_needs import say_needs
     from recsys.entries.probe import probe_ranker, probe_retriever, world_of
     from recsys.entries.probe_basis import learners
@@ -41,6 +43,9 @@ def probe_models(
     from recsys.planning.places import free_memory
 
     memory, world = free_memory(), world_of(cfg)
+    if basis.is_exact:  # of few purchases a sample may have none
+        with plan.trying():
+            require_judged(basis.prepared, *(("train", "val") if isinstance(cfg, TuneConfig) else ()))
     _catalogue(plan, cfg, basis)
     _touchpoints(plan, cfg, basis)
     if trained.ranker.enabled:
@@ -93,7 +98,7 @@ def _second_stage(plan: Plan, cfg: Config, basis: "Basis", memory: float) -> Con
     """Check what the ranker needs of the data; returns the configuration without tasks that a sample lacks."""
     from recsys.columns import EVENT_TYPE
     from recsys.entries.probe import refuse_crosses, refuse_large_ranker
-    from recsys.entries.snapshots import cuts, refuse_unknown
+    from recsys.entries.snapshots import cuts, refuse_unknown, require_labels
 
     events, wanted = basis.prepared.events, cfg.ranker.training.snapshots
     if not basis.is_exact and EVENT_TYPE in events.columns:
@@ -104,6 +109,8 @@ def _second_stage(plan: Plan, cfg: Config, basis: "Basis", memory: float) -> Con
         plan.notes += [f"ranker.tasks: no event of the sample has the type '{task}'." for task in rare]
     with plan.trying():
         refuse_unknown(cfg, basis.prepared)
+        if basis.is_exact:  # of few purchases a sample may have none
+            require_labels(cfg, basis.prepared)
         refuse_crosses(cfg, basis)
         refuse_large_ranker(cfg, basis, memory)
         fitting = len(cuts(cfg, basis.prepared))

@@ -228,14 +228,16 @@ def asked_users(users: str | None, bundle: Bundle) -> pl.Series:
     """Return the users to answer, each once, in the order given.
 
     Args:
-        users: None for every user of the bundle; a file (.parquet or .csv) with a ``user_id`` column; or ids
-            with commas between them.
+        users: None for every user of the bundle; the id of one that it knows; a file (.parquet or .csv) with a
+            ``user_id`` column; or ids with commas between them.
         bundle: Says what type the ids have.
     """
     if users is None:
         return bundle.user_ids
     path = Path(users)
-    if path.suffix in (".parquet", ".csv"):
+    if (bundle.user_ids.cast(pl.String) == users).any():
+        given = pl.Series(USER_ID, [users])  # with a comma or a blank in it, maybe
+    elif path.suffix in (".parquet", ".csv"):
         given = read_file("users", users, (USER_ID,), **CSV)[USER_ID]
     else:
         given = pl.Series(USER_ID, [piece.strip() for piece in str(users).split(",") if piece.strip()], dtype=pl.String)

@@ -57,6 +57,20 @@ def refuse_unknown(cfg: Config, prepared: "Prepared") -> None:
     cuts(cfg, prepared)
 
 
+def require_labels(cfg: Config, prepared: "Prepared") -> None:
+    """Check that something relevant happens between the first snapshot and the validation window.
+
+    Raises:
+        DataError: Nothing does, or there is no snapshot.
+    """
+    from recsys.data.dataset import require_relevant
+    from recsys.data.log import as_time
+
+    learned_from = (as_time(cuts(cfg, prepared)[0]), prepared.windows.val_start)
+    remedy = "Set ranker.training.snapshots or stride_days higher, other types in data.relevant, or ranker=none."
+    require_relevant(prepared, {"what the ranker learns from": learned_from}, remedy)
+
+
 def pair_plan(cfg: Config, prepared: "Prepared") -> "PairPlan":
     """Decide which features of pairs the data allow and the configuration wants.
 

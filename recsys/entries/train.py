@@ -52,7 +52,7 @@ def run(cfg: Config) -> TrainResult | None:
     from rich.console import Console
 
     from recsys.bundle.reader import Bundle
-    from recsys.data.dataset import fit_data, interaction_log
+    from recsys.data.dataset import fit_data, interaction_log, require_judged
     from recsys.data.prepare import prepare
     from recsys.data.report import data_report, print_summary
     from recsys.data.report_page import write_html
@@ -63,8 +63,9 @@ def run(cfg: Config) -> TrainResult | None:
     from recsys.entries.ranker import MAIN, choose_ranker, fit_again, fit_rankers
     from recsys.entries.retriever import choose_epochs, last_only, refit, variants
     from recsys.entries.serving import check_base_rate, check_served, served
-    from recsys.entries.snapshots import refuse_unknown
-    from recsys.export.changes import write_metrics
+    from recsys.entries.snapshots import refuse_unknown, require_labels
+    from recsys.errors import BundleError
+    from recsys.export.changes import set_aside, write_metrics
     from recsys.export.touchpoints import fit_touchpoints
     from recsys.segments.features import with_segments
     from recsys.tracking.environment import describe, note_run, noted_run
@@ -84,11 +85,13 @@ def run(cfg: Config) -> TrainResult | None:
         print_summary(looked_at, console)
         write_html(looked_at, folder / "data_report.html")
         touchpoints = fit_touchpoints(cfg.touchpoints, prepared, cfg.ranker.enabled)
+        require_judged(prepared)
         log = interaction_log(prepared)
         main, folds = make_folds(cfg, plain, prepared, log)
         if cfg.ranker.enabled:
             for fold in (main, *folds):
                 refuse_unknown(cfg, fold.learned)
+                require_labels(cfg, fold.learned)
         describe(tracked, cfg, prepared, folder)
 
         asked = "the validation window" if cfg.validation == HOLDOUT else f"{len(folds)} folds ({cfg.validation})"
@@ -134,8 +137,11 @@ def run(cfg: Config) -> TrainResult | None:
             export(cfg, prepared, segments, data, model, second, bundle, fitted_on, metrics, touchpoints)
             loaded = Bundle.load(bundle)
             if stage and second:
-                check_served(loaded, prepared, log, data, model, second, cfg.model.history)
-                check_base_rate(loaded, prepared, stage.snapshots[-1])
+                try:
+                    check_served(loaded, prepared, log, data, model, second, cfg.model.history)
+                    check_base_rate(loaded, prepared, stage.snapshots[-1])
+                except BundleError as error:
+                    raise BundleError(f"{error} It lies in {set_aside(bundle)}; do not serve it.") from error
             return loaded
 
         found = {cfg.objective.metric: best}

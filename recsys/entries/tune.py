@@ -42,10 +42,11 @@ def run(cfg: TuneConfig) -> "Study":
     from rich.console import Console
 
     from recsys.config.search import with_values
+    from recsys.data.dataset import require_judged
     from recsys.data.prepare import prepare
     from recsys.data.sources import check_paths
     from recsys.entries.prepare import note_access
-    from recsys.entries.snapshots import refuse_unknown
+    from recsys.entries.snapshots import refuse_unknown, require_labels
     from recsys.entries.train import run as train
     from recsys.entries.trial import make_bench
     from recsys.tracking.run import start_run
@@ -64,9 +65,11 @@ def run(cfg: TuneConfig) -> "Study":
     objectives = [cfg.objective.metric, *cfg.also]
     prepared = prepare(cfg.data)
     note_access(cfg, prepared, "tune")
+    require_judged(prepared, "train", "val")
     bench, points = make_bench(prepared), first_points(trial_cfg)
     if trial_cfg.ranker.enabled:
         refuse_unknown(trial_cfg, bench.prepared)  # it would fail in every trial
+        require_labels(trial_cfg, bench.prepared)
     trials = cfg.trials if cfg.sampler.name != "grid" else min(cfg.trials or len(points), len(points))
     plan = Plan(trials, cfg.minutes, cfg.retries, cfg.heartbeat_seconds, cfg.grace_seconds)
     with storage_at(cfg.storage) as storage:

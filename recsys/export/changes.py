@@ -60,6 +60,13 @@ def copied(source: Path, target: Path, manifest: Manifest) -> Iterator[tuple[Pat
         yield beside, content
 
 
+def set_aside(folder: Path) -> Path:
+    """Move a bundle that was found wanting to ``NAME.refused`` beside its place, and return where it is."""
+    refused = folder.with_name(f"{folder.name}.refused")
+    shutil.rmtree(refused, ignore_errors=True)  # of an earlier time
+    return folder.replace(refused)
+
+
 def write_metrics(folder: str | Path, metrics: Mapping[str, float], name: str) -> Manifest:
     """Add what was measured through a bundle to its manifest and card; the other parts stay as they are.
 

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from recsys.errors import DataError
 
-
 STEEPEST = 4.0
 """The largest slope of a fitted scale: that of logits which hardly differ would be far larger, and would multiply
 whatever lies between the ranker that it was fitted for and the same one fitted again on more data."""

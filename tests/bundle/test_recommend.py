@@ -14,7 +14,7 @@ import pytest
 from recsys.bundle.format import Manifest
 from recsys.bundle.reader import Bundle
 from recsys.config.schema import RecommendConfig
-from recsys.entries.recommend import run
+from recsys.entries.recommend import asked_users, run
 from recsys.errors import BundleError, ConfigError, DataError, RecsysError
 from recsys.export.bundle import export_bundle
 
@@ -48,6 +48,16 @@ def test_floats_are_users_where_they_are_whole(cfg: RecommendConfig, bundle: Bun
     pl.DataFrame({"user_id": [103.0, 101.5, float("nan")]}).write_parquet(cfg.users)
     with pytest.raises(ConfigError, match=r"2 values of user_id are not int, as the bundle's are, such as 101\.5"):
         run(cfg)
+
+
+def test_an_id_with_a_comma_is_one_user(shop_maker: Any, tmp_path: Path) -> None:
+    shop = shop_maker(2, str)
+    odd = pl.col("user_id").replace("107", " a,b.csv")
+    users, events = shop.users.with_columns(odd), shop.events.with_columns(odd)
+    export_bundle(tmp_path / "bundle", **replace(shop, users=users, events=events).arguments(index="flat"))
+    bundle = Bundle.load(tmp_path / "bundle")
+    assert asked_users(" a,b.csv", bundle).to_list() == [" a,b.csv"]
+    assert asked_users("a, b", bundle).to_list() == ["a", "b"]
 
 
 def test_ids_of_a_csv_stay_what_they_are(shop_maker: Any, tmp_path: Path) -> None:

@@ -27,8 +27,8 @@ def test_it_prints_what_moved_the_logit(trained: Any, bundle: Bundle, capsys: py
     best = bundle.recommend(["u0"], k=1)
     assert main(["explain", f"bundle={trained.bundle}", "user=u0", f"item={best['item_id'][0]}", "top=6"]) == 0
     shown = " ".join(capsys.readouterr().out.split())
-    assert f"user u0, item {best['item_id'][0]}: probability {best['score'][0]:.4f}, logit" in shown
-    assert "rank 1 of 80 candidates, named by" in shown
+    assert f"user u0, item {best['item_id'][0]}: logit " in shown
+    assert f", calibrated probability {best['score'][0]:.4f}; rank 1 of 80 candidates, named by" in shown
     assert "what moved it" in shown
     assert "part feature value logit" in shown
     assert "bias" in shown
@@ -49,7 +49,8 @@ def test_the_parts_sum_up_to_the_logit(trained: Any, bundle: Bundle) -> None:
 
 def test_a_stranger(trained: Any, capsys: pytest.CaptureFixture[str]) -> None:
     run(ExplainConfig(str(trained.bundle), "nobody", "i0"))
-    assert "user nobody, item i0: probability" in capsys.readouterr().out
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "user nobody (unknown to the bundle: answered as a stranger), item i0: logit" in shown
 
 
 def test_an_item_that_is_no_candidate(

@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -13,6 +13,7 @@ import pytest
 from polars.testing import assert_frame_equal
 from pytorch_lightning.callbacks import ModelSummary
 
+from recsys.bundle.format import read_manifest
 from recsys.bundle.reader import Bundle
 from recsys.cli import main
 from recsys.config.compose import compose
@@ -20,6 +21,7 @@ from recsys.data.prepared import Prepared
 from recsys.entries import serving
 from recsys.entries.retriever import trainer_factory
 from recsys.entries.serving import check_base_rate
+from recsys.errors import BundleError
 
 
 def test_the_model_is_summarised_at_its_first_fit_alone(caplog: pytest.LogCaptureFixture) -> None:
@@ -58,6 +60,42 @@ def test_what_is_off_by_default_goes_through_every_stage(
     assert len(bundle.recommend(["u0", None], k=5, histories=[["i3"], None])) == 10
     worth = json.loads((outside / "run" / "evaluation" / "importance.json").read_text())
     assert "history" in {row["name"] for row in worth}
+
+
+def test_a_bundle_that_is_found_wanting_is_moved_aside(
+    trained: Any, outside: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def off(*_: Any) -> None:
+        raise BundleError("bundle x: off.")
+
+    monkeypatch.setattr(serving, "check_base_rate", off)
+    quiet = ("tracking.enabled=false", "touchpoints=none", "bundle.forms=torchscript", "evaluation.rankers=[]")
+    assert main(["train", *trained.data, "debug=does_it_run", *quiet, "hydra.run.dir=run"]) == 2
+    assert "error: bundle x: off. It lies in " in capsys.readouterr().err
+    assert not (outside / "run" / "bundle").exists()
+    assert read_manifest(outside / "run" / "bundle.refused").fitted_on == "train_val"
+
+
+@pytest.mark.parametrize(
+    ("bought", "place"),
+    [
+        (range(1200), "window test ["),  # of 1,500 events the last 225 are the test window
+        ((*range(600), *range(1300, 1500)), "window val ["),
+        ((*range(50), *range(1060, 1500)), "what the ranker learns from ["),
+    ],
+)
+def test_nothing_is_fitted_where_nothing_could_be_asked(
+    trained: Any, outside: Path, capsys: pytest.CaptureFixture[str], bought: Sequence[int], place: str
+) -> None:
+    events = pl.read_parquet(trained.data[1].partition("=")[2]).with_row_index("n")
+    kind = pl.when(pl.col("n").is_in(list(bought))).then(pl.lit("buy")).otherwise(pl.lit("view"))
+    events.select(pl.exclude("n"), event_type=kind).write_parquet(outside / "rare.parquet")
+    rare = ("data=tables", "data.events=rare.parquet", "data.relevant=[buy]", "debug=does_it_run")
+    assert main(["train", *rare, "tracking.enabled=false", "hydra.run.dir=run"]) == 2
+    told = capsys.readouterr().err
+    assert f"error: {place}" in told
+    assert "events, none of data.relevant=[buy]; the last are at 2024-01-" in told
+    assert not (outside / "run" / "checkpoints").exists()
 
 
 def test_a_log_in_files_makes_the_same_retriever(
