@@ -1,5 +1,6 @@
 """Find and open the files of a table: Parquet, CSV or Arrow, one file, a glob, a directory or a URI."""
 
+import gzip
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,14 @@ FORMATS = {
     "csv": ("csv", "csv.gz", "csv.zst", "tsv", "tsv.gz", "tsv.zst"),
     "arrow": ("arrow", "ipc", "feather"),
 }
+
+_SEPARATORS = "\t;|"
+_LONGEST_HEADER = 1_000_000
+_REMEDIES = {
+    "invalid utf-8": "text has to be UTF-8: iconv -f LATIN1 -t UTF-8 OLD > NEW",
+    "found more fields": "a row has more values than the header names: quote values that hold the separator",
+}
+"""What polars says of a file, and what to do about it."""
 
 
 def locate(key: str, path: str) -> tuple[list[str], str]:
@@ -77,13 +86,26 @@ def scan(key: str, path: str, only: str | None = None) -> pl.LazyFrame:
                 own = pl.scan_parquet(files[0], hive_partitioning=False, glob=False).collect_schema()
                 lazy = lazy.drop([name for name in above if name not in own])
         elif kind == "csv":
-            separator = "\t" if ".tsv" in Path(files[0]).name.lower() else ","
             # Types are decided over all rows: a guess from the first ones depends on the order of rows and files.
-            lazy = pl.scan_csv(opened, separator=separator, infer_schema=False, glob=remote)
+            lazy = pl.scan_csv(opened, separator=separator_of(files[0]), infer_schema=False, glob=remote)
         else:
             lazy = pl.scan_ipc(opened, glob=remote)
         lazy.collect_schema()
     return lazy
+
+
+def separator_of(file: str) -> str:
+    """Return what separates the columns of a CSV: a comma, or the tab, ``;`` or ``|`` of a header without one.
+
+    That of files that are elsewhere, or packed by Zstandard, is told by their names.
+    """
+    by_name = "\t" if ".tsv" in Path(file).name.lower() else ","
+    if by_name == "\t" or "://" in file or file.lower().endswith(".zst"):
+        return by_name
+    with gzip.open(file) if file.lower().endswith(".gz") else Path(file).open("rb") as opened:
+        header = opened.readline(_LONGEST_HEADER).decode("utf-8", errors="replace")
+    others = [separator for separator in _SEPARATORS if separator in header]
+    return by_name if by_name in header or not others else max(others, key=header.count)
 
 
 @contextmanager
@@ -93,6 +115,7 @@ def reading(key: str, path: str) -> Iterator[None]:
         yield
     except (pl.exceptions.PolarsError, OSError) as error:
         finding = str(error).strip().split("\n")[0]
+        finding += next((f" ({remedy})" for sign, remedy in _REMEDIES.items() if sign in finding), "")
         raise DataError(f"{place_of(key, path)}: cannot be read: {finding}. Legal: {_legal()}.") from error
 
 
@@ -110,7 +133,8 @@ def read_file(key: str, file: str, columns: Sequence[str] | None = None, **csv: 
     """
     path = Path(file)
     try:
-        table = pl.scan_csv(path, **csv) if path.suffix == ".csv" else pl.scan_parquet(path)
+        is_csv = path.suffix == ".csv" and path.is_file()
+        table = pl.scan_csv(path, separator=separator_of(file), **csv) if is_csv else pl.scan_parquet(path)
         found = table.collect_schema().names()
         for column in columns or ():
             if column not in found:

@@ -10,7 +10,7 @@ from pathlib import Path
 import polars as pl
 
 from recsys.config.data import DataConfig
-from recsys.data.files import locate, place_of, reading, scan
+from recsys.data.files import locate, place_of, reading, scan, separator_of
 from recsys.data.sources import columns_of
 from recsys.errors import DataError
 
@@ -139,7 +139,7 @@ def _some_csv(
         total = int(size / max(mean, 1))
         # A line break inside quotes is none: then only the beginning of a file is surely the beginning of a line.
         if not any(b'"' in body for _, body in pieces):
-            separator = "\t" if ".tsv" in Path(files[0]).name.lower() else ","
+            separator = separator_of(files[0])
             frames = (
                 pl.read_csv(io.BytesIO(first + body), separator=separator, infer_schema=False).select(names)
                 for first, body in pieces
