@@ -163,6 +163,18 @@ def trained(
 
 
 @pytest.fixture(scope="session")
+def trained_script(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundle of that job with its models as TorchScript alone, which is changed in a fraction of the time."""
+    from recsys.bundle.format import read_manifest, seal
+
+    folder = tmp_path_factory.mktemp("script") / "bundle"
+    shutil.copytree(trained.bundle, folder, ignore=shutil.ignore_patterns("*.pt2"))
+    manifest = asdict(read_manifest(folder))
+    seal(folder, **{k: manifest[k] for k in manifest if k not in ("format_version", "parts", "fingerprint")})
+    return folder
+
+
+@pytest.fixture(scope="session")
 def trained_onnx(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The bundle of that job with its models as ONNX beside, which ``debug=does_it_run`` leaves out to be quick."""
     from recsys.bundle.format import read_manifest, seal

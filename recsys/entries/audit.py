@@ -36,7 +36,10 @@ def run(cfg: AuditConfig) -> "Audit":
     note_access(cfg, prepared, "audit")
     audit = audit_prepared(prepared, cfg.item_times, cfg.user_times, cfg.max_auc, cfg.max_users, cfg.seed)
     console.print(findings_table(audit.findings))
-    console.print(claims_table(audit.claims))
+    if audit.claims:
+        console.print(claims_table(audit.claims))
+    else:
+        console.print("the splits are not compared: nothing relevant happens in the validation window")
     text = json.dumps({"data_fingerprint": prepared.fingerprint, **audit.to_dict()}, indent=1)
     path = write_whole(folder / "audit.json", text.encode(), "audit")
     page = write_html(data_report(prepared), folder / "data_report.html", audit_sections(audit))

@@ -58,8 +58,9 @@ def run(cfg: RecommendConfig) -> Path:
             f"output={output}: cannot be written ({error.strerror or error}); free some space or choose another place."
         ) from error
     strangers = f", {len(users) - known:,} of them unknown to the bundle" if known < len(users) else ""
+    short = f", fewer than {cfg.k} where no more items may be shown," if rows < cfg.k * len(users) else ""
     console.print(
-        f"{rows:,} rows for {len(users):,} users{strangers} -> {output} ({time.perf_counter() - start:.1f} s, "
+        f"{rows:,} rows for {len(users):,} users{strangers}{short} -> {output} ({time.perf_counter() - start:.1f} s, "
         f"bundle {bundle.manifest.fingerprint[:12]})",
         highlight=False,
     )

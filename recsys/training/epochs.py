@@ -188,6 +188,8 @@ class Course:
     def _fit(self, task: lightning.LightningModule, batches: Resumable, path: Path | None) -> int:
         """Run the epochs, or those that a checkpoint has left, and return the number of all."""
         self._preemption.batches = batches
+        trainer: Any = self.trainer
+        trainer.log_every_n_steps = min(trainer.log_every_n_steps, len(batches))  # a short epoch tells its loss, too
         with warnings.catch_warnings():
             # Lightning asks torch's pytree for a leaf in the old way whenever it is given a data loader
             warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated", FutureWarning)

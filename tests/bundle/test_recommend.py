@@ -83,6 +83,15 @@ def test_exclude_seen(cfg: RecommendConfig, bundle: Bundle) -> None:
     assert pl.read_parquet(run(cfg)).equals(bundle.recommend(k=3, exclude_seen=True))
 
 
+def test_lists_that_are_shorter_than_asked_for_are_said(
+    cfg: RecommendConfig, bundle: Bundle, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cfg.k = len(bundle.item_ids) + 1
+    rows = len(pl.read_parquet(run(cfg)))
+    said = f"{rows:,} rows for 40 users, fewer than {cfg.k} where no more items may be shown, ->"
+    assert said in " ".join(capsys.readouterr().out.split())
+
+
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [

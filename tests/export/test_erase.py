@@ -201,8 +201,8 @@ def members(path: Path) -> list[bytes]:
 
 
 @pytest.mark.parametrize("step", ["write_sample", "prove_programs", "describe"])
-def test_a_stop_leaves_the_bundle_as_it_was(trained: Any, tmp_path: Path, monkeypatch, step: str) -> None:
-    folder = Path(shutil.copytree(trained.bundle, tmp_path / "bundle"))
+def test_a_stop_leaves_the_bundle_as_it_was(trained_script: Path, tmp_path: Path, monkeypatch, step: str) -> None:
+    folder = Path(shutil.copytree(trained_script, tmp_path / "bundle"))
 
     def stop(*_: object) -> None:
         raise KeyboardInterrupt

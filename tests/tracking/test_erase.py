@@ -2,14 +2,11 @@
 
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 import pytest
 
-from recsys.bundle.format import read_manifest, seal
 from recsys.bundle.reader import Bundle
 from recsys.config.schema import TrackingConfig
 from recsys.errors import TrackingError
@@ -20,23 +17,15 @@ from recsys.tracking.run import start_run
 GONE = {"u17", "customer-17"}
 
 
-def without_programs(bundle: Path, folder: Path) -> Path:
-    """Copy a bundle without the forms that take seconds to erase from; tests/export/test_erase.py has them."""
-    shutil.copytree(bundle, folder, ignore=shutil.ignore_patterns("*.pt2"))
-    known = asdict(read_manifest(folder))
-    seal(folder, **{key: known[key] for key in known if key not in ("format_version", "parts", "fingerprint")})
-    return folder
-
-
 @pytest.mark.slow
 def test_versions_aliases_and_files_of_runs(
-    trained: Any, new_store: Callable[[Path], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trained_script: Path, new_store: Callable[[Path], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import mlflow
 
     monkeypatch.chdir(tmp_path)  # where the files of runs go
     tracking = TrackingConfig(uri=new_store(tmp_path / "mlflow.db"), experiment="shop")
-    bundle, scratch = without_programs(trained.bundle, tmp_path / "bundle"), tmp_path / "scratch"
+    bundle, scratch = Path(shutil.copytree(trained_script, tmp_path / "bundle")), tmp_path / "scratch"
     pl.DataFrame({"user_id": ["customer-17"]}).write_parquet(tmp_path / "recs.parquet")
     (tmp_path / "notes.txt").write_text("customer-177 is somebody else")
     try:

@@ -110,8 +110,13 @@ def clean_events(events: pl.DataFrame, items: pl.DataFrame | None, cfg: DataConf
         _rejects(events.filter(returns & ~unmatched), "return"),
         _rejects(events.filter(unmatched), "return_unmatched"),
     ]
+    events = events.filter(~returns)
+    below = int((events[QUANTITY] < 0).sum()) if QUANTITY in events.columns else 0
+    if below:
+        done = "kept as events like any other; data.cleaning.returns.negative_quantity=true lets them take back"
+        findings.append(Finding("returns", below, "events with a quantity below 0", done))
     return Cleaned(
-        events.filter(~returns),
+        events,
         impressions.drop(ROW_NUMBER, COPIES, REPAIRED),
         pl.concat(dropped),
         matches,

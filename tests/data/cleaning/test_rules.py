@@ -160,6 +160,13 @@ def test_lessened_lines_that_look_alike_both_stay():
     assert data.events.filter(user_id=5)["quantity"].to_list() == [2.0, 2.0]
 
 
+def test_negative_quantities_that_nobody_asked_about_are_named():
+    data, _ = prepared([*BASE, (5, "a", 10, "buy", 3, "Tea", 0), (5, "a", 20, "buy", -1, "Tea", 0)], CleaningConfig())
+    (found,) = [finding for finding in data.report["cleaning"] if finding["rule"] == "returns"]
+    assert (found["found"], found["what"]) == (1, "events with a quantity below 0")
+    assert data.events.filter(user_id=5)["quantity"].to_list() == [3.0, -1.0]
+
+
 def test_accounts_that_leave_a_window_empty_are_named():
     with pytest.raises(DataError, match=r"test .* has 0 events"):
         prepared([*BASE[:9], *((9, f"i{n}", 4320 + n, "buy", 1, "x", 0) for n in range(13))])
@@ -306,7 +313,7 @@ def test_a_column_of_time_zones(config, shop_events):
     data = prepare(config(events=events, timezone_column="zone", max_reject_share=0.5))
     assert data.report["rejects"] == {"timezone_unknown": 25}
     assert data.report["cleaning"][0]["rule"] == "time_zones"
-    assert data.items.columns == ["item_id", "store"]
+    assert data.items.columns == ["item_id"]  # nor is the store, which differs within the items, an attribute of theirs
     assert data.events.columns == ["user_id", "item_id", "timestamp", "value"]
     moved = data.events.filter(pl.col("value").is_in([0.0, 2.0, 3.0])).sort("value")["timestamp"].dt.strftime("%d %H")
     assert moved.to_list() == ["31 15", "01 02", "01 03"]
