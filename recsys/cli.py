@@ -45,7 +45,7 @@ where things are written:
   mlflow.db         runs, metrics and registered models, unless tracking.uri names a server
 
 to find your way:
-  recsys VERB --help            groups, options and every key with its value
+  recsys VERB --help            groups, options, and every key with its value and what it means
   recsys plan data=...          what recsys train would do with the same overrides, and what would stop it
   recsys VERB --cfg job         the configuration as composed, without running
   recsys train -m seed=1,2,3    several runs, one after the other

@@ -11,6 +11,7 @@ What the model has learned from everybody together (items, layers, hashed crosse
 """
 
 import io
+import re
 import shutil
 import warnings
 from collections.abc import Collection, Iterator, Mapping
@@ -39,6 +40,7 @@ from recsys.export.parity import save_script
 from recsys.export.parity_cases import user_cases
 from recsys.features import FIRST_ID
 
+_WHOLE = re.compile(r"0|-?[1-9][0-9]*")  # how an integer is written: 007 names nobody whose id is 7
 ASKED, PROOF_K = 20, 20
 """Users, at most, whose answers are compared with a stranger's, and items of an answer."""
 
@@ -107,7 +109,7 @@ def prove_gone(folder: Path, users: Collection[str]) -> int:
     if knows(folder, users):
         raise BundleError(f"bundle {folder}: it still knows people who were erased; erase them again.")
     as_int = bundle.manifest.user_id_type == "int"
-    ids = [int(user) if as_int else user for user in sorted(users) if not as_int or user.lstrip("-").isdigit()]
+    ids = [int(user) if as_int else user for user in sorted(users) if not as_int or _WHOLE.fullmatch(user)]
     asked = ids[:ASKED]
     stranger = bundle.recommend([None], PROOF_K).select(ITEM_ID, SCORE)
     for user in asked:  # alone, as the stranger was: sums of a larger batch differ in the last digit

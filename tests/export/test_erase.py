@@ -225,6 +225,14 @@ def test_what_a_kill_leaves_is_put_right(exported: tuple[Path, Manifest], tmp_pa
     Bundle.load(folder)
 
 
+def test_who_is_written_like_somebody_else_is_nobody(exported: tuple[Path, Manifest]) -> None:
+    assert 103 in Bundle.load(exported[0]).user_ids
+    spellings = {"0103", "103.0", "--103", "1e2", "\uff19", "-7"}
+    assert prove_gone(exported[0], spellings) == 1  # -7, who is a stranger
+    with pytest.raises(BundleError, match="still knows"):
+        prove_gone(exported[0], {"103"})
+
+
 def test_what_cannot_be_erased_says_so(exported: tuple[Path, Manifest], tmp_path: Path) -> None:
     folder = Path(shutil.copytree(exported[0], tmp_path / "bundle"))
     with pytest.raises(BundleError, match="no table of users that is known"):
