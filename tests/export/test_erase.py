@@ -227,8 +227,7 @@ def test_what_a_kill_leaves_is_put_right(exported: tuple[Path, Manifest], tmp_pa
 
 def test_who_is_written_like_somebody_else_is_nobody(exported: tuple[Path, Manifest]) -> None:
     assert 103 in Bundle.load(exported[0]).user_ids
-    spellings = {"0103", "103.0", "--103", "1e2", "\uff19", "-7"}
-    assert prove_gone(exported[0], spellings) == 1  # -7, who is a stranger
+    assert prove_gone(exported[0], {"0103", "103.0", "--103", "1e2", "\uff19", "-0"}) == 0
     with pytest.raises(BundleError, match="still knows"):
         prove_gone(exported[0], {"103"})
 
