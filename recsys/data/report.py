@@ -1,7 +1,7 @@
 """The data report: what was kept and why not, how the windows look, what the features are. Numbers and console."""
 
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -112,13 +112,14 @@ def data_report(prepared: Prepared) -> DataReport:
     optional = {"baskets": counted.baskets, "event types": counted.types}
     cardinalities |= {label: count for label, count in optional.items() if count is not None}
     facts = prepared.report
+    findings = [Finding.from_dict(row) for row in facts["cleaning"]] + far_times(counted.days)
     return DataReport(
         name=facts["name"],
         fingerprint=prepared.fingerprint,
         source=str(prepared.path),
         rows=facts["rows"],
         rejects=facts["rejects"],
-        cleaning=tuple(map(Finding.from_dict, facts["cleaning"])),
+        cleaning=tuple(findings),
         tables={name: facts[name] for name in ("items", "users") if facts[name]},
         cardinalities=cardinalities,
         windows=_windows(prepared, counted),
@@ -159,6 +160,29 @@ def _shown_context(prepared: Prepared) -> list[str]:
     names = prepared.event_parts[0].collect_schema().names()
     kinds = {f.column for f in prepared.spec.side("context")}
     return [name for name in names if name in kinds or name in prepared.report["skipped_columns"]]
+
+
+def far_times(days: pl.DataFrame) -> list[Finding]:
+    """Find the few events that lie further from all others than these are apart, such as those of a wrong clock.
+
+    Few is one at either end, or one in a thousand.
+
+    Args:
+        days: ``day, rows`` of the days that have events, ascending.
+    """
+    until, total = days["rows"].cum_sum(), int(days["rows"].sum())
+    few = max(1, total // 1000)
+    if total <= 2 * few:
+        return []
+    first, last = (days["day"][until.search_sorted(place, "right")] for place in (few, total - 1 - few))
+    span = max(last - first, timedelta(days=1))
+    far = days.filter((pl.col("day") < first - span) | (pl.col("day") > last + span))
+    count, found = int(far["rows"].sum()), ", ".join(str(day) for day in far["day"].head(3))
+    done = (
+        f"kept, on {found}{' ...' if len(far) > 3 else ''}, where the others are from {first} to {last}: a wrong clock?"
+        " data.split.end leaves out what is later, data.privacy.retain_from what is earlier"
+    )
+    return [Finding("times", count, "events far from all others", done)] if count else []
 
 
 def _columns(prepared: Prepared, counted: Tally) -> tuple[ColumnFacts, ...]:

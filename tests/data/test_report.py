@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from recsys.data.prepare import prepare
-from recsys.data.report import data_report, percent, print_summary
+from recsys.data.report import data_report, far_times, percent, print_summary
 from recsys.data.report_page import Section, render, write_html
 from recsys.errors import DataError
 
@@ -140,6 +140,23 @@ def test_columns_of_events_that_are_no_attributes_are_left_out(config, shop_even
     assert columns["session_id"].startswith("none: it differs within ")
     asked = data_report(prepare(config(events=events, item_attributes=["session_id"])))
     assert {c.name: c.feature for c in asked.columns}["session_id"] == "id"
+
+
+def days_of(*rows):
+    return pl.DataFrame(rows, schema={"day": pl.Date, "rows": pl.Int64}, orient="row")
+
+
+def test_events_of_a_wrong_clock_are_pointed_out():
+    month = [(date(2024, 1, day), 100) for day in range(1, 31)]
+    assert far_times(days_of(*month)) == []
+    (found,) = far_times(days_of((date(1970, 1, 1), 1), *month, (date(2150, 5, 1), 3)))
+    assert (found.rule, found.found) == ("times", 4)
+    assert found.done.startswith("kept, on 1970-01-01, 2150-05-01, where the others are from 2024-01-01 to 2024-01-30:")
+    assert far_times(days_of(*month, (date(2150, 5, 1), 4))) == []  # more than one in a thousand are no slip
+    assert far_times(days_of(*month, (date(2024, 2, 20), 1))) == []  # nearer than the month is long
+    assert far_times(days_of((date(1970, 1, 1), 1), (date(2024, 1, 1), 1))) == []
+    (found,) = far_times(days_of((date(2024, 1, 1), 9), (date(2024, 2, 1), 1)))  # of one day and one event
+    assert found.found == 1
 
 
 def test_percent():
