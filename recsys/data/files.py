@@ -1,6 +1,7 @@
 """Find and open the files of a table: Parquet, CSV or Arrow, one file, a glob, a directory or a URI."""
 
 import gzip
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ FORMATS = {
 
 _SEPARATORS = "\t;|"
 _LONGEST_HEADER = 1_000_000
+_SECOND = re.compile(r"(.+)_duplicated_\d+")  # what polars calls a column whose name was there before
 _REMEDIES = {
     "invalid utf-8": "text has to be UTF-8: iconv -f LATIN1 -t UTF-8 OLD > NEW",
     "found more fields": "a row has more values than the header names: quote values that hold the separator",
@@ -90,7 +92,10 @@ def scan(key: str, path: str, only: str | None = None) -> pl.LazyFrame:
             lazy = pl.scan_csv(opened, separator=separator_of(files[0]), infer_schema=False, glob=remote)
         else:
             lazy = pl.scan_ipc(opened, glob=remote)
-        lazy.collect_schema()
+        names = lazy.collect_schema().names()
+    twice = [found[1] for name in names if (found := _SECOND.fullmatch(name)) and found[1] in names]
+    if twice:
+        raise DataError(f"{place_of(key, path)}: the header names '{twice[0]}' twice; rename one of the columns.")
     return lazy
 
 

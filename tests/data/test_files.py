@@ -54,6 +54,14 @@ def with_reading(path) -> pl.DataFrame:
         return scan("events", str(path)).collect()
 
 
+def test_a_name_that_stands_twice_in_the_header_is_refused(tmp_path):
+    (tmp_path / "e.csv").write_text("user_id,item_id,item_id\n1,2,3\n")
+    with pytest.raises(DataError, match=r"data\.events=.*the header names 'item_id' twice"):
+        scan("events", str(tmp_path / "e.csv"))
+    (tmp_path / "e.csv").write_text("user_id,was_duplicated_0\n1,2\n")  # a name of the user's own
+    assert scan("events", str(tmp_path / "e.csv")).collect_schema().names() == ["user_id", "was_duplicated_0"]
+
+
 def test_files_of_the_command_line(tmp_path):
     with pytest.raises(DataError, match=r"users=.*cannot be read as csv \(no such file\)"):
         read_file("users", str(tmp_path / "none.csv"))
