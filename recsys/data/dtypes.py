@@ -13,6 +13,9 @@ LIST_SEPARATOR = "|"
 NARROW = ("Null", "Int64", "Float64", "String")
 """What text can be read as, from the narrowest; text without any value stays text."""
 
+MISSING = ("NA", "NaN", "nan", "N/A", "NULL", "null", "None")
+"""What R, pandas and databases write into a CSV for a number that is not there."""
+
 _EXACT_FLOAT = 2**53
 _WHOLE = (r"^(-?\d+)\.0*$", "${1}")  # an id of a column with gaps, which came as 12.0, is 12
 
@@ -22,7 +25,8 @@ def narrow_text(frame: pl.DataFrame) -> pl.DataFrame:
 
     Int64 where every value reads back as the same text (so ``007`` stays text), else Float64 where every value
     is a number without leading zeros, else String. Decided over all rows, whatever their order. Ids are Int64 or
-    String: a number of 20 digits would lose some of them, and ``1E5`` is not the user ``100000``.
+    String: a number of 20 digits would lose some of them, and ``1E5`` is not the user ``100000``. Among numbers the
+    words of :data:`MISSING` are missing values.
     """
     frame = without_blanks(frame)
     return cast_text(frame, {column.name: narrowest(column) for column in frame if column.dtype == pl.String})
@@ -37,16 +41,23 @@ def cast_text(frame: pl.DataFrame, types: Mapping[str, str]) -> pl.DataFrame:
     """Give text columns their types, names from :data:`NARROW`."""
     numbers = {"Int64": pl.Int64, "Float64": pl.Float64}
     return frame.with_columns(
-        pl.col(name).str.replace(*_WHOLE).cast(numbers[kind]) for name, kind in types.items() if kind in numbers
+        _known(pl.col(name)).str.replace(*_WHOLE).cast(numbers[kind]) for name, kind in types.items() if kind in numbers
     )
+
+
+def _known(text: pl.Expr) -> pl.Expr:
+    return pl.when(~text.is_in(MISSING)).then(text)
 
 
 def narrowest(text: pl.Series) -> str:
     """Return which of :data:`NARROW` a text column is; of parts of a column the last one holds for the whole."""
+    if text.null_count() == len(text):
+        return "Null"
+    is_id = text.name in ID_COLUMNS
+    text = text.to_frame().select(_known(pl.col(text.name))).to_series()
     missing = text.null_count()
     if missing == len(text):
         return "Null"
-    is_id = text.name in ID_COLUMNS
     digits = text.str.replace(*_WHOLE) if is_id else text
     whole = digits.cast(pl.Int64, strict=False)
     if whole.null_count() == missing and (whole.cast(pl.String) == digits).all():

@@ -141,6 +141,11 @@ ODD = {
         [e[:12], e[12:].with_columns(pl.when(pl.int_range(pl.len()) > 2).then(pl.col("user_id", "quantity")))],
         {"max_reject_share": 1.0},
     ),
+    "words for nothing in one CSV file alone": lambda e: (
+        "csv",
+        [e[:12], e[12:].with_columns(quantity=pl.lit("NA"), user_id=pl.lit("NaN"))],
+        {"max_reject_share": 1.0},
+    ),
     "CSV ids as floats in one file and of 20 digits in another": lambda e: (
         "csv",
         [

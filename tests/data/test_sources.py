@@ -83,6 +83,8 @@ def test_csv_types_are_decided_over_all_rows_and_lose_nothing(tmp_path, config):
         (["1", "2.5"], ["1", "2.5"]),
         (["7", "12345678901234567890"], ["7", "12345678901234567890"]),
         (["9007199254740993", "1.0"], [9007199254740993, 1]),
+        (["1.0", "NaN", "NA", "12"], [1, None, None, 12]),
+        (["u1", "NA"], ["u1", "NA"]),
     ],
 )
 def test_ids_of_a_csv_are_integers_or_text_and_stay_apart(tmp_path, config, ids, expected):
@@ -90,6 +92,16 @@ def test_ids_of_a_csv_are_integers_or_text_and_stay_apart(tmp_path, config, ids,
     (tmp_path / "e.csv").write_text(f"user_id,item_id,basket_id,value,timestamp\n{rows}\n")
     events = read_tables(config(events=str(tmp_path / "e.csv"))).events
     assert [events[name].to_list() for name in ("user_id", "item_id", "basket_id")] == [expected] * 3
+
+
+def test_words_for_nothing_are_missing_among_numbers_alone(tmp_path, config):
+    rows = "1,7,5,2,DE,NA\n2,8,NaN,NA,NA,NA\n3,9,6,1.5,None,NA\n"
+    (tmp_path / "e.csv").write_text(f"user_id,item_id,timestamp,value,country,note\n{rows}")
+    events = read_tables(config(events=str(tmp_path / "e.csv"))).events
+    assert events["timestamp"].to_list() == [5, None, 6]
+    assert events["value"].to_list() == [2.0, None, 1.5]
+    assert events["country"].to_list() == ["DE", "NA", "None"]  # Namibia, and a surname
+    assert events["note"].to_list() == ["NA", "NA", "NA"]
 
 
 def test_a_quoted_blank_of_a_csv_is_a_missing_value(tmp_path, config):
