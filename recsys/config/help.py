@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import is_dataclass
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
@@ -54,15 +54,26 @@ def _options(group: str, chosen: str | None, config_dir: str | None) -> str:
 
 def _keys(values: Mapping[str, Any], schema: Any, indent: str) -> Iterator[str]:
     """Yield a line for each key, those of a group below its name."""
-    known = is_dataclass(schema)
-    meanings = dict(_COMMENT.findall(inspect.getsource(schema))) if known else {}
-    types = get_type_hints(schema) if known else {}
+    types = get_type_hints(schema) if is_dataclass(schema) else {}
+    meanings = _meanings(schema, types) if types else {}
     for key, value in values.items():
         inner = isinstance(value, dict) and value
         line = f"{indent}{key}:" if inner else f"{indent}{key}: {_written(value)}"
         yield f"{line:<{_COLUMN}}  # {meanings[key]}" if key in meanings else line
         if inner:
             yield from _keys(value, types.get(key), f"{indent}  ")
+
+
+def _meanings(schema: Any, types: Mapping[str, Any]) -> dict[str, str]:
+    """Return what stands beside the keys of a schema, or, for groups and lists of them, above their own."""
+    found: dict[str, str] = {}
+    for key, hint in types.items():
+        own = next((one for one in (hint, *get_args(hint)) if is_dataclass(one)), None)
+        found |= {key: str(own.__doc__).splitlines()[0].rstrip(".").replace("``", "")} if own else {}
+    owners: list[Any] = [one for one in reversed(schema.__mro__) if is_dataclass(one)]
+    for owner in owners:
+        found |= dict(_COMMENT.findall(inspect.getsource(owner)))
+    return found
 
 
 def _written(value: Any) -> str:

@@ -33,8 +33,22 @@ def test_keys_have_values_and_meanings() -> None:
     assert words(lines, "user_id:") == ["user_id:", "customer"]  # a key of the user's own has no meaning of ours
     assert words(lines, "relevant:")[:4] == ["relevant:", "[buy,", "sell]", "#"]
     assert words(lines, "val:")[1:4] == ["0.15", "#", "share"]
-    data, model = lines.index("  data:"), lines.index("  model:")
-    assert data < lines.index(next(line for line in lines if line.startswith("    split:"))) < model
+    assert words(lines, "split:")[1:4] == ["#", "Three", "half-open"]
+
+
+def test_every_key_of_ours_has_a_meaning() -> None:
+    """Those of schemas that others extend, too, and the groups; what is the user's own or Lightning's has none."""
+    for verb in ("train", "tune", "evaluate", "promote", "erase", "publish", "add_items"):
+        lines = shown(verb, "touchpoints=none", "trainer=cpu") if "train" in verb else shown(verb)
+        start = lines.index("Keys with the values they have now; a dot goes deeper, as in data.name=shop:") + 1
+        keys = [line for line in lines[start : lines.index("Flags:") - 1] if not line.startswith("      ")]
+        parents, bare = [""], []
+        for line in keys:
+            name, depth = line.strip().partition(":")[0], (len(line) - len(line.lstrip())) // 2 - 1
+            parents[depth:] = [name]
+            if "  # " not in line and parents[0] not in ("trainer", "callbacks", "search"):
+                bare.append(".".join(parents))
+        assert not bare, verb
 
 
 def test_a_verb_without_groups_has_none() -> None:
