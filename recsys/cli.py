@@ -116,7 +116,7 @@ def _help(verb: str, arguments: list[str]) -> None:
     if verb == "plan":
         from recsys.entries.plan import PLANNED
 
-        composed = next((word for word in PLANNED if others[0] == word), PLANNED[0])
+        composed = others[0] if others[0] in PLANNED else PLANNED[0]
     print(help_text(f"recsys {verb}", VERBS[verb], untyped(composed, overrides, config_dir), config_dir), end="")
 
 

@@ -166,11 +166,13 @@ def trained(
 def trained_script(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The bundle of that job with its models as TorchScript alone, which is changed in a fraction of the time."""
     from recsys.bundle.format import read_manifest, seal
+    from recsys.export.changes import copied
 
     folder = tmp_path_factory.mktemp("script") / "bundle"
-    shutil.copytree(trained.bundle, folder, ignore=shutil.ignore_patterns("*.pt2"))
-    manifest = asdict(read_manifest(folder))
-    seal(folder, **{k: manifest[k] for k in manifest if k not in ("format_version", "parts", "fingerprint")})
+    with copied(trained.bundle, folder, read_manifest(trained.bundle)) as (beside, content):
+        for program in beside.glob("*.pt2"):
+            program.unlink()
+        seal(beside, **content)
     return folder
 
 

@@ -119,9 +119,7 @@ def reading(key: str, path: str) -> Iterator[None]:
     try:
         yield
     except (pl.exceptions.PolarsError, OSError) as error:
-        finding = str(error).strip().split("\n")[0]
-        finding += next((f" ({remedy})" for sign, remedy in _REMEDIES.items() if sign in finding), "")
-        raise DataError(f"{place_of(key, path)}: cannot be read: {finding}. Legal: {_legal()}.") from error
+        raise DataError(f"{place_of(key, path)}: cannot be read: {_finding(error)}. Legal: {_legal()}.") from error
 
 
 def read_file(key: str, file: str, columns: Sequence[str] | None = None, **csv: Any) -> pl.DataFrame:
@@ -148,7 +146,7 @@ def read_file(key: str, file: str, columns: Sequence[str] | None = None, **csv: 
         return table.select(columns or found).collect()
     except (pl.exceptions.PolarsError, OSError) as error:
         kind = "csv" if path.suffix == ".csv" else "parquet"
-        finding = str(error).splitlines()[0] if path.is_file() else "no such file"
+        finding = _finding(error) if path.is_file() else "no such file"
         raise DataError(f"{key}={file}: cannot be read as {kind} ({finding}).") from error
 
 
@@ -166,6 +164,12 @@ def below(path: str, file: str) -> str:
 def _is_hidden(file: Path) -> bool:
     """Tell whether a path below a directory is no part of its table; a folder such as ``_day=7`` holds a column."""
     return any(part[0] == "." or (part[0] == "_" and "=" not in part) for part in file.parts)
+
+
+def _finding(error: Exception) -> str:
+    """Return the first line of what polars says, and what to do about it."""
+    finding = str(error).strip().split("\n")[0]
+    return finding + next((f" ({remedy})" for sign, remedy in _REMEDIES.items() if sign in finding), "")
 
 
 def _legal() -> str:

@@ -74,9 +74,10 @@ def infer_spec(
     for side, columns in (*tables.items(), ("context", context)):
         for column, counts in columns.items():
             taken = {*names, *RESERVED[side]}
-            feature = infer_feature(counts, column, _free(column, side, taken), side)
+            name = _free(column, side, taken)
+            feature = infer_feature(counts, column, name, side)
             if isinstance(feature, str):
-                skipped[_free(column, side, taken)] = feature
+                skipped[name] = feature
                 continue
             if feature.kind != "numeric":  # the ranker reads ids and its numbers of pairs by their names
                 feature = replace(feature, name=_free(feature.name, side, taken | numbers))

@@ -113,7 +113,9 @@ def clean_events(events: pl.DataFrame, items: pl.DataFrame | None, cfg: DataConf
     events = events.filter(~returns)
     below = int((events[QUANTITY] < 0).sum()) if QUANTITY in events.columns else 0
     if below:
-        done = "kept as events like any other; data.cleaning.returns.negative_quantity=true lets them take back"
+        done = (
+            "kept as events like any other; data.cleaning.returns.negative_quantity=true lets them take purchases back"
+        )
         findings.append(Finding("returns", below, "events with a quantity below 0", done))
     return Cleaned(
         events,
