@@ -131,7 +131,7 @@ class RankerConfig:
     tasks: list[str] = field(default_factory=list)  # event types learned beside the relevant ones, such as click, cart
     use_wide: bool = True  # false: deep only
     use_deep: bool = True  # false: wide only
-    trees: bool = True  # boosted trees over the numbers: their scores are added to the logits, scaled to equal spread
+    trees: bool = True  # boosted trees over the numbers: their scores are added to the logits at half their spread
     crosses: list[list[str]] | None = None  # of categorical features, memorised by the wide part; null: inferred
     cross_buckets: int = 2**18  # weights that the combinations of a cross share
     width: int = 8  # of an embedding
