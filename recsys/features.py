@@ -14,6 +14,11 @@ OOV_ID = 1
 FIRST_ID = 2
 """The first known value of every vocabulary."""
 
+REQUEST = "request"
+"""Input of the ranker with the request of each pair, a row of the inputs of histories; int64 ``[P]``."""
+HISTORY = "history/"
+"""How the names of inputs begin that tell of the user's last events."""
+
 SIDES = ("user", "item", "context")
 KINDS = ("id", "multi_id", "numeric", "text", "timestamp")
 CLOCK_SLOTS = (24, 7, 12)

@@ -14,8 +14,8 @@ from recsys.bundle.requests import ASOF, Event, Id
 from recsys.columns import ITEM_ID
 from recsys.data.candidates import Candidates
 from recsys.data.encode import Encoder
-from recsys.data.recent import AGE, HISTORY, REQUEST
-from recsys.features import OOV_ID, PAD_ID, Feature
+from recsys.data.recent import AGE
+from recsys.features import HISTORY, OOV_ID, PAD_ID, REQUEST, Feature
 
 ODD_TEXTS = (
     "", " ", "\x00", "nan", "None", "\u202eevil", "\U0001f600" * 9, "e\u0301", "\u00e9", "\ufeff", "I\u0307", "'; --",

@@ -24,10 +24,11 @@ from recsys.data.pair_features import UserState, user_state
 from recsys.data.past_lines import lines_of
 from recsys.data.ranking_state import RankerPairs
 from recsys.data.ranking_store import load_state
-from recsys.data.recent import REQUEST, Recent, history_inputs, pairs_at_once, recent_items, take_pairs
+from recsys.data.recent import Recent, history_inputs, pairs_at_once, recent_items, take_pairs
 from recsys.data.sessions import visits
 from recsys.data.snapshots import Snapshot, pair_inputs
 from recsys.errors import BundleError, did_you_mean
+from recsys.features import REQUEST
 
 CHUNK = 65_536
 """Pairs that go through the ranker at a time."""

@@ -12,7 +12,7 @@ import polars as pl
 from recsys.columns import ITEM_ID, TIMESTAMP, USER_ID
 from recsys.data.pair_plan import possible_names
 from recsys.errors import DataError, did_you_mean
-from recsys.features import Feature, FeatureSpec
+from recsys.features import HISTORY, REQUEST, Feature, FeatureSpec
 
 # Thresholds of the inference; whoever wants another outcome edits features.yaml.
 _NUMBERS = 50  # an integer attribute with more distinct values is a quantity, with fewer a category
@@ -73,14 +73,13 @@ def infer_spec(
     }
     for side, columns in (*tables.items(), ("context", context)):
         for column, counts in columns.items():
-            taken = {*names, *RESERVED[side]}
-            name = _free(column, side, taken)
+            name = _free(column, side, names)
             feature = infer_feature(counts, column, name, side)
             if isinstance(feature, str):
                 skipped[name] = feature
                 continue
             if feature.kind != "numeric":  # the ranker reads ids and its numbers of pairs by their names
-                feature = replace(feature, name=_free(feature.name, side, taken | numbers))
+                feature = replace(feature, name=_free(feature.name, side, names | numbers))
             features.append(feature)
             names.add(feature.name)
     features.append(Feature(_free("time", "context", names), "context", "timestamp", TIMESTAMP))
@@ -89,9 +88,14 @@ def infer_spec(
 
 def _free(name: str, side: str, taken: Collection[str]) -> str:
     """Put the side in front of a name until it is free."""
-    while name in taken:
+    while name in taken or is_reserved(name, side):
         name = f"{side}_{name}"
     return name
+
+
+def is_reserved(name: str, side: str) -> bool:
+    """Return whether the models have an input of this name that they make themselves."""
+    return name in RESERVED[side] or name == REQUEST or name.startswith(HISTORY)
 
 
 def infer_feature(counts: pl.DataFrame, column: str, name: str, side: str) -> Feature | str:
@@ -195,7 +199,7 @@ def declared_spec(
                 f"{place}: no column '{feature.column}'; columns: {', '.join(frame.columns)}."
                 f"{did_you_mean(feature.column, frame.columns)}"
             )
-        if feature.name in RESERVED[feature.side]:
+        if is_reserved(feature.name, feature.side):
             raise DataError(f"{place}: the name is taken; call it '{feature.side}_{feature.name}' and set its column.")
         dtype = frame.schema[feature.column]
         if feature.kind == "numeric" and not dtype.is_numeric():

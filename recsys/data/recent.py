@@ -16,12 +16,8 @@ from torch import Tensor
 
 from recsys.data.asked import Asked
 from recsys.data.topk import NONE
-from recsys.features import PAD_ID
+from recsys.features import HISTORY, PAD_ID, REQUEST
 
-REQUEST = "request"
-"""Feature with the request of each pair, a row of the features of histories; int64 ``[P]``."""
-HISTORY = "history/"
-"""Prefix of the features that are held once a request, ``[R, L]`` or ``[R, L, slots]``."""
 AGE = HISTORY + "age"
 """Days from each item's last event to the request, float32 ``[R, L]``."""
 

@@ -186,8 +186,9 @@ def importances(
     ranking: "Ranking", features: "list[dict[str, Tensor]]", labels: "Tensor", query: "Tensor", cfg: Config
 ) -> "list[Importance]":
     """Return what the features are worth to the bundle's ranker, by the pairs of the first users."""
-    from recsys.data.recent import HISTORY, REQUEST, join_pairs
+    from recsys.data.recent import join_pairs
     from recsys.evaluation.importance import families, permutation_importance
+    from recsys.features import HISTORY, REQUEST
 
     joined = join_pairs(features)
     histories = {name: values for name, values in joined.items() if name.startswith(HISTORY)}

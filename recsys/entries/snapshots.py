@@ -32,7 +32,6 @@ def refuse_unknown(cfg: Config, prepared: "Prepared") -> None:
         DataError: The training window is too short for a snapshot.
     """
     from recsys.columns import EVENT_TYPE
-    from recsys.data.recent import REQUEST
     from recsys.data.snapshots import refuse_shared_names
     from recsys.errors import ConfigError, did_you_mean
 
@@ -52,8 +51,7 @@ def refuse_unknown(cfg: Config, prepared: "Prepared") -> None:
         )
     plan = pair_plan(cfg, prepared)
     ids = (f.name for f in prepared.spec.side("item", "user") if f.is_categorical)
-    names = [f.name for f in plan.features] + [REQUEST] * bool(cfg.ranker.attention)
-    refuse_shared_names(names, ids)
+    refuse_shared_names([f.name for f in plan.features], ids)
     cuts(cfg, prepared)
 
 

@@ -29,7 +29,6 @@ from recsys.columns import ITEM_ID, USER_ID, VALUE
 from recsys.data.encode import Encoder
 from recsys.data.ranking_state import RankingState
 from recsys.data.ranking_store import save_state
-from recsys.data.recent import HISTORY, REQUEST
 from recsys.errors import BundleError
 from recsys.export.card import model_card
 from recsys.export.index import build_index
@@ -39,6 +38,7 @@ from recsys.export.parity_page import write_page
 from recsys.export.profile import data_profile
 from recsys.export.prove import prove
 from recsys.export.touchpoints import FittedTouchpoints
+from recsys.features import HISTORY, REQUEST
 from recsys.files import json_bytes
 from recsys.segments.model import SegmentModel
 from recsys.segments.store import save_segments

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from recsys.data.recent import HISTORY, REQUEST
 from recsys.errors import BundleError
+from recsys.features import HISTORY, REQUEST
 
 log = logging.getLogger(__name__)
 

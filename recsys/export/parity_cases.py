@@ -9,9 +9,9 @@ from recsys.bundle.ranking import Ranking
 from recsys.bundle.requests import ASOF, UserInputs
 from recsys.bundle.towers import CHUNK
 from recsys.columns import USER_ID
-from recsys.data.recent import AGE, HISTORY, REQUEST
+from recsys.data.recent import AGE
 from recsys.export.parity import Inputs
-from recsys.features import OOV_ID, PAD_ID
+from recsys.features import HISTORY, OOV_ID, PAD_ID, REQUEST
 
 CASE_ROWS = CHUNK
 """Rows of the large case: as many as a reader asks a tower for at a time."""

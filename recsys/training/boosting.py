@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recsys.data.recent import HISTORY
 from recsys.errors import ConfigError, DataError, did_you_mean
+from recsys.features import HISTORY
 from recsys.models.forest import Forest, Tree
 
 if TYPE_CHECKING:

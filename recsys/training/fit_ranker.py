@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from recsys.columns import ITEM_ID
 from recsys.config.schema import ObjectiveConfig, RankerConfig
 from recsys.data.pair_batches import PairBatches
-from recsys.data.recent import AGE, HISTORY, REQUEST, pairs_at_once, take_pairs
+from recsys.data.recent import AGE, pairs_at_once, take_pairs
 from recsys.errors import ConfigError, DataError
+from recsys.features import HISTORY, REQUEST
 from recsys.models.calibration import fit_isotonic, fit_platt
 from recsys.models.transforms import fit_numeric
 from recsys.models.wide import Cross, IdInput

@@ -105,6 +105,14 @@ def test_names_that_the_towers_use_are_not_taken():
     ]
 
 
+def test_names_that_the_ranker_uses_are_not_taken():
+    kinds = {"request": ["x", "y"] * 30, "history/item_id": ["x", "y"] * 30, "history": ["x", "y"] * 30}
+    users = pl.DataFrame({"user_id": range(60), "request": ["phone", "mail"] * 30})
+    spec, _ = infer_spec({}, pl.DataFrame({"item_id": range(60), **kinds}), users)
+    assert [f.name for f in spec.side("user")] == ["user_id", "user_request"]
+    assert [f.name for f in spec.side("item")] == ["item_id", "item_request", "item_history/item_id", "history"]
+
+
 def test_categories_get_no_name_that_a_number_of_pairs_has():
     kinds = {
         "age": [f"from {i % 5}" for i in range(60)],
@@ -163,6 +171,8 @@ def test_declared_features_are_checked_against_the_tables():
         declared_spec([{"name": "age", "side": "user", "kind": "text"}], *frames)
     with pytest.raises(DataError, match="the name is taken; call it 'item_age'"):
         declared_spec([{"name": "age", "side": "item", "kind": "id", "column": "brand"}], *frames)
+    with pytest.raises(DataError, match="the name is taken; call it 'item_request'"):
+        declared_spec([{"name": "request", "side": "item", "kind": "id", "column": "brand"}], *frames)
     with pytest.raises(ConfigError, match=r"unknown key 'widht'.*Did you mean 'width'"):
         declared_spec([{"name": "age", "side": "user", "kind": "id", "widht": 3}], *frames)
 

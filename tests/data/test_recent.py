@@ -8,7 +8,6 @@ from recsys.data.asked import asked_as_of
 from recsys.data.log import DAY
 from recsys.data.recent import (
     AGE,
-    REQUEST,
     Recent,
     history_inputs,
     join_pairs,
@@ -17,6 +16,7 @@ from recsys.data.recent import (
     take_pairs,
 )
 from recsys.data.topk import NONE
+from recsys.features import REQUEST
 
 CUT = 100 * DAY
 EVENTS = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 5), st.integers(1, 6)), max_size=25)

@@ -23,11 +23,10 @@ from recsys.entries.rank_window import importances
 from recsys.entries.ranker import SecondStage
 from recsys.entries.ranker_fit import fit
 from recsys.entries.serving import check_base_rate, check_served, served
-from recsys.entries.snapshots import refuse_unknown, snapshot
+from recsys.entries.snapshots import snapshot
 from recsys.entries.train import export
-from recsys.errors import BundleError, ConfigError
+from recsys.errors import BundleError
 from recsys.export.bundle import ServedRanker
-from recsys.features import FeatureSpec
 from recsys.models.explanation import explain
 from recsys.tracking.run import Run
 from tests.models.trained import as_if_trained
@@ -229,11 +228,3 @@ def test_what_the_history_is_worth(first_stage: Any, shipped: Shipped, bundle: B
     (moved,) = [entry for entry in explained.contributions if entry.name == "history"]
     assert moved.amount != 0
     assert explained.logit == pytest.approx(float(ranking.run(one)[0, 0]), abs=1e-5)
-
-
-def test_a_feature_that_takes_the_place_of_requests_is_refused(first_stage: Any) -> None:
-    features = [replace(f, name="request") if f.name == "segment" else f for f in first_stage.prepared.spec]
-    prepared = replace(first_stage.prepared, spec=FeatureSpec(tuple(features)))
-    refuse_unknown(first_stage.cfg, prepared)
-    with pytest.raises(ConfigError, match=r"'request' is also the name of a number"):
-        refuse_unknown(attentive(first_stage.cfg), prepared)
