@@ -13,7 +13,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -191,8 +191,7 @@ def trained_onnx(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> 
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of the compiler, about its own internals
                 assert export_onnx(torch.export.load(program), program.with_suffix(".onnx"))
-        manifest = asdict(read_manifest(folder))
-        seal(folder, **{k: manifest[k] for k in manifest if k not in ("format_version", "parts", "fingerprint")})
+        seal(folder, **read_manifest(folder).content)
 
     return _copy_of("bundle", make, tmp_path_factory)
 

@@ -96,6 +96,12 @@ class Manifest:
     parts: dict[str, str] = field(default_factory=dict)
     fingerprint: str = ""
 
+    @property
+    def content(self) -> dict[str, Any]:
+        """What it says of the bundle, apart from the files: what :func:`seal` takes."""
+        files = ("format_version", "parts", "fingerprint")
+        return {key: value for key, value in asdict(self).items() if key not in files}
+
     def digest(self) -> str:
         """Return the SHA-256 over the manifest without its fingerprint, and so over every part's hash."""
         content = {key: value for key, value in asdict(self).items() if key != "fingerprint"}

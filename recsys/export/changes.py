@@ -5,7 +5,7 @@ import shutil
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -54,10 +54,9 @@ def copied(source: Path, target: Path, manifest: Manifest) -> Iterator[tuple[Pat
     Raises:
         BundleError: The place cannot be written to.
     """
-    content = {k: v for k, v in asdict(manifest).items() if k not in ("format_version", "parts", "fingerprint")}
     with written_beside(target) as beside:
         shutil.copytree(source, beside, dirs_exist_ok=True)
-        yield beside, content
+        yield beside, manifest.content
 
 
 def set_aside(folder: Path) -> Path:

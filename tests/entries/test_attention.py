@@ -3,7 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -144,8 +144,7 @@ def test_another_history_than_in_training_is_refused(first_stage: Any, shipped: 
     folder = Path(shutil.copytree(shipped.folder, tmp_path / "bundle"))
     state = folder / "ranking" / "state.json"
     state.write_text(json.dumps(json.loads(state.read_text()) | {"history": 1}))
-    manifest = asdict(read_manifest(folder))
-    seal(folder, **{key: manifest[key] for key in manifest if key not in ("format_version", "parts", "fingerprint")})
+    seal(folder, **read_manifest(folder).content)
     with pytest.raises(BundleError, match="get the logit"):
         check(first_stage, shipped, folder)
 

@@ -2,7 +2,7 @@
 
 import logging
 import shutil
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -73,8 +73,7 @@ def permuted(folder: Path, name: str, to: Path) -> Path:
 
 def resealed(folder: Path) -> Path:
     """The bundle as if it had been exported so: its fingerprint fits."""
-    manifest = asdict(read_manifest(folder))
-    seal(folder, **{key: manifest[key] for key in manifest if key not in ("format_version", "parts", "fingerprint")})
+    seal(folder, **read_manifest(folder).content)
     return folder
 
 

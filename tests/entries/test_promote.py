@@ -3,7 +3,6 @@
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +42,7 @@ def contrary(bundle: Path, folder: Path) -> Path:
     """A whole bundle that orders every user's candidates the other way round."""
     shutil.copytree(bundle, folder)
     save_script(script(Reversed(read_tower(folder / part.RANKER))), folder / part.RANKER)
-    known = asdict(read_manifest(folder))
-    content = {key: value for key, value in known.items() if key not in ("format_version", "parts", "fingerprint")}
+    content = read_manifest(folder).content
     sample = golden_sample(Bundle(folder, seal(folder, **content)))
     (folder / part.SAMPLE).write_text(json.dumps(sample))
     seal(folder, **content)
