@@ -9,7 +9,7 @@ from recsys.data.dtypes import as_stored, plain_attributes
 from recsys.data.encode import Encoder
 from recsys.data.topk import NONE
 from recsys.errors import BundleError, DataError, did_you_mean
-from recsys.features import FIRST_ID
+from recsys.features import FIRST_ID, FeatureSpec
 
 
 def told_attributes(attributes: pl.DataFrame, n_users: int, users: pl.DataFrame) -> pl.DataFrame:
@@ -41,6 +41,24 @@ def told_attributes(attributes: pl.DataFrame, n_users: int, users: pl.DataFrame)
         if problems:
             raise BundleError(f"attributes: {problems[0]}")
     return plain.with_columns(column for column, _ in found)
+
+
+def told_context(context: pl.DataFrame, spec: FeatureSpec) -> pl.DataFrame:
+    """Return the context of B requests as that of the events was written: truth values as text, dates as days ...
+
+    Args:
+        context: B rows; columns that no feature reads stay as they are.
+        spec: The features.
+
+    Raises:
+        BundleError: A column of a type that none of the events could have had.
+    """
+    read = {f.column for f in spec.side("context") if f.kind != "timestamp"}
+    names = [name for name in context.columns if name in read]
+    try:
+        return plain_attributes(context, names, names, "context")[0]
+    except DataError as error:
+        raise BundleError(str(error)) from error
 
 
 def with_told(known: pl.DataFrame, told: pl.DataFrame) -> pl.DataFrame:

@@ -75,5 +75,11 @@ def _plain(column: "pd.Series[Any]") -> list[Any]:
 
 
 def _listed(value: Any) -> list[Any]:
-    """Return a cell that holds a list, an array or nothing as a list."""
+    """Return a cell that holds a list, an array or nothing as a list.
+
+    Raises:
+        BundleError: It holds text, which is no list of letters.
+    """
+    if isinstance(value, str | bytes):
+        raise BundleError(f"{value!r} stands where a list of items belongs; put it into one: [{value!r}].")
     return list(value) if hasattr(value, "__len__") else []

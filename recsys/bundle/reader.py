@@ -15,7 +15,7 @@ from torch import Tensor
 
 from recsys.bundle import format as part
 from recsys.bundle.answers import NO_ITEMS, answer, checked_k, checked_ks
-from recsys.bundle.cold import group_codes, told_attributes
+from recsys.bundle.cold import group_codes, told_attributes, told_context
 from recsys.bundle.explore import check_share, explored, find_new, new_items
 from recsys.bundle.filters import Filters
 from recsys.bundle.format import Manifest, read_manifest
@@ -335,7 +335,8 @@ class Bundle:
         attributes: pl.DataFrame | None = None,
     ) -> Asking:
         told = None if attributes is None else told_attributes(attributes, len(users), self.users)
-        return self._ids.asking(users, histories, as_of, context, told)
+        moment = None if context is None else told_context(context, self._towers.inputs.encoder.spec)
+        return self._ids.asking(users, histories, as_of, moment, told)
 
     def _embedded(self, who: Asking) -> Tensor:
         return self._towers.users(who.ids, who.rows, who.fresh, who.now, who.context, who.told)

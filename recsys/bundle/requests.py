@@ -83,7 +83,7 @@ class UserInputs:
         """
         for feature in self.encoder.spec.side("context"):
             dtype = context.schema.get(feature.column, pl.Null())
-            if feature.kind == "timestamp" and not (dtype.is_integer() or dtype in (pl.Datetime, pl.Date, pl.Null)):
+            if feature.kind == "timestamp" and dtype not in (pl.Datetime, pl.Date, pl.Null):
                 raise BundleError(f"context: column '{feature.column}' is {dtype}; make it a datetime.")
         absent = {f.column for f in self.encoder.spec.side("context")} - set(context.columns)
         return context.with_columns(pl.lit(None).alias(c) for c in sorted(absent))

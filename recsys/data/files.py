@@ -136,7 +136,7 @@ def read_file(key: str, file: str, columns: Sequence[str] | None = None, **csv: 
     """
     path = Path(file)
     try:
-        is_csv = path.suffix == ".csv" and path.is_file()
+        is_csv = path.suffix.lower() == ".csv" and path.is_file()
         table = pl.scan_csv(path, separator=separator_of(file), **csv) if is_csv else pl.scan_parquet(path)
         found = table.collect_schema().names()
         for column in columns or ():
@@ -145,7 +145,7 @@ def read_file(key: str, file: str, columns: Sequence[str] | None = None, **csv: 
                 raise DataError(f"{key}={file}: no column '{column}'; columns: {', '.join(found)}.{near}")
         return table.select(columns or found).collect()
     except (pl.exceptions.PolarsError, OSError) as error:
-        kind = "csv" if path.suffix == ".csv" else "parquet"
+        kind = "csv" if path.suffix.lower() == ".csv" else "parquet"
         finding = _finding(error) if path.is_file() else "no such file"
         raise DataError(f"{key}={file}: cannot be read as {kind} ({finding}).") from error
 

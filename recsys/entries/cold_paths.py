@@ -129,10 +129,9 @@ def cold_paths(
     wanted = settings.cold_users
     if wanted == 0:
         return ColdPaths(k, ())
-    few = targets.only(targets.users[:: max(len(targets.users) // wanted, 1)][:wanted])
+    few = targets.only(targets.users[spread(len(targets.users), wanted)])
     rivals = [*fit_and_evaluate((make_baseline(name) for name in POPULARITY), past, few, (k,), settings.chunk_users)]
-    derived = [f"segment_{kind}" for kind in cfg.segments.features]  # of the history, which a stranger has not told
-    told = bundle.users.drop(USER_ID, *derived, strict=False)[few.users.numpy()]
+    told = bundle.users.drop(USER_ID, *derived(bundle))[few.users.numpy()]
     clicks = last_events(bundle, past, few.users)
     has_told = ~told.select(_all_null()).to_series() if told.width else None
     asked: dict[str, tuple[Tensor, dict[str, Any]]] = {
@@ -149,6 +148,24 @@ def cold_paths(
             ours = answered(bundle, few.only(few.users[keep]), k, theirs, settings.chunk_users)
             found.append(_beside(name, ours, rivals, keep, k, settings.bootstrap, cfg.seed))
     return ColdPaths(k, (*found, *_new_products(comparison, k, settings.bootstrap, cfg.seed)))
+
+
+def derived(bundle: "Bundle") -> list[str]:
+    """Return the attributes of a bundle's users that follow from their history, which a stranger has not told."""
+    from recsys.bundle.format import SEGMENTS
+    from recsys.segments.model import PREFIX
+    from recsys.segments.store import load_segments
+
+    folder = bundle.folder / SEGMENTS
+    return [PREFIX + kind for kind in load_segments(folder).kinds] if folder.is_dir() else []
+
+
+def spread(n: int, wanted: int) -> "Tensor":
+    """Return evenly spaced places of n, at most as many as are wanted, int64: ids often grow with the age of users."""
+    import torch
+
+    few = min(n, wanted)
+    return torch.arange(few) * n // max(few, 1)
 
 
 def last_events(bundle: "Bundle", past: "Past", users: "Tensor") -> "list[list[Event]]":

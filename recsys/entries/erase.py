@@ -85,11 +85,14 @@ def named_users(users: str) -> dict[str, str]:
     from recsys.data.files import read_file
 
     path = Path(users)
-    if path.suffix not in (".parquet", ".csv"):
+    ending = path.suffix.lower()
+    if ending not in (".parquet", ".csv"):
+        if path.is_file():
+            raise DataError(f"users={users}: a file of people ends in .parquet or .csv and has a column {USER_ID}.")
         named = {piece.strip(): piece.strip() for piece in users.split(",") if piece.strip()}
     else:
         ids = read_file("users", users, (USER_ID,), infer_schema=False)[USER_ID]  # as text: 007 stays what it is
-        if path.suffix == ".csv" and ids.str.contains(r"^-?\d+\.0$").all():  # as pandas writes integers with a gap
+        if ending == ".csv" and ids.str.contains(r"^-?\d+\.0$").all():  # as pandas writes integers with a gap
             ids = ids.cast(pl.Float64)
         written = plain_id(ids, f"users={users}").drop_nulls().cast(pl.String)
         named = {form: user.strip() for user in written for form in (user, user.strip())}

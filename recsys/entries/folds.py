@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from recsys.config.schema import Config, ObjectiveConfig
+from recsys.config.schema import HOLDOUT, Config, ObjectiveConfig
 
 if TYPE_CHECKING:
     from recsys.data.dataset import FittedData
@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from recsys.data.prepared import Prepared
     from recsys.training.epochs import Fitted
 
-HOLDOUT = "holdout"
 SPREAD = "_spread"
 """Ending of the metric that says how far the folds are apart: the standard deviation of the objective."""
 

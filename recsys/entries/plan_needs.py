@@ -17,6 +17,7 @@ from recsys.planning.forecast import (
     host_stages,
     ranker_fits,
     retriever_fits,
+    trial_fits,
 )
 from recsys.planning.places import disk_problems, standing
 from recsys.planning.plan import Plan
@@ -98,15 +99,15 @@ def _time(plan: Plan, cfg: Config, trained: Config, fits: Sequence[Fit]) -> None
     """Say how long the fits would take, from the steps timed on this CPU."""
     is_gpu = trained.trainer.get("accelerator") in ("gpu", "cuda")
     is_tune = isinstance(cfg, TuneConfig)
-    counts = (retriever_fits(trained), ranker_fits(trained))
+    counts = trial_fits(trained) if is_tune else (retriever_fits(trained), ranker_fits(trained))
     epochs = (trained.training.max_epochs, trained.ranker.training.max_epochs)
     total = [0.0, 0.0]
     for name, fit, count, most in zip(NAMES, fits, counts, epochs, strict=False):
         quick, slow = min(fit.seconds), max(fit.seconds)
         low, high = fits_seconds(fit, 1, 1)
-        own = fits_seconds(fit, 1 if is_tune else count, most)
+        own = fits_seconds(fit, count, most)
         total = [a + b for a, b in zip(total, own, strict=True)]
-        times = "a trial" if is_tune else f"{count:g} fits"
+        times = f"{count} fits" + " a trial" * is_tune
         plan.say(
             "forecast",
             name,
@@ -118,7 +119,10 @@ def _time(plan: Plan, cfg: Config, trained: Config, fits: Sequence[Fit]) -> None
     text = f"{what}: {time_text(total[0])} to {time_text(total[1])} {on}; preparing, factors and evaluation come on top"
     plan.say("forecast", "time", text)
     if isinstance(cfg, TuneConfig) and cfg.trials is not None:
-        low, high = (cfg.trials * seconds for seconds in total)
+        once = (0.0, 0.0)
+        if cfg.search and all(key.startswith("ranker.") for key in cfg.search):  # trials share their retriever
+            once = fits_seconds(fits[0], counts[0], epochs[0])
+        low, high = (cfg.trials * whole - (cfg.trials - 1) * part for whole, part in zip(total, once, strict=True))
         plan.say("forecast", "study", f"{cfg.trials} trials by one worker: {time_text(low)} to {time_text(high)}")
 
 

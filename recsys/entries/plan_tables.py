@@ -48,6 +48,11 @@ def look_at_tables(
     plan.notes += notes
     if CONSENT in glimpses:
         plan.problems += consent_problems(data, glimpses[CONSENT])
+    if not glimpses["events"].is_spread:
+        plan.notes.append(
+            f"data.events={glimpses['events'].path}: of text in quotes, or compressed, only the first rows are looked "
+            "at; the windows below are theirs."
+        )
     _partitions(plan, cfg.data, glimpses["events"])
     if not plan.is_ready:
         return glimpses, None, None
@@ -56,7 +61,7 @@ def look_at_tables(
         sampled = prepare_sample(data, glimpses, folder)
         unusable = ", ".join(f"{reason} {count:,}" for reason, count in sampled.unusable.items())
         plan.say("tables", "rows looked at", f"{sampled.rows:,} events; cannot be used: {unusable or 'none'}")
-        plan.problems += window_problems(data.split, sampled.prepared, is_whole=glimpses["events"].is_whole)
+        plan.problems += window_problems(data.split, sampled.prepared, glimpses["events"])
         known = find_prepared(cfg.data)
         told = f"yes, {known.path}: its numbers are used below" if known else "no: what is below is estimated"
         if not known and all(one.is_whole for one in glimpses.values()):

@@ -188,6 +188,7 @@ def validator(
     from recsys.evaluation.two_stage import PairScorer
 
     targets = make_targets(data.log, log.between(data.cut, until), data.eligible).only(window.users)
+    targets.require(cfg.objective.metric)
     parts = tuple(dict.fromkeys(["all", "repeat", "new", *cfg.objective.metric.split("/")[1:-1]]))
 
     def measure(logits: "Tensor") -> dict[str, float]:

@@ -88,6 +88,7 @@ def fit_fold(
     asked = fold.as_asked(data)
     truth = fold.asked_log.between(data.cut, microseconds(fold.asked.windows.test_start))
     targets = make_targets(asked.log, truth, asked.eligible)
+    targets.require(cfg.objective.metric)
     slices = tuple({"all", *cfg.objective.metric.split("/")[1:-1]})
 
     def validate(towers: "TwoTower") -> dict[str, float]:

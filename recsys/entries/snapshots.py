@@ -148,7 +148,8 @@ def snapshot(
     """Collect candidates with features as of ``cut``, and what was taken in ``[cut, until)``.
 
     Only users who took something take part, the first ``max_users`` of a random order. What they were shown in that
-    time and did not take is among their candidates with ``add_shown``: to learn from, not to measure by.
+    time, taken or not, is among their candidates with ``add_shown``, at most as much of each user as there are other
+    candidates: to learn from, not to measure by.
     """
     import torch
 
@@ -165,12 +166,13 @@ def snapshot(
     vectors = state.vectors[:0]  # of nobody
     if len(users):
         vectors = embed_users(towers, log, data.tables, users, cut, cfg.model.history) / towers.temperature.detach()
-    shown = shown_in(prepared, log.n_items, cut, until)
+    shown, missed = shown_in(prepared, log.n_items, cut, until), None
     if shown is not None:
-        shown = shown[~torch.isin(shown, torch.cat(truths))]
+        shown = some_of_each(shown, log.n_items, cfg.ranker.candidates.limit, cfg.seed)
+        missed = shown[~torch.isin(shown, torch.cat(truths))]
     pairs = list(pairs_of(prepared, log, state, users, vectors, shown if add_shown else None))
     recent = recent_items(asked_as_of(log, users, cut), state.history) if state.history else None
-    return take_snapshot(users, pairs, truths, log.n_items, cut, recent, shown)
+    return take_snapshot(users, pairs, truths, log.n_items, cut, recent, missed)
 
 
 def truths_of(cfg: Config, prepared: "Prepared", log: "InteractionLog", start: int, end: int) -> "list[Tensor]":
@@ -204,6 +206,17 @@ def shown_in(prepared: "Prepared", n_items: int, start: int, end: int) -> "Tenso
         rows = rows.join(frame.select(key).with_row_index(f"{key}_row"), on=key)
     user, item = (torch.from_numpy(rows[f"{key}_row"].to_numpy().astype("int64")) for key in (USER_ID, ITEM_ID))
     return (user * n_items + item).unique()
+
+
+def some_of_each(keys: "Tensor", n_items: int, most: int, seed: int) -> "Tensor":
+    """Draw at most so many items of each user among distinct ``user * N + item``; ascending."""
+    import torch
+
+    drawn = keys[torch.randperm(len(keys), generator=torch.Generator().manual_seed(seed))]
+    user = drawn // n_items
+    order = user.argsort(stable=True)
+    place = torch.arange(len(keys)) - torch.searchsorted(user[order], user[order])
+    return drawn[order[place < most]].sort().values
 
 
 def state_as_of(

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from recsys.config.schema import Config
+from recsys.config.schema import HOLDOUT, Config
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -58,7 +58,7 @@ def run(cfg: Config) -> TrainResult | None:
     from recsys.data.report_page import write_html
     from recsys.data.sources import check_paths
     from recsys.entries.evaluate import evaluate_bundle
-    from recsys.entries.folds import HOLDOUT, make_folds, said
+    from recsys.entries.folds import make_folds, said
     from recsys.entries.prepare import note_access
     from recsys.entries.ranker import MAIN, choose_ranker, fit_again, fit_rankers
     from recsys.entries.retriever import choose_epochs, last_only, refit, variants

@@ -85,6 +85,19 @@ class Targets:
         rows = torch.searchsorted(self.users, self.truth_keys[self.truth_slices[slice_name]] // self.n_items)
         return torch.bincount(rows, minlength=len(self.users))
 
+    def require(self, metric: str) -> None:
+        """Check that there is a truth to measure an objective by, such as ``val/cold/ndcg_at_20``.
+
+        Raises:
+            DataError: The window has nothing of its slice.
+        """
+        for part in metric.split("/")[1:-1]:
+            if part not in self.truth_slices:
+                raise DataError(
+                    f"objective.metric={metric}: nothing that users take in the validation window belongs to "
+                    f"'{part}'; slices with something: {', '.join(self.truth_slices)}. Choose one of these."
+                )
+
     def only(self, users: Tensor) -> "Targets":
         """Return the questions of some of the users, rows ascending; slices that become empty are left out."""
         asked = torch.isin(self.truth_keys // self.n_items, users)

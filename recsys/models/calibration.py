@@ -1,6 +1,5 @@
 """Scores become probabilities."""
 
-import math
 from collections.abc import Sequence
 from typing import Dict
 
@@ -102,14 +101,29 @@ def fit_platt(logits: Tensor, labels: Tensor, use_bias: bool = True) -> PlattSca
 
     def loss() -> float:
         optimizer.zero_grad()
-        scaled = theta[0].clamp(-10, math.log(STEEPEST)).exp() * x + theta[1] * use_bias
+        scaled = theta[0].clamp(-10, 10).exp() * x + theta[1] * use_bias
         value = torch.nn.functional.binary_cross_entropy_with_logits(scaled, target)
         value.backward()
         return float(value.detach())
 
     optimizer.step(loss)
-    slope, bias = float(theta[0].detach().clamp(-10, math.log(STEEPEST)).exp()), float(theta[1].detach()) * use_bias
+    slope, bias = float(theta[0].detach().clamp(-10, 10).exp()), float(theta[1].detach()) * use_bias
+    if slope > STEEPEST:
+        slope, bias = STEEPEST, fit_bias(STEEPEST * x, target) if use_bias else 0.0
     return PlattScale(slope, bias)
+
+
+def fit_bias(logits: Tensor, target: Tensor) -> float:
+    """Return what added to logits makes their mean probability that of the targets: of all biases the likeliest.
+
+    Args:
+        logits: ``[n]``.
+        target: In (0, 1), ``[n]``.
+    """
+    from scipy.optimize import brentq
+
+    most = float(logits.abs().max()) + 50.0  # beyond any target's own logit
+    return float(brentq(lambda bias: float((torch.sigmoid(logits + bias) - target).mean()), -most, most))
 
 
 def fit_isotonic(logits: Tensor, labels: Tensor) -> IsotonicScale:

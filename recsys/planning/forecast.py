@@ -7,7 +7,7 @@ from typing import Any
 
 import polars as pl
 
-from recsys.config.schema import MODEL_FORMS, Config
+from recsys.config.schema import HOLDOUT, MODEL_FORMS, Config
 from recsys.data.partitions import BASE_GIB, BYTES_A_ROW
 from recsys.data.place import batch_size
 
@@ -130,17 +130,36 @@ def processes(trainer: dict[str, Any], devices_there: int) -> int:
     return max(own, 1) * nodes
 
 
-def retriever_fits(cfg: Config) -> float:
-    """Return how many times the retriever is fitted: chosen, before the snapshots, on more data, variants."""
-    extra = 1 if cfg.ranker.enabled else 0
-    return 2 + extra + (cfg.bundle.refit_on == "all") + 2 * len(cfg.evaluation.variants)
+def extra_folds(cfg: Config) -> int:
+    """Return how many folds are fitted beside the training window."""
+    return 0 if cfg.validation == HOLDOUT else cfg.folds
+
+
+def lesson_fits(cfg: Config) -> int:
+    """Return how many retrievers are fitted for what rankers learn from: one before the snapshots, two in a fold."""
+    return 1 + 2 * extra_folds(cfg) if cfg.ranker.enabled else 0
+
+
+def retriever_fits(cfg: Config) -> int:
+    """Return how many times the retriever is fitted: chosen, for lessons, on more data, variants."""
+    choice = 1 + extra_folds(cfg)
+    again = 1 + (cfg.bundle.refit_on == "all")
+    return choice + lesson_fits(cfg) + again + (choice + 1) * len(cfg.evaluation.variants)
 
 
 def ranker_fits(cfg: Config) -> int:
     """Return how many times a ranker is fitted: chosen, on more data, its parts."""
     both = cfg.ranker.use_wide and cfg.ranker.use_deep
     parts = sum(name in cfg.evaluation.rankers for name in ("wide_only", "deep_only")) if both else 0
-    return 2 + parts + (cfg.bundle.refit_on == "all")
+    return 2 + extra_folds(cfg) + parts + (cfg.bundle.refit_on == "all")
+
+
+def trial_fits(cfg: Config) -> tuple[int, int]:
+    """Return how many retrievers and rankers a trial of a study fits, if it fits the retriever again."""
+    folds = extra_folds(cfg)
+    if not cfg.ranker.enabled:
+        return (folds + 1 if folds else 1), 0
+    return 1 + folds + (2 * folds or 1), folds or 1
 
 
 def fits_seconds(one: Fit, fits: float, most_epochs: int) -> tuple[float, float]:

@@ -84,7 +84,7 @@ def type_problems(cfg: DataConfig, events: Glimpse) -> tuple[list[str], list[str
                 f"{key} names '{name}', which never occurs among {len(events.sample):,} rows; found: "
                 f"{', '.join(found[:20])}.{near}"
             )
-            is_sure = events.is_whole or near or not set(names) & set(found)
+            is_sure = events.is_whole or near or (events.is_spread and not set(names) & set(found))
             (problems if is_sure else notes).append(text)
     return problems, notes
 
@@ -93,7 +93,7 @@ def consent_problems(cfg: DataConfig, consent: Glimpse) -> list[str]:
     """Return what is wrong with the purposes of the sample of a consent table."""
     found = consent.sample[consent.columns[PURPOSE]].cast(pl.String).str.strip_chars().drop_nulls().unique().to_list()
     wanted = cfg.privacy.purpose
-    if wanted in found:
+    if wanted in found or not consent.is_spread:
         return []
     return [
         f"data.privacy.purpose={wanted}: never occurs among {len(consent.sample):,} rows of {consent.path}; found: "
@@ -137,9 +137,9 @@ def prepare_sample(cfg: DataConfig, glimpses: Mapping[str, Glimpse], folder: Pat
     return Sampled(prepared, len(events.sample), unusable, made / max(report["rows"]["kept"], 1))
 
 
-def window_problems(split: SplitConfig, prepared: Prepared, *, is_whole: bool) -> list[str]:
-    """Return a message for each configured time of the split that lies outside the times of the sample."""
-    if is_whole or split.val_start is None or split.test_start is None:
+def window_problems(split: SplitConfig, prepared: Prepared, events: Glimpse) -> list[str]:
+    """Return a message for each configured time of the split that lies outside the times of a spread sample."""
+    if events.is_whole or not events.is_spread or split.val_start is None or split.test_start is None:
         return []
     start, end = prepared.windows.train_start, prepared.windows.end
     problems = []

@@ -15,7 +15,7 @@ def tracking_problem(tracking: TrackingConfig) -> str | None:
     """Return why a run could not be tracked, if it could not; a store on the disk that is not there yet is not made.
 
     Raises:
-        TrackingError: The server does not answer, or is none.
+        TrackingError: The server does not answer, although it has to, or is none.
     """
     if not tracking.enabled:
         return None
@@ -26,7 +26,8 @@ def tracking_problem(tracking: TrackingConfig) -> str | None:
     place = store_place(tracking)
     if place is not None and not place.exists():
         return folder_problem("tracking.uri", str(place), of_file=True)
-    connect(tracking.uri)
+    if not connect(tracking.uri, may_be_away=tracking.allow_offline):
+        return None
     experiment = mlflow.MlflowClient().get_experiment_by_name(tracking.experiment)
     if experiment is not None and experiment.lifecycle_stage == "deleted":
         return (

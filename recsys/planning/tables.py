@@ -4,7 +4,7 @@ import io
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from pathlib import Path
 
 import polars as pl
@@ -41,6 +41,7 @@ class Glimpse:
         sample: Some rows, or all, under their names in the source.
         rows: How many there are.
         is_counted: Whether that is known, not estimated from the sample.
+        is_spread: Whether the sample comes from all over the table, not from its beginning alone.
     """
 
     key: str
@@ -53,6 +54,7 @@ class Glimpse:
     sample: pl.DataFrame
     rows: int
     is_counted: bool
+    is_spread: bool = True
 
     @property
     def is_whole(self) -> bool:
@@ -107,12 +109,12 @@ def glimpse(found: Header, most: int = SAMPLE_ROWS) -> Glimpse:
     with reading(key, path):
         lazy = scan(key, path).select(names)
         if kind == "csv":
-            rows, total, counted = _some_csv(lazy, files, size, names, most)
+            rows, total, counted, spread = _some_csv(lazy, files, size, names, most)
         else:
-            rows, total, counted = _some_rows(lazy, most)
+            (rows, total, counted), spread = _some_rows(lazy, most), True
     if rows.is_empty():
         raise DataError(f"{place_of(key, path)}: the table has no rows.")
-    return Glimpse(key, path, kind, len(files), size, found.columns, found.unused, rows, total, counted)
+    return Glimpse(key, path, kind, len(files), size, found.columns, found.unused, rows, total, counted, spread)
 
 
 def _some_rows(lazy: pl.LazyFrame, most: int) -> tuple[pl.DataFrame, int, bool]:
@@ -127,12 +129,12 @@ def _some_rows(lazy: pl.LazyFrame, most: int) -> tuple[pl.DataFrame, int, bool]:
 
 def _some_csv(
     lazy: pl.LazyFrame, files: Sequence[str], size: int | None, names: Sequence[str], most: int
-) -> tuple[pl.DataFrame, int, bool]:
-    """Return rows of a CSV table as text, and how many there are by the length of their lines."""
+) -> tuple[pl.DataFrame, int, bool, bool]:
+    """Return rows of a CSV table as text, how many there are by their length, if it is sure, and if they are spread."""
     plain = size is not None and all(file.lower().endswith(PLAIN) for file in files)
     if size is not None and plain and size <= SMALL_BYTES:
         rows = lazy.collect()
-        return rows, len(rows), True
+        return rows, len(rows), True, True
     if size is not None and plain:
         pieces = list(_pieces(files, size, max(most // PIECES, 1)))
         mean = sum(len(body) for _, body in pieces) / max(sum(body.count(b"\n") for _, body in pieces), 1)
@@ -144,31 +146,32 @@ def _some_csv(
                 pl.read_csv(io.BytesIO(first + body), separator=separator, infer_schema=False).select(names)
                 for first, body in pieces
             )
-            return pl.concat(frames), total, False
-        return lazy.head(most).collect(), total, False
+            return pl.concat(frames), total, False, True
+        return lazy.head(most).collect(), total, False, False
     rows = lazy.head(most + 1).collect()
     if len(rows) <= most:
-        return rows, len(rows), True
+        return rows, len(rows), True, True
     mean = len(rows[:most].write_csv(include_header=False)) / most
-    return rows[:most], max(int(PACKED * (size or 0) / max(mean, 1)), len(rows)), False
+    return rows[:most], max(int(PACKED * (size or 0) / max(mean, 1)), len(rows)), False, False
 
 
 def _pieces(files: Sequence[str], size: int, lines: int) -> Iterator[tuple[bytes, bytes]]:
-    """Yield a header, and whole lines below it, from evenly spread places of all files."""
+    """Yield a header, and whole lines below it, from evenly spread places of all files; no line twice."""
     ends = list(accumulate(Path(file).stat().st_size for file in files))
-    done: set[tuple[int, int]] = set()
-    for number in range(PIECES):
-        place = number * max(size - PIECE_BYTES, 0) // (PIECES - 1)
+    places = [number * max(size - PIECE_BYTES, 0) // (PIECES - 1) for number in range(PIECES)]
+    for number, (place, until) in enumerate(pairwise([*places, size])):
         which = bisect_right(ends, place)
-        at = place - (ends[which - 1] if which else 0)
+        begin = ends[which - 1] if which else 0
+        at = place - begin
         with Path(files[which]).open("rb") as stream:
             first = stream.readline()
             if at > len(first):
                 stream.seek(at - 1)
                 stream.readline()
-            start = stream.tell()
+            first_line = begin + stream.tell()
             read = stream.readlines(PIECE_BYTES)
+            starts = accumulate(map(len, read), initial=first_line)
+            read = [line for line, its in zip(read, starts, strict=False) if its < until]
             body = b"".join(read[-lines:] if number == PIECES - 1 else read[:lines])
-        if body and (which, start) not in done:
-            done.add((which, start))
+        if body:
             yield first, body if body.endswith(b"\n") else body + b"\n"

@@ -12,6 +12,11 @@ from recsys.privacy.erased import as_text
 
 LONG = 6
 """An id of so many characters is looked for in every byte; a shorter one, such as 17, is found everywhere."""
+WORD = r"(?<![0-9A-Za-z_]){0}(?![0-9A-Za-z_])"
+"""How a text names a person: no letter or digit continues the id."""
+NUMBER = r"""^{0}\s*$|(["']){0}\1|\buser(?:s|_id)?["']?\s*[:=]\s*\[?{0}(?![\w.])"""
+"""How a text names a person whose id is a number, for most numbers count something: on a line of its own, in quotes, or
+behind the word."""
 CHUNK = 2**26
 _ID_FILES = ("user_embeddings.parquet", f"vocabularies/{USER_ID}.parquet")
 """Parts of a bundle whose only column of ids has another name."""
@@ -20,8 +25,8 @@ _ID_FILES = ("user_embeddings.parquet", f"vocabularies/{USER_ID}.parquet")
 def traces(place: Path, users: Collection[str]) -> list[str]:
     """Return the files at or below a place that still name one of the users.
 
-    Parquet is read, since its bytes are compressed; of all else the bytes are searched. A name counts where no letter
-    or digit continues it.
+    Parquet is read, since its bytes are compressed; of all else the bytes are searched, as :data:`WORD` says, and for
+    numbers, but in a CSV table with a column of user ids, as :data:`NUMBER`.
 
     Args:
         place: A file or folder; one that is not there holds nobody.
@@ -52,7 +57,8 @@ class Search:
             return self._in_table(path)
         if path.name == "sample.json" and self._in_sample(path):
             return True
-        return any(self._in_text(chunk) for chunk in _chunks(path, max(map(len, self.long), default=0)))
+        number = WORD if _has_users(path) else NUMBER
+        return any(self._in_text(chunk, number) for chunk in _chunks(path, max(map(len, self.long), default=0)))
 
     def _in_table(self, path: Path) -> bool:
         for column in pl.read_parquet(path):
@@ -69,15 +75,22 @@ class Search:
         requests = json.loads(path.read_text(encoding="utf-8")).get("requests", [])
         return any(str(request.get(USER_ID)) in self.users for request in requests)
 
-    def _in_text(self, text: str) -> bool:
+    def _in_text(self, text: str, number: str = NUMBER) -> bool:
         """Look for whole names; an automaton first, since there may be many."""
         if not self.long:
             return False
         found = pl.DataFrame({"text": [text]}).select(pl.col("text").str.extract_many(self.long, overlapping=True))
         return any(
-            re.search(rf"(?<![0-9A-Za-z_]){re.escape(name)}(?![0-9A-Za-z_])", text)
+            re.search((number if name.isdecimal() else WORD).format(re.escape(name)), text, re.MULTILINE)
             for name in found.to_series().explode().drop_nulls().unique()
         )
+
+
+def _has_users(path: Path) -> bool:
+    if path.suffix.lower() != ".csv":
+        return False
+    with path.open("rb") as file:
+        return USER_ID.encode() in file.readline()
 
 
 def _candidates(text: pl.Series, names: list[str]) -> list[str]:

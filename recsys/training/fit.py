@@ -163,10 +163,11 @@ def start_from_log(model: TwoTower, log: InteractionLog, tables: FeatureTables, 
 
     Where items come and go, those are popular that are so at the end of the window.
     """
-    first = log.relevant & (log.repeats == 0)
+    taken = log.only_relevant()  # whose repeats do not count what was only looked at
+    first = taken.repeats == 0
     if tables.popularity_days < POPULARITY_DAYS:
-        first &= log.time > log.time.max() - int(tables.popularity_days * DAY)
-    buyers = torch.bincount(log.item[first], minlength=log.n_items).cpu()
+        first &= taken.time > log.time.max() - int(tables.popularity_days * DAY)
+    buyers = torch.bincount(taken.item[first], minlength=log.n_items).cpu()
     model.item_tower.start_from_popularity(tables.item["item_id"].cpu(), buyers)
     start_factors(model, log, tables, config, seed)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from recsys.errors import DataError
 from recsys.files import write_whole
-from recsys.tuning.alive import standing
+from recsys.tuning.alive import FOLLOWS, standing
 from recsys.tuning.study import quiet
 from recsys.tuning.worker import REASON, SAME_AS, SPARE, why_failed
 
@@ -47,13 +47,13 @@ def summarise(study: "Study", objectives: Sequence[str]) -> dict[str, Any]:
         objectives: Names of its values.
     """
     best, trials = best_of(study), told_trials(study)
-    first = next((trial for trial in trials if not trial.user_attrs.get("follows")), None)
+    first = min(trials, key=lambda trial: begun_as(study, trial))
     return {
         "study": study.study_name,
         "objectives": list(objectives),
         "trials": dict(Counter(trial.state.name.lower() for trial in trials)),
         "tried_again": len(study.trials) - len(standing(study)),
-        "first": _plain(first) if first else None,
+        "first": _plain(first),
         "best": _plain(best),
         "front": [_plain(trial) for trial in study.best_trials] if len(objectives) > 1 else [],
         "importance": importance(study),
@@ -64,6 +64,14 @@ def summarise(study: "Study", objectives: Sequence[str]) -> dict[str, Any]:
 def told_trials(study: "Study") -> "list[FrozenTrial]":
     """Return the trials that count: no repeated ones, and none that was begun for a budget already spent."""
     return [trial for trial in standing(study) if not trial.user_attrs.get(SPARE)]
+
+
+def begun_as(study: "Study", trial: "FrozenTrial") -> int:
+    """Return the number that a trial had when it was tried for the first time."""
+    trials = study.get_trials(deepcopy=False)
+    while (before := trial.user_attrs.get(FOLLOWS)) is not None:
+        trial = trials[before]
+    return trial.number
 
 
 def _plain(trial: "FrozenTrial") -> dict[str, Any]:

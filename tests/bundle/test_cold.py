@@ -1,18 +1,19 @@
 """People whom the bundle does not know: by what they say, where they ask, or nothing at all."""
 
 from dataclasses import replace
-from datetime import datetime
+from datetime import date, datetime, timedelta
 from typing import Any
 
 import polars as pl
 import pytest
 import torch
 
-from recsys.bundle.cold import group_codes
+from recsys.bundle.cold import group_codes, told_context
 from recsys.bundle.reader import Bundle
 from recsys.data.encode import Encoder
 from recsys.data.ranking_state import CandidatePlan
 from recsys.errors import BundleError
+from recsys.features import Feature, FeatureSpec
 
 
 def said(*segments: str | None) -> pl.DataFrame:
@@ -42,6 +43,17 @@ def test_attributes_of_a_stranger_reach_the_user_tower(bundle: Bundle) -> None:
     torch.testing.assert_close(found, expected)
     assert torch.equal(found[2], bundle.embed_users([None])[0])
     assert not torch.equal(found[0], found[2])
+
+
+def test_a_context_is_written_as_that_of_the_events_was() -> None:
+    columns = {"promo": [True, None], "since": [date(2024, 1, 1), None], "store": [" ", "n"], "note": [[1], [2]]}
+    spec = FeatureSpec(tuple(Feature(name, "context", "id") for name in ("promo", "since", "store")))
+    found = told_context(pl.DataFrame(columns), spec)
+    assert found.to_dict(as_series=False) == {
+        "promo": ["true", None], "since": [19723.0, None], "store": [None, "n"], "note": [[1], [2]]
+    }  # fmt: skip
+    with pytest.raises(BundleError, match="context, column 'store': type Duration"):
+        told_context(pl.DataFrame({"store": [timedelta(1)]}), spec)
 
 
 def test_recommend_uses_them_and_a_null_says_nothing(bundle: Bundle) -> None:

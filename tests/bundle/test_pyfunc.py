@@ -39,6 +39,12 @@ def test_no_params_no_rows_and_a_wrong_type(model) -> None:
         model.predict(pd.DataFrame({"user_id": ["a"]}))
 
 
+@pytest.mark.parametrize("column", ["history", "items"])
+def test_text_is_no_list_of_letters(model, column: str) -> None:
+    with pytest.raises(BundleError, match=r"'s3' stands where a list of items belongs"):
+        model.predict(pd.DataFrame({"user_id": [100], column: ["s3"]}))
+
+
 def test_a_visitor_without_id(model) -> None:
     answer = model.predict(pd.DataFrame({"history": [[1000]]}), {"k": 2})
     assert answer["user_id"].isna().all()

@@ -231,6 +231,7 @@ def test_string_ids(shop_maker, tmp_path: Path) -> None:
         ({"users": [100], "exclude": None}, "exclude: None is no list"),
         ({"users": [100], "allow": "1000"}, "allow: '1000' is no list"),
         ({"users": [100], "context": pl.DataFrame({"timestamp": ["noon"]})}, "context: column 'timestamp' is String"),
+        ({"users": [100], "context": pl.DataFrame({"timestamp": [1_700_000_000]})}, "'timestamp' is Int64; make it a"),
         ({"users": [100], "context": pl.DataFrame({"device": ["a", "b"]})}, "context: 2 rows given for 1 users"),
     ],
 )

@@ -17,9 +17,11 @@ from recsys.config.compose import compose
 from recsys.data.dataset import FittedData, fit_data, interaction_log, microseconds
 from recsys.data.prepare import prepare
 from recsys.data.prepared import Prepared
-from recsys.entries.cold_paths import CLICKS, ColdPaths, cold_paths, last_events
+from recsys.entries.cold_paths import CLICKS, ColdPaths, cold_paths, derived, last_events, spread
 from recsys.evaluation.recommender import Past
 from recsys.evaluation.slices import Targets, make_targets
+from recsys.segments.fit import fit_segments
+from recsys.segments.store import save_segments
 
 NAMES = ("cold_clicks", "cold_attributes", "cold_nothing")
 
@@ -127,6 +129,22 @@ def test_none_are_asked_where_none_are_wanted(window: Window, tmp_path: Path) ->
     (path,) = found.save(tmp_path)
     saved = json.loads(path.read_text(), parse_constant=pytest.fail)  # strict JSON knows no Infinity
     assert {one["gain"]["low"] for one in saved["paths"]} == {None}
+
+
+def test_strangers_are_spread_over_the_users_of_the_window() -> None:
+    assert spread(10, 4).tolist() == [0, 2, 5, 7]
+    assert spread(3, 500).tolist() == [0, 1, 2]
+    assert spread(0, 500).tolist() == []
+
+
+def test_what_follows_from_a_history_is_not_told(window: Window, tmp_path: Path) -> None:
+    """Whatever segments the command is configured with: they are those of the bundle."""
+    assert derived(window.bundle) == []
+    bundle = Bundle(window.bundle.folder, window.bundle.manifest)
+    bundle.folder = tmp_path
+    settings = replace(window.cfg.segments, features=["rfm"], kinds=["rfm"])
+    save_segments(fit_segments(before(window), window.prepared.users, window.data.cut, settings), tmp_path / "segments")
+    assert derived(bundle) == ["segment_rfm"]
 
 
 def test_people_without_attributes_are_not_asked_by_them(window: Window) -> None:

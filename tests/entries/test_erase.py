@@ -212,11 +212,15 @@ def test_whom_to_erase(tmp_path: Path) -> None:
     ):
         text.write_text(f"user_id,why\n{lines}\n")
         assert erase.named_users(str(text)) == expected
+    text.rename(tmp_path / "P.CSV")
+    assert erase.named_users(str(tmp_path / "P.CSV")) == expected
+    (tmp_path / "P.CSV").rename(text)
     pl.DataFrame({"user_id": [7.5]}).write_parquet(table)
     for users, expected in (
         (",", "nobody is named"),
         (str(tmp_path / "nowhere.csv"), "no such file"),
         (str(table), "fractions"),
+        (str(text.rename(tmp_path / "p.txt")), r"a file of people ends in \.parquet or \.csv"),
     ):
         with pytest.raises(DataError, match=expected):
             erase.named_users(users)

@@ -1,5 +1,6 @@
 """Cuts by hand; snapshots that know nothing from the cut on but their labels, and these nothing from ``until`` on."""
 
+from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -7,6 +8,8 @@ from typing import Any
 import polars as pl
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from recsys.config.schema import Config, RankerTrainingConfig
 from recsys.data.dataset import fit_data, interaction_log, microseconds
@@ -15,7 +18,16 @@ from recsys.data.snapshots import Snapshot
 from recsys.data.split import Windows
 from recsys.data.topk import NONE
 from recsys.entries import snapshots
-from recsys.entries.snapshots import cuts, group_codes, horizon, pair_plan, refuse_unknown, snapshot, truths_of
+from recsys.entries.snapshots import (
+    cuts,
+    group_codes,
+    horizon,
+    pair_plan,
+    refuse_unknown,
+    snapshot,
+    some_of_each,
+    truths_of,
+)
 from recsys.errors import ConfigError, DataError
 from recsys.features import FeatureSpec
 
@@ -133,6 +145,40 @@ def test_what_was_shown_and_not_taken_is_a_candidate_to_learn_from(first_stage: 
         few, stage.prepared, stage.log, stage.data, stage.towers, stage.plan, *bounds, add_shown=False
     )
     assert torch.equal(to_measure.item, plain.item)
+
+
+def test_what_was_shown_and_taken_is_a_positive_wherever_it_came_from(
+    first_stage: Any, bounds: tuple[int, int]
+) -> None:
+    """Else a pair that no source names would always be a negative, and at serving such pairs are asked about."""
+    prepared, n_items = first_stage.prepared, first_stage.log.n_items
+    few = changed(first_stage.cfg, candidates=replace(first_stage.cfg.ranker.candidates, limit=1))
+    plain = take(first_stage, bounds, cfg=few)
+    assert plain.lost > 0
+    (truth,) = truths_of(few, prepared, first_stage.log, *bounds)
+    lost = truth[~torch.isin(truth, plain.users[plain.query] * n_items + plain.item)]
+    pair = int(lost[0])
+    shown = pl.DataFrame(
+        {
+            "user_id": [prepared.users["user_id"][pair // n_items]],
+            "item_id": [prepared.items["item_id"][pair % n_items]],
+        }
+    )
+    shown = shown.with_columns(timestamp=pl.lit(as_time(bounds[0])).cast(prepared.events.schema["timestamp"]))
+    stage = replace(first_stage, prepared=replace(prepared, impression_parts=(shown.lazy(),)))
+    found = take(stage, bounds, cfg=few)
+    assert found.lost == plain.lost - 1
+    own = found.users[found.query] * n_items + found.item == pair
+    assert found.labels[own, 0].tolist() == [1.0]
+    assert not found.shown[own].any()  # type: ignore[index]
+
+
+@given(st.lists(st.integers(0, 59), unique=True), st.integers(1, 12), st.integers(0, 3))
+def test_some_of_each_user(keys: list[int], most: int, seed: int) -> None:
+    found = some_of_each(torch.tensor(sorted(keys), dtype=torch.int64), 10, most, seed).tolist()
+    assert found == sorted(set(found) & set(keys))
+    counts, kept = (Counter(key // 10 for key in of) for of in (keys, found))
+    assert kept == {user: min(count, most) for user, count in counts.items()}
 
 
 def test_nothing_at_or_after_until_matters(first_stage: Any, bounds: tuple[int, int]) -> None:

@@ -61,6 +61,15 @@ def questions(make_log: MakeLog, seed: int = 0) -> tuple[Targets, Fixed]:
     return make_targets(log.between(None, cut), log.between(cut, None), eligible), Fixed(scores)
 
 
+def test_an_objective_needs_its_slice(make_log: MakeLog) -> None:
+    targets, _ = questions(make_log)
+    targets.require("val/ndcg_at_20")
+    targets.require("val/cold/ndcg_at_20")
+    del targets.truth_slices["cold"]
+    with pytest.raises(DataError, match=r"val/cold/ndcg_at_20: nothing .* belongs to 'cold'; slices with something"):
+        targets.require("val/cold/ndcg_at_20")
+
+
 def oracle(seed: int) -> dict[str, dict[int, dict[str, float]]]:
     """Slice to user to metrics."""
     rows, scores, eligible = world(seed)

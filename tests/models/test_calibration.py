@@ -60,6 +60,17 @@ def test_logits_that_hardly_differ_get_no_steep_scale():
     assert fit_platt(0.01 * logits, labels, use_bias=False).slope.item() <= STEEPEST + 1e-6
 
 
+@pytest.mark.parametrize("spread", [0.01, 0.03, 0.1])
+@pytest.mark.parametrize("offset", [-3.0, 0.0])
+def test_at_the_bound_the_mean_is_still_the_rate(spread, offset):
+    draw = torch.Generator().manual_seed(5)
+    logits = spread * torch.randn(20_000, generator=draw)
+    labels = (torch.rand(20_000, generator=draw) < torch.sigmoid(2 / spread * logits - 2)).float()
+    found = fit_platt(logits + offset, labels)
+    assert found.slope.item() == STEEPEST
+    assert found(logits + offset).double().mean().item() == pytest.approx(labels.mean().item(), rel=0.005)
+
+
 @pytest.mark.parametrize("fit", [fit_platt, fit_isotonic])
 @pytest.mark.parametrize("label", [0.0, 1.0])
 def test_one_kind_of_label_is_refused(fit, label):

@@ -12,7 +12,10 @@ from recsys.planning.forecast import (
     host_stages,
     limited,
     processes,
+    ranker_fits,
+    retriever_fits,
     steps_of,
+    trial_fits,
 )
 
 
@@ -52,6 +55,21 @@ def test_processes(trainer: dict[str, object], expected: int) -> None:
 
 
 FIT = Fit({"all": 1000}, table_share=1.0, held=500, seconds=(0.5, 1.0), steps=10, exported=0, raw=100.0, encoded=200.0)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "train", "trial"),
+    [
+        ([], (3, 4), (2, 1)),
+        (["ranker=none"], (2, 4), (1, 0)),
+        (["bundle.refit_on=all"], (4, 5), (2, 1)),
+        (["validation=expanding", "folds=3"], (12, 7), (10, 3)),
+    ],
+)
+def test_fits_are_counted(overrides: list[str], train: tuple[int, int], trial: tuple[int, int]) -> None:
+    cfg = compose("train", overrides)
+    assert (retriever_fits(cfg), ranker_fits(cfg)) == train
+    assert trial_fits(cfg) == trial
 
 
 def test_time_is_from_the_fastest_step_of_one_epoch_to_the_slowest_of_all() -> None:

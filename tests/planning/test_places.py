@@ -1,6 +1,7 @@
 """Folders, disks, packages and services, none of which is changed by being asked."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import get_args
@@ -10,6 +11,7 @@ from lightning_fabric.connector import _PRECISION_INPUT_STR, _PRECISION_INPUT_ST
 
 from recsys.config.compose import compose
 from recsys.config.schema import TrackingConfig
+from recsys.errors import TrackingError
 from recsys.planning import places
 from recsys.planning.places import (
     PRECISIONS,
@@ -77,6 +79,14 @@ def test_stores_that_are_not_there_are_not_made(tmp_path: Path) -> None:
     assert tracking_problem(TrackingConfig(uri="sqlite:///new/mlflow.db")) is None
     assert list(storage_problems("sqlite:///tune.db", "shop", {"seed": 1})) == []
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("outside")
+def test_a_server_that_may_be_away() -> None:
+    away = TrackingConfig(uri="http://127.0.0.1:9", allow_offline=True)
+    assert tracking_problem(away) is None
+    with pytest.raises(TrackingError, match="allow_offline"):
+        tracking_problem(replace(away, allow_offline=False))
 
 
 @pytest.mark.usefixtures("outside")

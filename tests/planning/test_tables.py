@@ -7,6 +7,7 @@ import pytest
 
 from recsys.config.data import DataConfig
 from recsys.data.sources import resolve
+from recsys.planning import tables
 from recsys.planning.tables import SMALL_BYTES, Glimpse, glimpse, header
 
 ROWS = 200_000
@@ -66,6 +67,19 @@ def test_lines_of_a_csv_with_quotes_are_taken_from_its_beginning(events: pl.Data
     events.with_columns(note=pl.lit("two\nlines, quoted")).write_csv(path)
     seen = look(path)
     assert seen.sample["timestamp"].cast(pl.Int64).to_list() == list(range(1_700_000_000, 1_700_002_000))
+    assert not seen.is_spread
+
+
+def test_pieces_of_a_csv_with_long_lines_do_not_overlap(tmp_path: Path) -> None:
+    path = tmp_path / "items.csv"
+    pl.DataFrame({"item_id": range(6000), "text": ["x" * 380] * 6000}).write_csv(path)
+    assert SMALL_BYTES < path.stat().st_size < tables.PIECES * tables.PIECE_BYTES
+    found = [*tables._pieces([str(path)], path.stat().st_size, 2000)]
+    ids = [line.split(b",")[0] for _, body in found for line in body.splitlines()]
+    assert len(set(ids)) == len(ids)
+    assert ids[0] == b"0"
+    assert ids[-1] == b"5999"
+    assert len(found) == tables.PIECES
 
 
 def test_a_small_table_is_its_own_sample(events: pl.DataFrame, tmp_path: Path) -> None:

@@ -24,13 +24,22 @@ LONG = "customer-17"
         ("a.txt", b"Zo-0001", False),
         ("a.txt", b"42 and 43", False),  # too short to mean anything
         ("a.txt", b"42      | 43", False),  # nor do blanks around it
+        ("a.json", b'{"rows": 400123, "loss": 0.400123, "offsets": [0, 400123]}', False),
+        ("a.json", b'{"user_id": 400123}', True),
+        ("a.json", b'{"users": ["400123"]}', True),
+        ("a.yaml", b"user: 400123\nk: 20\n", True),
+        ("a.txt", b"17\n400123\n", True),
+        ("a.csv", b"user_id,rank\n400123,1\n", True),
+        ("a.csv", b"trial,rows\n1,400123\n", False),
         ("sample.json", b'{"requests": [{"user_id": 42}]}', True),
         ("sample.json", b'{"requests": [{"user_id": 43}, {"user_id": null}]}', False),
     ],
 )
 def test_bytes(tmp_path, name, content, expected) -> None:
     (tmp_path / name).write_bytes(content)
-    assert traces(tmp_path, {LONG, "Zoë-0001", "42", "42      "}) == ([str(tmp_path / name)] if expected else [])
+    assert traces(tmp_path, {LONG, "Zoë-0001", "42", "42      ", "400123"}) == (
+        [str(tmp_path / name)] if expected else []
+    )
 
 
 @pytest.mark.parametrize(

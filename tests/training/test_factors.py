@@ -5,7 +5,8 @@ import torch
 
 from recsys.data.log import DAY
 from recsys.models.fold_in import FoldIn
-from recsys.training.factors import fit_item_factors
+from recsys.training import factors as factors_module
+from recsys.training.factors import fit_item_factors, spread_of_products
 from tests.training.conftest import BRANDS, PER_BRAND, USERS
 
 SETTINGS = {"confidence": 2.0, "decay": 0.5, "regularization": 1.0, "seed": 0}
@@ -66,6 +67,27 @@ def test_weights_count(little):
     torch.testing.assert_close(weighted.factors, written.factors, atol=1e-4, rtol=1e-3)
     plain = fit_item_factors(log, 4, **SETTINGS)
     assert (weighted.factors - plain.factors).norm() > 0.1 * plain.factors.norm()
+
+
+def test_the_spread_is_of_what_the_towers_find_whatever_events_weigh(little):
+    """The towers' histories have no weights: heavy events in the fit make their scores no louder."""
+    log, width = little.log, 4
+    weight = torch.where(torch.arange(len(log)) % 3 == 0, 10.0, 1.0)
+    fitted = fit_item_factors(replace(log, weight=weight), width, **SETTINGS)
+    model = FoldIn(log.n_items + 2, width, SETTINGS["confidence"], SETTINGS["decay"], steps=width + 1)
+    model.start_from(torch.arange(log.n_items) + 2, fitted.factors, SETTINGS["regularization"], 1 / fitted.spread)
+    scores = []
+    for user in range(USERS):
+        events = slice(int(log.offsets[user]), int(log.offsets[user + 1]))
+        age = (log.time.max() - log.time[events]).float() / DAY
+        scores.append(model(log.item[events][None] + 2, age[None])[0] @ fitted.factors.T)
+    assert torch.stack(scores).std().item() == pytest.approx(1.0, abs=0.02)
+
+
+def test_the_spread_of_products_is_that_of_the_products(monkeypatch):
+    monkeypatch.setattr(factors_module, "CHUNK", 7)
+    left, right = torch.randn(50, 5) + 1, 3 * torch.randn(20, 5)
+    assert spread_of_products(left, right) == pytest.approx(float((left @ right.T).std(correction=0)), rel=1e-5)
 
 
 def test_an_item_without_events_has_no_factor(little):

@@ -198,12 +198,27 @@ def test_codes_start_as_loud_as_users_repeat(little, tmp_path, share, start):
 def test_where_items_come_and_go_the_latest_popularity_is_what_a_model_starts_from(little):
     model = make_model(little.inputs, list(little.tables.context), MODEL, sparse=True)
     start_from_log(model, little.log, replace(little.tables, popularity_days=2.0), MODEL, 0)
-    log = little.log
-    first = log.relevant & (log.repeats == 0)
-    late = torch.bincount(log.item[first & (log.time > log.time.max() - 2 * DAY)], minlength=log.n_items)
+    log = little.log.only_relevant()
+    first = log.repeats == 0
+    late = torch.bincount(log.item[first & (log.time > little.log.time.max() - 2 * DAY)], minlength=log.n_items)
     prior = model.item_tower.prior.table.weight[little.tables.item["item_id"], 0].detach()
     assert torch.allclose(prior, (2.0 * late + 1.0).log() * (little.tables.item["item_id"] > OOV_ID))
     assert 0 < int((late > 0).sum()) < len(log.item[first].unique())
+
+
+def test_a_model_starts_from_buyers_also_of_what_was_looked_at_before(little):
+    """Every purchase comes after a view of the same item: the prior is that of purchases all the same."""
+    log = little.log.only_relevant()
+    names = ("user", "item", "time", "basket", "relevant")
+    twice = replace(log, **{name: getattr(log, name).repeat_interleave(2) for name in names})
+    twice = replace(twice, relevant=torch.arange(len(twice)) % 2 == 1)
+    priors = []
+    for one in (log, twice):
+        model = make_model(little.inputs, list(little.tables.context), MODEL, sparse=True)
+        start_from_log(model, one, little.tables, replace(MODEL, factor_width=0), 0)
+        priors.append(model.item_tower.prior.table.weight.detach().clone())
+    assert torch.equal(*priors)
+    assert priors[0].std() > 0
 
 
 def test_large_tables_take_sparse_gradients_in_one_process(little):

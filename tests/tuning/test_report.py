@@ -11,6 +11,7 @@ import pytest
 from rich.console import Console
 
 from recsys.errors import DataError
+from recsys.tuning.alive import try_again
 from recsys.tuning.report import best_of, save, summarise, table
 from recsys.tuning.study import begin, quiet
 from recsys.tuning.worker import Plan, work
@@ -52,6 +53,21 @@ def test_summary(one: optuna.Study) -> None:
     assert found["best"]["values"] == [max(trial.value for trial in one.trials if trial.value is not None)]
     assert max(found["importance"], key=found["importance"].get) == "model.width"
     assert sum(found["importance"].values()) == pytest.approx(1.0)
+
+
+def test_the_first_trial_is_the_configured_one_however_often_it_was_stopped() -> None:
+    with quiet():
+        study = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(seed=3))
+        begin(study, [FIRST])
+        for stop in (1, 2):
+            trial = study.ask(SPACE)
+            study.tell(trial, state=optuna.trial.TrialState.FAIL)
+            try_again(study, study.trials[trial.number], stop)
+        for value in (0.25, 0.75):  # the second is a proposal
+            study.tell(study.ask(SPACE), value)
+    found = summarise(study, ["val/ndcg_at_20"])
+    assert found["first"] == {"number": 2, "values": [0.25], "params": FIRST}
+    assert found["best"]["number"] == 3
 
 
 def test_files(one: optuna.Study, tmp_path: Path) -> None:
