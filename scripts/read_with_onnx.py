@@ -47,8 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def verified(folder: Path) -> dict[str, Any]:
     """Return the manifest of a folder that holds what it lists, byte for byte."""
     manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-    if manifest["format_version"] != 2:
-        raise ValueError(f"manifest.json: format version {manifest['format_version']}; this program reads 2")
+    if manifest["format_version"] != 3:
+        raise ValueError(f"manifest.json: format version {manifest['format_version']}; this program reads 3")
     content = {key: value for key, value in manifest.items() if key != "fingerprint"}
     if hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest() != manifest["fingerprint"]:
         raise ValueError("manifest.json: it was changed after it was written")

@@ -13,7 +13,7 @@ from typing import Any
 from recsys.errors import BundleError, did_you_mean
 from recsys.files import sha256
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 """Raised when a reader of the version before could no longer read the folder."""
 
 MANIFEST = "manifest.json"
@@ -61,6 +61,7 @@ class Manifest:
         n_items: N, rows of the items' tables.
         user_id_type: ``int`` or ``str``.
         item_id_type: ``int`` or ``str``.
+        relevant: Event types that are recommended for; empty: all events are such.
         cut: ISO time; only events before it shaped the vectors, the histories and the as-of features.
         windows: ISO times of the split.
         fitted_on: Windows that the model was fitted on, such as ``train_val``.
@@ -83,6 +84,7 @@ class Manifest:
     n_items: int
     user_id_type: str
     item_id_type: str
+    relevant: list[str]
     cut: str
     windows: dict[str, str]
     fitted_on: str

@@ -8,11 +8,11 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from recsys.columns import ITEM_ID, USER_ID
+from recsys.columns import EVENT_TYPE, ITEM_ID, USER_ID
 from recsys.data.log import DAY
 
 Ints = NDArray[np.int64]
-USER_ROW, ITEM_ROW, TIMESTAMP, REPEATS = "user_row", "item_row", "timestamp", "repeats"
+USER_ROW, ITEM_ROW, TIMESTAMP, REPEATS, TAKEN = "user_row", "item_row", "timestamp", "repeats", "taken"
 PADDED = -1
 """Item row of a position before the first event."""
 
@@ -24,10 +24,25 @@ class Fresh:
     Attributes:
         items: ``[E]`` item rows; the number of items stands for one that the bundle does not know.
         times: ``[E]`` microseconds since 1970 UTC.
+        types: ``[E]`` event types, None for one that counts; None: all count.
+        relevant: The types that count, those that are recommended for; empty: all.
     """
 
     items: Ints
     times: Ints
+    types: Sequence[str | None] | None = None
+    relevant: tuple[str, ...] = ()
+
+    @property
+    def counts(self) -> NDArray[np.bool_]:
+        """Which events are of a type that is recommended for, bool ``[E]``; the others are history alone."""
+        if self.types is None or not self.relevant:
+            return np.ones(len(self.items), bool)
+        return np.array([name is None or name in self.relevant for name in self.types], bool)
+
+    def named(self, name: str | None) -> list[str | None]:
+        """Return the types, and a name for those that have none."""
+        return [name] * len(self.items) if self.types is None else [own or name for own in self.types]
 
 
 NOTHING = Fresh(np.empty(0, np.int64), np.empty(0, np.int64))
@@ -59,13 +74,15 @@ class Histories:
         offsets: ``[U + 1]``; events of user row ``u`` are ``offsets[u]:offsets[u + 1]``.
         items: ``[E]`` item rows.
         times: ``[E]`` microseconds since 1970 UTC.
-        repeats: ``[E]``, how often the user had had the item before.
+        repeats: ``[E]``, how often the user had had the item before, by events of any type.
+        taken: ``[E]``, whether the user had taken the item by then, this event included: by one that counts.
     """
 
     offsets: Ints
     items: Ints
     times: Ints
     repeats: Ints
+    taken: NDArray[np.bool_]
 
     @classmethod
     def load(cls, path: Path, n_users: int) -> "Histories":
@@ -77,6 +94,7 @@ class Histories:
             frame[ITEM_ROW].cast(pl.Int64).to_numpy(),
             frame[TIMESTAMP].dt.epoch("us").to_numpy(),
             frame[REPEATS].cast(pl.Int64).to_numpy(),
+            frame[TAKEN].to_numpy(),
         )
 
     def of(self, user: int) -> slice:
@@ -84,8 +102,9 @@ class Histories:
         return slice(int(self.offsets[user]), int(self.offsets[user + 1])) if user >= 0 else slice(0, 0)
 
     def seen(self, user: int, fresh: Fresh) -> Ints:
-        """Return the distinct item rows that a user has had, fresh events included."""
-        return np.union1d(self.items[self.of(user)], fresh.items)
+        """Return the distinct item rows that a user has taken, fresh events included; what was looked at is none."""
+        place = self.of(user)
+        return np.union1d(self.items[place][self.taken[place]], fresh.items[fresh.counts])
 
     def gather(self, users: Sequence[int], fresh: Sequence[Fresh], now: Sequence[int], length: int) -> Gathered:
         """Return the last events of each request, at most ``length``.
@@ -124,17 +143,21 @@ class Histories:
         return items[last], times[last], counts[last]
 
 
-def stored_histories(events: pl.DataFrame, length: int | None) -> pl.DataFrame:
+def stored_histories(events: pl.DataFrame, length: int | None, relevant: Sequence[str] = ()) -> pl.DataFrame:
     """Reduce the events before the cut to what :class:`Histories` keeps.
 
     Args:
         events: ``user_row, item_row, timestamp`` in time order within each user, and what else shall be kept.
         length: L of the model; None keeps all events.
+        relevant: Values of ``event_type`` that count; empty: all.
 
     Returns:
-        ``user_row, item_row, timestamp, repeats`` and the other columns, sorted by user, then as given.
+        ``user_row, item_row, timestamp, repeats, taken`` and the other columns, sorted by user, then as given.
     """
-    pair = [USER_ROW, ITEM_ROW]
+    pair, taken = [USER_ROW, ITEM_ROW], pl.lit(True)
+    if relevant:
+        counts = pl.col(EVENT_TYPE).is_in(list(relevant)).fill_null(False)
+        taken = counts.cast(pl.UInt8).cum_max().over(pair).cast(pl.Boolean)
     length = len(events) if length is None else length
     return (
         events.with_columns(
@@ -146,6 +169,7 @@ def stored_histories(events: pl.DataFrame, length: int | None) -> pl.DataFrame:
         .sort(USER_ROW, maintain_order=True)
         .with_columns(
             pl.int_range(pl.len(), dtype=pl.UInt32).over(pair).alias(REPEATS),
+            taken.alias(TAKEN),
             pl.int_range(pl.len(), dtype=pl.UInt32).reverse().over(pair).alias("later_of_item"),
             pl.int_range(pl.len(), dtype=pl.UInt32).reverse().over(USER_ROW).alias("later"),
         )

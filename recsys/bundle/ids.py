@@ -14,10 +14,10 @@ from recsys.bundle.requests import (
     Id,
     allowed_rows,
     checked_ids,
-    event_pairs,
     fresh_events,
     microseconds,
     request_time,
+    told_events,
 )  # fmt: skip
 from recsys.bundle.touchpoints import anchor_rows
 from recsys.columns import USER_ID
@@ -70,6 +70,7 @@ class Ids:
         self._user_rows: dict[Id, int] = {user: row for row, user in enumerate(users.to_list())}
         self._item_rows: dict[Id, int] = {item: row for row, item in enumerate(items.to_list())}
         self._cut = microseconds(datetime.fromisoformat(manifest.cut), "cut")
+        self._relevant = tuple(manifest.relevant)
 
     def users(self, ids: Sequence[Id | None]) -> list[int]:
         """Return user rows, -1 for those that are not known."""
@@ -107,13 +108,13 @@ class Ids:
             told: Attributes, of :func:`recsys.bundle.cold.told_attributes`.
 
         Raises:
-            BundleError: An id of the wrong type, or as :func:`~recsys.bundle.requests.event_pairs`,
+            BundleError: An id of the wrong type, or as :func:`~recsys.bundle.requests.told_events`,
                 :func:`~recsys.bundle.requests.request_time` and :func:`~recsys.bundle.requests.fresh_events`.
         """
         ids = checked_ids(users, self._user_type, USER_ID)
-        events = event_pairs(histories, len(ids))
+        events = told_events(histories, len(ids))
         now = request_time(as_of, self._cut, events)
-        fresh = fresh_events(events, self._item_rows, self._item_type, now)
+        fresh = fresh_events(events, self._item_rows, self._item_type, now, self._relevant)
         is_plain = as_of is None and histories is None and context is None and told is None
         return Asking(ids, self.users(ids), fresh, now, context, told, is_plain)
 

@@ -32,7 +32,7 @@ class Past:
         rows = {"user": pl.col(USER_ROW).cast(pl.Int64), "item": pl.col(ITEM_ROW).cast(pl.Int64)}
         self._stored = PastEvents.of(table.select(**rows, **event_columns(plan, table.schema)))
         self._offsets = np.searchsorted(self._stored.user, np.arange(n_users + 1))
-        self._types = table[EVENT_TYPE] if EVENT_TYPE in table.columns else None
+        self._types = table[EVENT_TYPE].cast(pl.String) if EVENT_TYPE in table.columns else None
         self._plan, self._item_ids = plan, item_ids
 
     def of(self, rows: Sequence[int], fresh: Sequence[Fresh]) -> tuple[PastEvents, pl.DataFrame | None]:
@@ -57,20 +57,22 @@ class Past:
         joined = PastEvents(own, *(np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(PastEvents)[1:]))
         order = np.lexsort((joined.item, joined.time, joined.user))
         events = joined.take(order)
-        return events, self._table(events, place, order) if self._plan.sessions else None
+        return events, self._table(events, place, order, fresh) if self._plan.sessions else None
 
     def _new(self, fresh: Sequence[Fresh]) -> PastEvents:
-        """Return the fresh events of items that the bundle knows: each is a moment of its own time, and counts."""
+        """Return the fresh events of items that the bundle knows: each is a moment of its own time."""
         user = np.repeat(np.arange(len(fresh)), [len(f.items) for f in fresh])
         item = np.concatenate([NOTHING.items, *(f.items for f in fresh)])
         time = np.concatenate([NOTHING.times, *(f.times for f in fresh)])
+        counts = np.concatenate([NOTHING.counts, *(f.counts for f in fresh)])
         known = item < len(self._item_ids)
-        user, item, time = user[known], item[known], time[known]
+        user, item, time, counts = user[known], item[known], time[known], counts[known]
         n = len(user)
-        yes, nothing = np.ones(n, bool), np.zeros(n, np.int64)
-        return PastEvents(user, item, time, nothing, yes, np.ones(n), np.full(n, np.nan), yes)
+        return PastEvents(
+            user, item, time, np.zeros(n, np.int64), np.ones(n, bool), np.ones(n), np.full(n, np.nan), counts
+        )
 
-    def _table(self, events: PastEvents, place: Ints, order: Ints) -> pl.DataFrame:
+    def _table(self, events: PastEvents, place: Ints, order: Ints, fresh: Sequence[Fresh]) -> pl.DataFrame:
         columns = [
             pl.Series(USER_ID, events.user),
             self._item_ids.gather(events.item).alias(ITEM_ID),
@@ -78,7 +80,8 @@ class Past:
             pl.Series(BASKET_ID, events.basket).set(pl.Series(events.alone), None),
         ]
         if self._types is not None:
-            counts = self._plan.relevant[0] if self._plan.relevant else None
-            fresh = pl.repeat(counts, len(order) - len(place), dtype=self._types.dtype, eager=True)
-            columns.append(pl.concat([self._types.gather(place), fresh]).gather(order).alias(EVENT_TYPE))
+            counts, n_items = self._plan.relevant[0] if self._plan.relevant else None, len(self._item_ids)
+            named = (zip(f.items.tolist(), f.named(counts), strict=True) for f in fresh)
+            new = pl.Series([name for of_one in named for item, name in of_one if item < n_items], dtype=pl.String)
+            columns.append(pl.concat([self._types.gather(place), new]).gather(order).alias(EVENT_TYPE))
         return pl.DataFrame(columns)

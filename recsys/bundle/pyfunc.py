@@ -9,7 +9,7 @@ from recsys.errors import BundleError
 if TYPE_CHECKING:
     import pandas as pd
 
-COLUMNS = ("user_id", "history", "items", "k")
+COLUMNS = ("user_id", "history", "history_types", "items", "k")
 """What a request may bring."""
 EXACT_FLOAT = 2**53
 """From here on a float is no longer one whole number alone."""
@@ -35,8 +35,9 @@ class Recommendations:
 
         Args:
             model_input: One or more of the columns ``user_id``, missing for a visitor nobody knows; ``history``, a
-                list of item ids, oldest first, that the bundle does not know of yet; ``items``, a list of what the
-                request of a touchpoint brings; ``k``.
+                list of item ids, oldest first, that the bundle does not know of yet; ``history_types``, the event
+                types of these, such as view, where they are not all purchases; ``items``, a list of what the request
+                of a touchpoint brings; ``k``.
             params: ``k`` for rows without one (0: 20, or what the touchpoint says), ``exclude_seen`` (false),
                 ``touchpoint``, one of the bundle's.
 
@@ -53,7 +54,12 @@ class Recommendations:
             raise BundleError(f"columns: {found}; give one or more of {', '.join(COLUMNS)}; user_id may be null.")
         given = params or {}
         users = _plain(model_input["user_id"]) if "user_id" in model_input else [None] * len(model_input)
-        histories = [_listed(h) for h in model_input["history"]] if "history" in model_input else None
+        histories: list[list[Any]] | None = None
+        if "history" in model_input:
+            histories = [_listed(h) for h in model_input["history"]]
+            if "history_types" in model_input:
+                of_each = (_listed(t) for t in model_input["history_types"])
+                histories = [_typed(items, types) for items, types in zip(histories, of_each, strict=True)]
         items = [_listed(i) for i in model_input["items"]] if "items" in model_input else None
         touchpoint = given.get("touchpoint") or None
         usual = given.get("k") or self.bundle.touchpoints.profile(touchpoint, None).k
@@ -72,6 +78,17 @@ def _plain(column: "pd.Series[Any]") -> list[Any]:
     """Return values, None for a missing one; whole numbers, which pandas makes floats beside it, are whole again."""
     values = column.astype(object).where(column.notna(), None).tolist()
     return [int(v) if isinstance(v, float) and v.is_integer() and abs(v) < EXACT_FLOAT else v for v in values]
+
+
+def _typed(items: list[Any], types: list[Any]) -> list[Any]:
+    """Return a history of events with their types; without types as it is.
+
+    Raises:
+        BundleError: There are not as many types as events.
+    """
+    if types and len(types) != len(items):
+        raise BundleError(f"history_types: {len(types)} given for {len(items)} events of history; give one for each.")
+    return [(item, None, kind) for item, kind in zip(items, types, strict=True)] if types else items
 
 
 def _listed(value: Any) -> list[Any]:

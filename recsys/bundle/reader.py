@@ -106,8 +106,9 @@ class Bundle:
 
         Args:
             user_ids: Raw ids, B of them.
-            histories: For each user the events since the cut, oldest first: item ids or ``(item id, time)``;
-                they are appended to what the bundle knows.
+            histories: For each user the events since the cut, oldest first: item ids, ``(item id, time)`` or
+                ``(item id, time or None, event type)``; they are appended to what the bundle knows. One without a
+                type counts, as a purchase does.
             as_of: Time of the request, at or after the cut; by default that of the latest event, or the cut.
             context: B rows of context columns, which may be none but the time of the request; None for a batch
                 job, which has no hour and no store.

@@ -21,10 +21,11 @@ from recsys.errors import BundleError
 from recsys.features import OOV_ID
 
 Id = int | str
-Event = Id | tuple[Id, datetime]
-"""An item, or an item and when; without a time it happened just before the request."""
-Pair = tuple[Id, datetime | None]
-"""An item and when; None: just before the request."""
+Event = Id | tuple[Id, datetime] | tuple[Id, datetime | None, str | None]
+"""An item, an item and when, or these and the type of the event; without a time it happened just before the request,
+and without a type it counts, as a purchase does."""
+Told = tuple[Id, datetime | None, str | None]
+"""An item, when, and the type of the event."""
 
 ASOF = ("popularity", "age")
 """Item features as of the cut, made by the data side and stored with the catalogue as the item tower reads them."""
@@ -214,8 +215,8 @@ def allowed_rows(
     return mask
 
 
-def event_pairs(histories: Sequence[Sequence[Event] | None] | None, n_requests: int) -> list[list[Pair]]:
-    """Return the raw events of each of B requests with their times, None for an event without one.
+def told_events(histories: Sequence[Sequence[Event] | None] | None, n_requests: int) -> list[list[Told]]:
+    """Return the raw events of each of B requests with their times and types, None for an event without one.
 
     Args:
         histories: For each request its events, oldest first; None for none.
@@ -230,21 +231,22 @@ def event_pairs(histories: Sequence[Sequence[Event] | None] | None, n_requests: 
         raise BundleError(f"histories: {histories!r} is no list; give one with a history (or None) for each user.")
     if len(histories) != n_requests:
         raise BundleError(f"histories: {len(histories)} given for {n_requests} users; give one (or None) for each.")
-    return [[] if history is None else _pairs(history) for history in histories]
+    return [[] if history is None else _told(history) for history in histories]
 
 
-def _pairs(history: Sequence[Event]) -> list[Pair]:
+def _told(history: Sequence[Event]) -> list[Told]:
     if isinstance(history, str) or not np.iterable(history):
         raise BundleError(f"histories: {history!r} is no list; give a list of events (or None) for each user.")
-    pairs: list[Pair] = []
+    found: list[Told] = []
     for event in history:
-        if isinstance(event, tuple) and len(event) != 2:
-            raise BundleError(f"histories: {event!r} is no event; give an item, or a tuple of item and time.")
-        pairs.append(event if isinstance(event, tuple) else (event, None))
-    return pairs
+        item, when, kind = (*event, None, None)[:3] if isinstance(event, tuple) else (event, None, None)
+        if (isinstance(event, tuple) and len(event) not in (2, 3)) or not isinstance(kind, str | None):
+            raise BundleError(f"histories: {event!r} is no event; give an item, or a tuple of item, time and type.")
+        found.append((item, when, kind))
+    return found
 
 
-def request_time(as_of: datetime | None, cut: int, events: Sequence[Sequence[Pair]]) -> int:
+def request_time(as_of: datetime | None, cut: int, events: Sequence[Sequence[Told]]) -> int:
     """Return the time of a request in microseconds since 1970 UTC: ``as_of``, or the latest event, or the cut.
 
     Raises:
@@ -255,39 +257,42 @@ def request_time(as_of: datetime | None, cut: int, events: Sequence[Sequence[Pai
         if now < cut:
             raise BundleError(f"as_of {as_of} lies before the bundle's cut {as_time(cut)}; take an earlier bundle.")
         return now
-    timed = [when for pairs in events for _, when in pairs if when is not None]
+    timed = [when for told in events for _, when, _ in told if when is not None]
     return max([cut, *(microseconds(when, "histories") for when in timed)])
 
 
 def fresh_events(
-    events: Sequence[Sequence[Pair]],
+    events: Sequence[Sequence[Told]],
     item_rows: Mapping[Id, int],
     item_type: str,
     now: int,
+    relevant: tuple[str, ...],
 ) -> list[Fresh]:
-    """Turn the raw fresh history of each of B requests into item rows and times.
+    """Turn the raw fresh history of each of B requests into item rows, times and types.
 
     Args:
-        events: Of :func:`event_pairs`.
+        events: Of :func:`told_events`.
         item_rows: Raw item id -> row.
         item_type: ``int`` or ``str``.
         now: Time of the request, which events without a time get.
+        relevant: The types that count; empty: all.
 
     Raises:
         BundleError: An id has the wrong type, or an event is later than ``now``.
     """
     parsed = []
-    for pairs in events:
-        if not pairs:
+    for told in events:
+        if not told:
             parsed.append(NOTHING)
             continue
-        ids = checked_ids([item for item, _ in pairs], item_type, "histories")
-        times = [now if when is None else microseconds(when, "histories") for _, when in pairs]
+        ids = checked_ids([item for item, _, _ in told], item_type, "histories")
+        times = [now if when is None else microseconds(when, "histories") for _, when, _ in told]
         if max(times) > now:
             raise BundleError(f"histories: an event at {as_time(max(times))} is later than as_of {as_time(now)}.")
         # an item that is not in the catalogue is an event all the same
         rows = [len(item_rows) if item is None else item_rows.get(item, len(item_rows)) for item in ids]
-        parsed.append(Fresh(np.array(rows, dtype=np.int64), np.array(times, dtype=np.int64)))
+        types = [kind for _, _, kind in told]
+        parsed.append(Fresh(np.array(rows, dtype=np.int64), np.array(times, dtype=np.int64), types, relevant))
     return parsed
 
 

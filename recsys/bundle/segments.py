@@ -42,8 +42,8 @@ class FreshSegments:
     def attributes(self, fresh: Sequence[Fresh], now: Sequence[int]) -> pl.DataFrame:
         """Return ``segment_KIND`` columns, B rows; null for a request without events.
 
-        An event counts as a relevant one, is worth what is usual for its item, and one at the time of the request is
-        part of what has been.
+        An event without a type counts as a relevant one, all are worth what is usual for their items, and one at the
+        time of the request is part of what has been.
 
         Args:
             fresh: Of each request.
@@ -57,7 +57,8 @@ class FreshSegments:
         if self.values is not None:
             events = events.with_columns(pl.Series(VALUE, self.values[items]))
         if self.model.relevant:
-            events = events.with_columns(pl.lit(self.model.relevant[0]).alias(EVENT_TYPE))
+            names = [name for of_one in fresh for name in of_one.named(self.model.relevant[0])]
+            events = events.with_columns(pl.Series(EVENT_TYPE, names, pl.String))
         groups = self.model.demographic.attributes if self.model.demographic else ()
         people = pl.DataFrame({USER_ID: np.arange(len(fresh))}).with_columns(pl.lit(None).alias(n) for n in groups)
         return self.model.attributes(events, people, cut=1)

@@ -122,13 +122,16 @@ def reading(key: str, path: str) -> Iterator[None]:
         raise DataError(f"{place_of(key, path)}: cannot be read: {_finding(error)}. Legal: {_legal()}.") from error
 
 
-def read_file(key: str, file: str, columns: Sequence[str] | None = None, **csv: Any) -> pl.DataFrame:
+def read_file(
+    key: str, file: str, columns: Sequence[str] | None = None, also: Sequence[str] = (), **csv: Any
+) -> pl.DataFrame:
     """Read a .csv or .parquet file that is given on the command line.
 
     Args:
         key: Of the configuration, for messages.
         file: Its value.
         columns: That are read; None: all.
+        also: Read where they are there.
         csv: How a CSV is read, as ``polars.scan_csv`` takes it.
 
     Raises:
@@ -143,7 +146,7 @@ def read_file(key: str, file: str, columns: Sequence[str] | None = None, **csv: 
             if column not in found:
                 near = did_you_mean(column, found)
                 raise DataError(f"{key}={file}: no column '{column}'; columns: {', '.join(found)}.{near}")
-        return table.select(columns or found).collect()
+        return table.select([*columns, *(c for c in also if c in found)] if columns else found).collect()
     except (pl.exceptions.PolarsError, OSError) as error:
         kind = "csv" if path.suffix.lower() == ".csv" else "parquet"
         finding = _finding(error) if path.is_file() else "no such file"

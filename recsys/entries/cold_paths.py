@@ -99,6 +99,8 @@ class ColdPaths:
         console.print(table)
 
 
+OTHER = ""
+"""Type of an event that does not count: one that no data set has."""
 SAID = {
     "cold_clicks": f"the last {CLICKS} events",
     "cold_attributes": "attributes alone",
@@ -178,7 +180,8 @@ def last_events(bundle: "Bundle", past: "Past", users: "Tensor") -> "list[list[E
     found: list[list[Event]] = []
     for first, last in zip(start.tolist(), end.tolist(), strict=True):
         items = bundle.item_ids.gather(history.item[first:last].numpy()).to_list()
-        found.append([*zip(items, map(as_time, history.time[first:last].tolist()), strict=True)])
+        types = [None if counts else OTHER for counts in history.relevant[first:last].tolist()]
+        found.append([*zip(items, map(as_time, history.time[first:last].tolist()), types, strict=True)])
     return found
 
 

@@ -160,15 +160,16 @@ def fresh(
 
     import polars as pl
 
-    from recsys.columns import ITEM_ID, TIMESTAMP, USER_ID
+    from recsys.columns import EVENT_TYPE, ITEM_ID, TIMESTAMP, USER_ID
 
     cut, begins = datetime.fromisoformat(bundle.manifest.cut), prepared.windows.test_start
     if cut == begins:
         return {}, None
     since = prepared.events.filter((pl.col(TIMESTAMP) >= cut) & (pl.col(TIMESTAMP) < begins))
     since = since.filter(pl.col(USER_ID).is_in(ids.implode())).sort(USER_ID, TIMESTAMP, ITEM_ID)
-    by_user = since.group_by(USER_ID, maintain_order=True).agg(ITEM_ID, TIMESTAMP)
-    return {user: list(zip(items, times, strict=True)) for user, items, times in by_user.iter_rows()}, begins
+    kind = pl.col(EVENT_TYPE) if EVENT_TYPE in since.columns else pl.lit(None, pl.String).alias(EVENT_TYPE)
+    events = since.select(USER_ID, ITEM_ID, TIMESTAMP, kind).group_by(USER_ID, maintain_order=True).all()
+    return {user: list(zip(*columns, strict=True)) for user, *columns in events.iter_rows()}, begins
 
 
 class Answers:

@@ -13,7 +13,7 @@ import polars as pl
 
 from recsys.bundle.reader import Bundle
 from recsys.bundle.requests import DTYPES, Event, Id
-from recsys.columns import ITEM_ID, TIMESTAMP, USER_ID
+from recsys.columns import EVENT_TYPE, ITEM_ID, TIMESTAMP, USER_ID
 from recsys.config.schema import RecommendConfig
 from recsys.data.files import read_file
 from recsys.errors import ConfigError, DataError
@@ -72,7 +72,7 @@ class Since:
     """What users did after the bundle's cut, and when they are answered.
 
     Attributes:
-        events: ``user_id, item_id, timestamp`` by user and time; None without a file of events.
+        events: ``user_id, item_id, timestamp, event_type`` by user and time; None without a file of events.
         as_of: Time of all requests; None: the bundle's cut.
     """
 
@@ -84,10 +84,8 @@ class Since:
         if self.events is None:
             return None
         own = self.events.filter(pl.col(USER_ID).is_in(users.implode()))
-        by_user = own.group_by(USER_ID, maintain_order=True).agg(ITEM_ID, TIMESTAMP)
-        found: dict[Id, list[Event]] = {
-            user: list(zip(items, times, strict=True)) for user, items, times in by_user.iter_rows()
-        }
+        by_user = own.select(USER_ID, ITEM_ID, TIMESTAMP, EVENT_TYPE).group_by(USER_ID, maintain_order=True).all()
+        found: dict[Id, list[Event]] = {user: list(zip(*told, strict=True)) for user, *told in by_user.iter_rows()}
         return [found.get(user) for user in users]
 
 
@@ -192,7 +190,9 @@ def fresh_events(cfg: RecommendConfig, bundle: Bundle) -> Since:
             as_of = as_of.replace(tzinfo=UTC)
     if cfg.events is None:
         return Since(None, as_of)
-    frame = read_file("events", cfg.events, (USER_ID, ITEM_ID, TIMESTAMP), **CSV)
+    frame = read_file("events", cfg.events, (USER_ID, ITEM_ID, TIMESTAMP), (EVENT_TYPE,), **CSV)
+    kind = pl.col(EVENT_TYPE).cast(pl.String) if EVENT_TYPE in frame.columns else pl.lit(None, pl.String)
+    frame = frame.with_columns(kind.alias(EVENT_TYPE))
     ids = {USER_ID: bundle.manifest.user_id_type, ITEM_ID: bundle.manifest.item_id_type}
     frame = frame.with_columns(_typed(frame[name], kind, f"events={cfg.events}") for name, kind in ids.items())
     if not isinstance(frame.schema[TIMESTAMP], pl.Datetime):

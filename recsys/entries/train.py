@@ -197,7 +197,9 @@ def export(
         item_asof=data.tables.clock(data.log).state(torch.arange(data.log.n_items), data.cut),
         eligible=data.eligible,
         history=cfg.model.history,
-        facts=Facts(cfg.tracking.model_name, windows, fitted_on, metrics, prepared.fingerprint),
+        facts=Facts(
+            cfg.tracking.model_name, windows, fitted_on, metrics, prepared.fingerprint, tuple(prepared.relevant)
+        ),
         index=cfg.bundle.index,
         min_index_recall=cfg.bundle.min_index_recall,
         second=second,

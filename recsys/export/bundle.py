@@ -25,7 +25,7 @@ from recsys.bundle.sample import golden_sample, golden_tensors
 from recsys.bundle.segments import FreshSegments, item_values
 from recsys.bundle.tensors import write_tensors
 from recsys.bundle.towers import CHUNK
-from recsys.columns import ITEM_ID, USER_ID, VALUE
+from recsys.columns import EVENT_TYPE, ITEM_ID, USER_ID, VALUE
 from recsys.data.encode import Encoder
 from recsys.data.ranking_state import RankingState
 from recsys.data.ranking_store import save_state
@@ -56,6 +56,7 @@ class Facts:
         fitted_on: ``train``, ``train_val`` or ``all``.
         metrics: Metric key -> value.
         data_fingerprint: Of the prepared data set.
+        relevant: Event types that are recommended for; empty: all.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Facts:
     fitted_on: str
     metrics: Mapping[str, float]
     data_fingerprint: str
+    relevant: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -134,7 +136,7 @@ def export_bundle(
     towers = {"user": serving_copy(user_tower), "item": serving_copy(item_tower)}
     scripted = {side: script(tower) for side, tower in towers.items()}
     before = [some.filter(pl.col(TIMESTAMP) < cut) for some in events]
-    parts = [_stored(some.collect(), users, items, history, second is not None) for some in before]
+    parts = [_stored(some.collect(), users, items, history, second is not None, facts.relevant) for some in before]
     past = pl.concat(parts).sort(USER_ROW, maintain_order=True)
     catalogue = _catalogue(items, item_asof, eligible)
     if segments is not None and VALUE in before[0].collect_schema():
@@ -188,6 +190,7 @@ def export_bundle(
             "n_items": len(items),
             "user_id_type": kinds["user"],
             "item_id_type": kinds["item"],
+            "relevant": [*facts.relevant],
             "cut": cut.isoformat(),
             "windows": dict(facts.windows),
             "fitted_on": facts.fitted_on,
@@ -239,16 +242,20 @@ def write_sample(bundle: Bundle) -> None:
     write_tensors(golden_tensors(bundle, sample), bundle.folder / part.TENSORS)
 
 
-def _stored(events: pl.DataFrame, users: pl.DataFrame, items: pl.DataFrame, history: int, whole: bool) -> pl.DataFrame:
+def _stored(
+    events: pl.DataFrame, users: pl.DataFrame, items: pl.DataFrame, history: int, whole: bool, relevant: Sequence[str]
+) -> pl.DataFrame:
     """Replace ids by rows and keep what a reader needs of the past: for a second stage, all of it."""
-    others = [name for name in EVENT_COLUMNS if whole and name in events.columns]
+    kept = EVENT_COLUMNS if whole else (EVENT_TYPE,) if relevant else ()
+    others = [name for name in kept if name in events.columns]
     rows = events.select(USER_ID, ITEM_ID, pl.col("timestamp").alias(TIMESTAMP), *others)
     for frame, key, row in ((users, USER_ID, USER_ROW), (items, ITEM_ID, ITEM_ROW)):
         numbered = frame.select(key).with_row_index(row)
         rows = rows.join(numbered, on=key, how="inner", maintain_order="left")
     if len(rows) < len(events):
         raise BundleError(f"events: {len(events) - len(rows)} rows have a user or item that its table does not have.")
-    return stored_histories(rows, None if whole else history)
+    stored = stored_histories(rows, None if whole else history, relevant)
+    return stored if whole else stored.drop(EVENT_TYPE, strict=False)
 
 
 def _catalogue(items: pl.DataFrame, item_asof: Mapping[str, Tensor], eligible: Tensor) -> pl.DataFrame:

@@ -108,6 +108,7 @@ def _signature(manifest: Manifest) -> Any:
     inputs: list[ColSpec | TensorSpec] = [
         ColSpec(AnyType(), "user_id", required=False),
         ColSpec(Array(item), "history", required=False),
+        ColSpec(Array(DataType.string), "history_types", required=False),
         ColSpec(Array(item), "items", required=False),
         ColSpec(AnyType(), "k", required=False),
     ]

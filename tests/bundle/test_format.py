@@ -92,7 +92,7 @@ def test_halves_of_two_bundles_are_refused(copy: Path, shop_maker, tmp_path: Pat
 def test_unknown_format_version(copy: Path) -> None:
     content = json.loads((copy / MANIFEST).read_text())
     (copy / MANIFEST).write_text(json.dumps(content | {"format_version": 99}))
-    with pytest.raises(BundleError, match="format version 99; this reader knows 2"):
+    with pytest.raises(BundleError, match="format version 99; this reader knows 3"):
         Bundle.load(copy)
 
 

@@ -1,5 +1,6 @@
 """Stored pasts and fresh events, by hand and against the interaction log."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -49,6 +50,37 @@ def test_by_hand(tmp_path: Path) -> None:
     assert got.items.tolist() == [[9, 7], [-1, -1], [-1, 5], [-1, 7]]
     assert got.repeats.tolist() == [[1, 2], [0, 0], [0, 0], [0, 0]]  # the third 7 of user 0
     assert got.age.tolist() == [[1, 0], [0, 0], [0, 4], [0, 1]]
+
+
+def test_what_was_looked_at_has_not_been_had(tmp_path: Path) -> None:
+    """Also where an older purchase has given way to a later view of the same item."""
+    events = [
+        (7, 0, "buy"),
+        (8, 1, "view"),
+        (7, 2, "view"),
+        (9, 3, "view"),
+        (9, 4, "buy"),
+        (9, 5, "view"),
+        (6, 6, None),
+    ]
+    frame = pl.DataFrame(
+        {
+            "user_row": [0] * len(events),
+            "item_row": [item for item, _, _ in events],
+            "timestamp": [START + day * DAY for _, day, _ in events],
+            "event_type": [name for _, _, name in events],
+        },
+        schema_overrides={"user_row": pl.UInt32, "item_row": pl.UInt32, "timestamp": pl.Datetime("us", "UTC")},
+    )
+    stored_histories(frame, 2, ["buy"]).write_parquet(tmp_path / "h.parquet")
+    past = Histories.load(tmp_path / "h.parquet", 1)
+    assert past.items.tolist() == [8, 7, 9, 6]
+    assert past.seen(0, NOTHING).tolist() == [7, 9]
+    new = Fresh(np.array([1, 2, 3]), np.full(3, START_US), ("view", "buy", None), ("buy",))
+    assert new.counts.tolist() == [False, True, True]
+    assert past.seen(0, new).tolist() == [2, 3, 7, 9]
+    assert replace(new, relevant=()).counts.all()
+    assert new.named("buy") == ["view", "buy", "buy"]
 
 
 def test_an_older_fresh_event_takes_its_place_in_time(tmp_path: Path) -> None:

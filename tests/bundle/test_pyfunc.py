@@ -39,6 +39,15 @@ def test_no_params_no_rows_and_a_wrong_type(model) -> None:
         model.predict(pd.DataFrame({"user_id": ["a"]}))
 
 
+def test_types_of_events(model) -> None:
+    frame = pd.DataFrame({"user_id": [100, 101], "history": [[1001, 1002], [1003]], "history_types": [["a", "b"], []]})
+    answer = model.predict(frame, {"k": 3})
+    assert answer.equals(model.predict(frame.drop(columns="history_types"), {"k": 3}))  # retrieval reads all events
+    frame["history_types"] = [["a"], []]
+    with pytest.raises(BundleError, match="history_types: 1 given for 2 events of history"):
+        model.predict(frame)
+
+
 @pytest.mark.parametrize("column", ["history", "items"])
 def test_text_is_no_list_of_letters(model, column: str) -> None:
     with pytest.raises(BundleError, match=r"'s3' stands where a list of items belongs"):
@@ -61,7 +70,9 @@ def test_a_visitor_beside_a_user_in_all_ways_that_pandas_has(model, bundle: Bund
 def test_a_float_that_may_be_two_ids_and_no_column_at_all(model) -> None:
     with pytest.raises(BundleError, match="is a float; this bundle's ids are int"):
         model.predict(pd.DataFrame({"user_id": [2.0**53, None]}))
-    with pytest.raises(BundleError, match="columns: who; give one or more of user_id, history, items, k"):
+    with pytest.raises(
+        BundleError, match="columns: who; give one or more of user_id, history, history_types, items, k"
+    ):
         model.predict(pd.DataFrame({"who": [100]}))
 
 

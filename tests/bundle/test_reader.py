@@ -224,6 +224,8 @@ def test_string_ids(shop_maker, tmp_path: Path) -> None:
         ({"users": [100], "as_of": "2024-03-02"}, "as_of: '2024-03-02' is a str; give an aware datetime"),
         ({"users": [100], "histories": [[(1000, "2024-03-02")]]}, "histories: '2024-03-02' is a str"),
         ({"users": [100], "histories": [[(1000, CUT, 1)]]}, r"histories: \(1000, .* is no event; give an item, or"),
+        ({"users": [100], "histories": [[(1000,)]]}, r"histories: \(1000,\) is no event; give an item, or"),
+        ({"users": [100], "histories": [[(1000, CUT, "view", 1)]]}, r"histories: \(1000, .* is no event; give an item"),
         ({"users": [100], "histories": [1000]}, "histories: 1000 is no list"),
         ({"users": [100], "histories": 1000}, "histories: 1000 is no list"),
         ({"users": 100}, "user_id: 100 is no list; give a list of ids"),

@@ -75,7 +75,7 @@ def pickled(folder: Path, other: Path) -> None:
 
 def unknown_version(folder: Path, other: Path) -> None:
     content = json.loads((folder / MANIFEST).read_text())
-    (folder / MANIFEST).write_text(json.dumps(content | {"format_version": 3}))
+    (folder / MANIFEST).write_text(json.dumps(content | {"format_version": 4}))
 
 
 def missing(folder: Path, other: Path) -> None:
@@ -117,7 +117,7 @@ CORRUPTIONS: list[tuple[Callable[[Path, Path], None], str]] = [
     (mixed_halves,     r"part 'catalogue\.parquet' was changed, cut short or taken from another bundle"),
     (traversal,        r"part '\.\./secret\.parquet' lies outside the folder"),
     (pickled,          r"part 'item_tower\.pt': torch cannot read it"),
-    (unknown_version,  r"manifest\.json has format version 3; this reader knows 2"),
+    (unknown_version,  r"manifest\.json has format version 4; this reader knows 3"),
     (missing,          r"part 'histories\.parquet' is missing"),
     (unlisted,         r"'ranker\.pt' is not a part of this bundle"),
     (changed_manifest, r"manifest\.json was changed after it was written"),

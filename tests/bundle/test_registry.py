@@ -74,6 +74,7 @@ def test_round_trip(
     assert [(c.name, c.required) for c in info.signature.inputs] == [
         ("user_id", False),
         ("history", False),
+        ("history_types", False),
         ("items", False),
         ("k", False),
     ]

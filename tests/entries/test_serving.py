@@ -94,8 +94,38 @@ def test_the_whole_past_is_stored_with_what_features_read(first_stage: Any, ship
     stored = pl.read_parquet(shipped.folder / "histories.parquet")
     past = first_stage.prepared.events.filter(pl.col("timestamp") < first_stage.prepared.windows.test_start)
     columns = ["basket_id", "event_type", "quantity", "value"]
-    assert stored.columns == ["user_row", "item_row", "timestamp", *columns, "repeats"]
+    assert stored.columns == ["user_row", "item_row", "timestamp", *columns, "repeats", "taken"]
     assert_frame_equal(stored.select("timestamp", *columns), past.select("timestamp", *columns))
+
+
+def test_what_a_request_tells_of_its_types_is_what_it_would_be_if_it_were_stored(shipped: Shipped) -> None:
+    """A view is no purchase: to the features of pairs, and to what is left out because the user has had it."""
+    bundle = Bundle.load(shipped.folder)
+    stored = pl.read_parquet(shipped.folder / "histories.parquet")
+    kinds = stored.group_by("user_row").agg(pl.col("event_type").n_unique()).filter(event_type=2)
+    row = int(kinds["user_row"].min())  # type: ignore[arg-type]
+    own = stored.filter(user_row=row)
+    items = bundle.item_ids.gather(own["item_row"]).to_list()
+    with_types = [[*zip(items, own["timestamp"], own["event_type"], strict=True)]]
+    without = [[*zip(items, own["timestamp"], strict=True)]]
+
+    def counts(users: list[Any], histories: Any = None) -> dict[int, tuple[float, float]]:
+        assert bundle.ranking is not None
+        found = bundle.ranking.candidates(bundle.requests(users, histories))
+        names = [found.names.index(name) for name in ("pair_other_count", "user_others_28d")]
+        return dict(zip(found.item.tolist(), map(tuple, found.numbers[:, names].tolist()), strict=True))
+
+    known, told, untold = counts([bundle.user_ids[row]]), counts([None], with_types), counts([None], without)
+    both = known.keys() & told.keys() & untold.keys()
+    assert {item: known[item] for item in both} == {item: told[item] for item in both}
+    assert any(known[item][0] > 0 for item in both)
+    assert {untold[item] for item in both} == {(0.0, 0.0)}
+
+    bought = set(bundle.item_ids.gather(own.filter(event_type="buy")["item_row"]))
+    assert set(items) - bought
+    for users, histories in (([bundle.user_ids[row]], None), ([None], with_types)):
+        answer = bundle.recommend(users, len(bundle.item_ids), histories, exclude_seen=True)
+        assert set(bundle.item_ids) - set(answer["item_id"]) == bought
 
 
 @pytest.mark.parametrize("name", ["kind", "segment", "item_id"])
