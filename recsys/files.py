@@ -1,6 +1,7 @@
 """Files that are whole or not there: written beside their place, forced to the disk, then renamed; folders, too."""
 
 import errno
+import fcntl
 import hashlib
 import json
 import logging
@@ -117,6 +118,19 @@ def folder_beside(path: Path) -> Iterator[Path]:
         yield temporary
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Let one process at a time run the block, of all that name the same folder; the others wait.
+
+    Raises:
+        OSError: The folder cannot be written to.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # given back when the file closes, or the process ends
+        yield
 
 
 def take_place(temporary: Path, path: Path) -> bool:

@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 import shutil
+from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from recsys.data.prepared import FORMAT_VERSION, IN_PARTS, META, Prepared, load_
 from recsys.data.sources import ROW_NUMBER, resolve
 from recsys.data.spill import Spill
 from recsys.errors import DataError
-from recsys.files import folder_beside, take_place
+from recsys.files import alone, folder_beside, take_place
 from recsys.privacy.erased import load_erased
 
 _log = logging.getLogger(__name__)
@@ -50,11 +51,18 @@ def _prepare(cfg: DataConfig) -> Prepared:
     if n_parts == 1:
         return _keep(build_whole(resolved, rejects_file(folder)), resolved, fingerprint, folder)
     partitions = Partitions(resolved, fingerprint, n_parts)
+    with ExitStack() as stack:
+        with writing(partitions.root):
+            stack.enter_context(alone(partitions.root))  # the processes of a distributed run begin together
+        return _reused(resolved, fingerprint, folder) or _in_parts(partitions, resolved, fingerprint, folder)
+
+
+def _in_parts(partitions: Partitions, cfg: DataConfig, fingerprint: str, folder: Path) -> Prepared:
     with partitions.progress():
         partitions.split()
-        for number in range(n_parts):
+        for number in range(partitions.parts):
             partitions.clean(number)
-        prepared = _keep(partitions.merge(rejects_file(folder)), resolved, fingerprint, folder)
+        prepared = _keep(partitions.merge(rejects_file(folder)), cfg, fingerprint, folder)
     partitions.clear()
     return prepared
 

@@ -3,6 +3,8 @@
 import shutil
 import signal
 import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -322,6 +324,26 @@ def test_killed_at_any_moment_and_started_again_ends_with_the_same_bytes(shop, t
     assert files_of(tmp_path / "killed" / whole.path.name) == files_of(whole.path)
     assert [path.name for path in (tmp_path / "killed").iterdir()].count("shop.parts") == 1
     assert not list((tmp_path / "killed").glob(".*"))
+
+
+def test_processes_that_begin_together_prepare_once(shop, tmp_path, monkeypatch) -> None:
+    """As those of a distributed training do: one makes the data set, the others wait for it."""
+    cleaned, at_work = [], []
+    clean = partitions.Partitions.clean
+
+    def slowly(self: partitions.Partitions, number: int) -> None:
+        at_work.append(number)
+        time.sleep(0.05)
+        clean(self, number)
+        cleaned.append(at_work.copy())
+        at_work.remove(number)
+
+    monkeypatch.setattr(partitions.Partitions, "clean", slowly)
+    with ThreadPoolExecutor(3) as pool:
+        made = list(pool.map(prepare, [shop] * 3))
+    assert cleaned == [[0], [1], [2]]
+    assert {one.path for one in made} == {made[0].path}
+    same(made[0], made[2])
 
 
 def test_a_run_that_stopped_goes_on_after_another_one_has_ended(shop, tmp_path) -> None:
