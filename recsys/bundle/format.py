@@ -37,6 +37,7 @@ RANKER = "ranker.pt"
 RANKING = "ranking"
 TYPICAL = "typical.json"
 SEGMENTS = "segments"
+IMPUTATION = "imputation"
 TOUCHPOINTS = "touchpoints.json"
 
 REQUIRED = (

@@ -206,6 +206,7 @@ def export(
         segments=segments,
         forms=cfg.bundle.forms,
         touchpoints=touchpoints,
+        imputer=prepared.imputers.get("items"),
     )
     return folder
 

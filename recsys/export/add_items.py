@@ -32,6 +32,7 @@ from recsys.bundle.towers import Towers
 from recsys.columns import ITEM_ID
 from recsys.data.candidate_tables import Kind
 from recsys.data.encode import Encoder
+from recsys.data.imputation_store import load_imputer
 from recsys.data.item_state import ItemState
 from recsys.data.past_lines import number_items
 from recsys.data.ranking_state import RankingState
@@ -84,7 +85,8 @@ def add_items(folder: str | Path, items: pl.DataFrame, target: str | Path, place
         raise BundleError(f"bundle {target}: is there already; choose another place for the new one.")
     manifest = whole(source)
     old = Bundle(source, manifest)
-    rows = new_rows(items, old.items, place)
+    fills = source / part.IMPUTATION
+    rows = new_rows(items, old.items, place, load_imputer(fills) if fills.is_dir() else None)
     state = [pl.lit(NEW[name], pl.Float32).alias(column) for name, column in ASOF_COLUMN.items()]
     fresh = rows.with_columns(*state, pl.lit(True).alias(ELIGIBLE), pl.lit(True).alias(ADDED))
     catalogue = pl.concat([old.items, fresh], how="diagonal").with_columns(pl.col(ADDED).fill_null(False))

@@ -27,6 +27,8 @@ from recsys.bundle.tensors import write_tensors
 from recsys.bundle.towers import CHUNK
 from recsys.columns import EVENT_TYPE, ITEM_ID, USER_ID, VALUE
 from recsys.data.encode import Encoder
+from recsys.data.imputation import Imputer
+from recsys.data.imputation_store import save_imputer
 from recsys.data.ranking_state import RankingState
 from recsys.data.ranking_store import save_state
 from recsys.errors import BundleError
@@ -104,6 +106,7 @@ def export_bundle(
     segments: SegmentModel | None = None,
     forms: str = "onnx",
     touchpoints: FittedTouchpoints | None = None,
+    imputer: Imputer | None = None,
 ) -> Manifest:
     """Write a bundle and return its manifest; an existing folder is replaced at the end, or not at all.
 
@@ -127,6 +130,7 @@ def export_bundle(
         segments: Where users have ``segment_KIND`` attributes: what puts strangers into segments.
         forms: Of the models, ``torchscript``, ``torch.export`` or ``onnx``; each brings those before it along.
         touchpoints: What its answers are asked for; None for a bundle without.
+        imputer: What filled the attributes of items, and fills those of products that are added; None for nothing.
 
     Raises:
         BundleError: A compiled tower differs from the eager one, the index finds too little, or the folder cannot
@@ -143,6 +147,8 @@ def export_bundle(
         catalogue = catalogue.with_columns(item_values(pl.concat(before).collect(), items))
     with written_beside(target) as beside:
         _write_tables(beside, users, catalogue, past, encoder, touchpoints)
+        if imputer is not None:
+            save_imputer(imputer, beside / part.IMPUTATION)
         save_script(scripted["user"], beside / part.USER_TOWER)
         save_script(scripted["item"], beside / part.ITEM_TOWER)
 

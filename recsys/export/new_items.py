@@ -6,6 +6,7 @@ from recsys.bundle.requests import ADDED, ASOF_COLUMN, ELIGIBLE
 from recsys.bundle.segments import ITEM_VALUE
 from recsys.columns import ITEM_ID
 from recsys.data.dtypes import as_stored, plain_attributes
+from recsys.data.imputation import Imputer, impute
 from recsys.errors import DataError, did_you_mean
 
 STATE = (*ASOF_COLUMN.values(), ELIGIBLE, ADDED, ITEM_VALUE)
@@ -17,16 +18,18 @@ def attributes_of(catalogue: pl.DataFrame) -> list[str]:
     return [name for name in catalogue.columns if name not in STATE]
 
 
-def new_rows(items: pl.DataFrame, catalogue: pl.DataFrame, place: str) -> pl.DataFrame:
+def new_rows(items: pl.DataFrame, catalogue: pl.DataFrame, place: str, imputer: Imputer | None = None) -> pl.DataFrame:
     """Return new products as rows of the catalogue, without the columns of :data:`STATE`.
 
-    Columns that are not given are missing values, as are attributes that are null. A product that the catalogue has
+    Columns that are not given are missing values, as are attributes that are null; they are filled as those of the
+    catalogue were. A product that the catalogue has
     is refused: other attributes would change the vectors of all who have had it, and so their answers.
 
     Args:
         items: ``item_id`` and any of the catalogue's attributes; text is read as a number where the catalogue has one.
         catalogue: Of the bundle.
         place: Where the rows come from, for messages.
+        imputer: What filled the catalogue; None for nothing.
 
     Raises:
         DataError: Names everything that is wrong with the rows, each with its count.
@@ -57,7 +60,8 @@ def new_rows(items: pl.DataFrame, catalogue: pl.DataFrame, place: str) -> pl.Dat
         raise _refused(place, problems)
     rows = pl.DataFrame(columns)
     absent = [pl.lit(None, catalogue.schema[name]).alias(name) for name in legal if name not in given]
-    return rows.with_columns(absent).select(legal).sort(ITEM_ID)
+    rows = rows.with_columns(absent)
+    return (rows if imputer is None else impute(imputer, rows)).select(legal).sort(ITEM_ID)
 
 
 def _refused(place: str, problems: list[str]) -> DataError:

@@ -12,8 +12,10 @@ import torch
 
 from recsys.bundle.format import Manifest, read_manifest
 from recsys.bundle.reader import Bundle
+from recsys.data.imputation import fit_imputer, impute
 from recsys.errors import BundleError, DataError
 from recsys.export.add_items import CERTIFICATE, _states, add_items
+from recsys.export.bundle import export_bundle
 from recsys.export.kin import inherited
 from recsys.files import hashes
 
@@ -52,6 +54,21 @@ def test_the_old_bundle_is_untouched_and_the_new_one_whole(
     assert "153 items" in (grown.folder / "model_card.md").read_text()
     proven = json.loads((grown.folder / "parity.json").read_text())[CERTIFICATE]
     assert "added" in {case["case"] for case in proven["cases"]}
+
+
+def test_gaps_are_filled_as_those_of_the_catalogue_were(shop: Any, tmp_path: Path) -> None:
+    """Else a new product would get ids and flags that training never saw."""
+    seen = shop.items["item_id"]
+    imputer = fit_imputer(shop.items.select("item_id", "category", "price"), seen, "none", {"price": "median"}, [])
+    flag = next(filler.flag for filler in imputer.fillers)
+    items = impute(imputer, shop.items)
+    assert items["price"].null_count() == 0 < shop.items["price"].null_count()
+    export_bundle(tmp_path / "old", **shop.arguments(items=items, imputer=imputer))
+    add_items(tmp_path / "old", NEW, tmp_path / "new")
+    catalogue = Bundle.load(tmp_path / "new").items
+    assert catalogue.tail(3)["price"].to_list() == [pytest.approx(shop.items["price"].median()), 9.0, 3.5]
+    assert catalogue.tail(3)[flag].to_list() == [1, 0, 0]
+    assert (tmp_path / "new" / "imputation" / "imputer.json").is_file()
 
 
 def test_rows_follow_at_the_end_with_vectors_of_their_attributes(bundle: Bundle, grown: Bundle) -> None:
