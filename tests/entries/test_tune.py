@@ -108,6 +108,23 @@ def test_train_takes_the_best_at_its_cut_off(tmp_path: Path, ks: list[int] | Non
     assert best.evaluation.ks == (ks or compose("train").evaluation.ks)
 
 
+def test_the_best_begins_where_its_trials_began(tmp_path: Path) -> None:
+    """What moves the weights of a trial is part of it; where it ran is not."""
+    moves = ["init_from=models:/recsys-shop/1", "+trainer.gradient_clip_val=1.0"]
+    cfg = compose("tune", [*moves, "trainer.num_nodes=1", "trainer.log_every_n_steps=7"])
+    found = {"study": "s", "objectives": ["val/ndcg_at_20"], "best": {"number": 0, "values": [0.5]}}
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "best.yaml").write_text(tune.best_yaml(cfg, found))
+    best = compose("train", ["experiment=best"], tmp_path)
+    assert best.init_from == "models:/recsys-shop/1"
+    assert best.trainer["gradient_clip_val"] == 1.0
+    assert best.trainer.get("log_every_n_steps") == compose("train").trainer.get("log_every_n_steps") != 7
+    common = tune.settings(cfg, "data")
+    assert common["init_from"] == "models:/recsys-shop/1"
+    assert common["trainer.gradient_clip_val"] == 1.0
+    assert "trainer.log_every_n_steps" not in common
+
+
 def test_a_signal_in_the_middle_of_a_fit_leaves_a_study_that_goes_on(
     command: list[str], outside: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
