@@ -17,7 +17,7 @@ from recsys.config.compose import compose
 from recsys.data.dataset import FittedData, fit_data, interaction_log, microseconds
 from recsys.data.prepare import prepare
 from recsys.data.prepared import Prepared
-from recsys.entries.cold_paths import CLICKS, ColdPaths, cold_paths, derived, last_events, spread
+from recsys.entries.cold_paths import CLICKS, OTHER, ColdPaths, cold_paths, derived, last_events, spread
 from recsys.evaluation.recommender import Past
 from recsys.evaluation.slices import Targets, make_targets
 from recsys.segments.fit import fit_segments
@@ -60,7 +60,21 @@ def test_clicks_are_the_last_events_before_the_cut(window: Window) -> None:
     ids = window.prepared.users["user_id"].gather(window.targets.users.numpy())
     for user, events in zip(ids, clicks, strict=True):
         own = before(window).filter(pl.col("user_id") == user).tail(CLICKS)
-        assert events == list(own.select("item_id", "timestamp").iter_rows())
+        assert events == [(*event, None) for event in own.select("item_id", "timestamp").iter_rows()]
+
+
+def test_clicks_that_are_no_purchases_are_told_as_such(window: Window) -> None:
+    history = window.past.history
+    views = torch.arange(len(history)) % 3 == 0
+    past = replace(window.past, history=replace(history, relevant=~views))
+    users = window.targets.users
+    kinds = [kind for events in last_events(window.bundle, past, users) for _, _, kind in events]
+    last = [
+        torch.arange(*ends)[-CLICKS:] for ends in zip(history.offsets[users], history.offsets[users + 1], strict=True)
+    ]
+    assert kinds == [OTHER if view else None for view in views[torch.cat(last)].tolist()]
+    assert OTHER in kinds
+    assert None in kinds
 
 
 def test_ndcg_by_hand(window: Window, found: ColdPaths) -> None:
