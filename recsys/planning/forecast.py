@@ -158,7 +158,7 @@ def trial_fits(cfg: Config) -> tuple[int, int]:
     """Return how many retrievers and rankers a trial of a study fits, if it fits the retriever again."""
     folds = extra_folds(cfg)
     if not cfg.ranker.enabled:
-        return (folds + 1 if folds else 1), 0
+        return 1 + folds, 0
     return 1 + folds + (2 * folds or 1), folds or 1
 
 

@@ -3,13 +3,26 @@ from dataclasses import replace
 import pytest
 import torch
 
-from recsys.data.log import DAY
+from recsys.data.log import DAY, InteractionLog
 from recsys.models.fold_in import FoldIn
 from recsys.training import factors as factors_module
-from recsys.training.factors import fit_item_factors, spread_of_products
+from recsys.training.factors import ItemFactors, fit_item_factors, spread_of_products
 from tests.training.conftest import BRANDS, PER_BRAND, USERS
 
 SETTINGS = {"confidence": 2.0, "decay": 0.5, "regularization": 1.0, "seed": 0}
+
+
+def found_by_towers(log: InteractionLog, fitted: ItemFactors) -> torch.Tensor:
+    """What the towers answer each user for each item, from a history alone."""
+    width = fitted.factors.shape[1]
+    model = FoldIn(log.n_items + 2, width, SETTINGS["confidence"], SETTINGS["decay"], steps=width + 1)
+    model.start_from(torch.arange(log.n_items) + 2, fitted.factors, SETTINGS["regularization"], 1 / fitted.spread)
+    scores = []
+    for user in range(USERS):
+        events = slice(int(log.offsets[user]), int(log.offsets[user + 1]))
+        age = (log.time.max() - log.time[events]).float() / DAY
+        scores.append(model(log.item[events][None] + 2, age[None])[0] @ fitted.factors.T)
+    return torch.stack(scores)
 
 
 def test_items_bought_by_the_same_users_get_like_factors(little):
@@ -24,14 +37,7 @@ def test_folding_in_finds_the_factors_that_the_library_fitted(little):
     """The towers answer, from a history alone, as the factorisation does for its own users."""
     log, width = little.log, 4
     fitted = fit_item_factors(log, width, **SETTINGS, iterations=30)
-    model = FoldIn(log.n_items + 2, width, SETTINGS["confidence"], SETTINGS["decay"], steps=width + 1)
-    model.start_from(torch.arange(log.n_items) + 2, fitted.factors, SETTINGS["regularization"], 1 / fitted.spread)
-    scores = []
-    for user in range(USERS):
-        events = slice(int(log.offsets[user]), int(log.offsets[user + 1]))
-        age = (log.time.max() - log.time[events]).float() / DAY
-        scores.append(model(log.item[events][None] + 2, age[None])[0] @ fitted.factors.T)
-    scores = torch.stack(scores)
+    scores = found_by_towers(log, fitted)
     # Spread 1 by definition: the scale makes weights comparable between data sets.
     assert scores.std().item() == pytest.approx(1.0, abs=0.02)
     bought = torch.zeros(USERS, log.n_items, dtype=torch.bool)
@@ -74,14 +80,7 @@ def test_the_spread_is_of_what_the_towers_find_whatever_events_weigh(little):
     log, width = little.log, 4
     weight = torch.where(torch.arange(len(log)) % 3 == 0, 10.0, 1.0)
     fitted = fit_item_factors(replace(log, weight=weight), width, **SETTINGS)
-    model = FoldIn(log.n_items + 2, width, SETTINGS["confidence"], SETTINGS["decay"], steps=width + 1)
-    model.start_from(torch.arange(log.n_items) + 2, fitted.factors, SETTINGS["regularization"], 1 / fitted.spread)
-    scores = []
-    for user in range(USERS):
-        events = slice(int(log.offsets[user]), int(log.offsets[user + 1]))
-        age = (log.time.max() - log.time[events]).float() / DAY
-        scores.append(model(log.item[events][None] + 2, age[None])[0] @ fitted.factors.T)
-    assert torch.stack(scores).std().item() == pytest.approx(1.0, abs=0.02)
+    assert found_by_towers(log, fitted).std().item() == pytest.approx(1.0, abs=0.02)
 
 
 def test_the_spread_of_products_is_that_of_the_products(monkeypatch):
