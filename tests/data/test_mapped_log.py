@@ -42,7 +42,8 @@ def same(one: object, other: object) -> None:
 
 def log_from(rows, weighted: bool) -> InteractionLog:
     schema = {"user": pl.Int64, "item": pl.Int64, "time": pl.Int64, "basket_id": pl.Int64, "event_type": pl.String}
-    frame = pl.DataFrame(rows, schema | {"event_weight": pl.Float32}, orient="row").sort("user", "time", "item")
+    frame = pl.DataFrame(rows, schema | {"event_weight": pl.Float32}, orient="row")
+    frame = frame.sort("user", "time", "item", maintain_order=True)  # as prepared events: equal ones stay as they came
     return log_of_rows(frame if weighted else frame.drop("event_weight"), USERS, ITEMS, ("buy",))
 
 
