@@ -121,7 +121,7 @@ def folder_beside(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def alone(folder: Path) -> Iterator[None]:
+def one_at_a_time(folder: Path) -> Iterator[None]:
     """Let one process at a time run the block, of all that name the same folder; the others wait.
 
     Raises:

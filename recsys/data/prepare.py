@@ -21,7 +21,7 @@ from recsys.data.prepared import FORMAT_VERSION, IN_PARTS, META, Prepared, load_
 from recsys.data.sources import ROW_NUMBER, resolve
 from recsys.data.spill import Spill
 from recsys.errors import DataError
-from recsys.files import alone, folder_beside, take_place
+from recsys.files import folder_beside, one_at_a_time, take_place
 from recsys.privacy.erased import load_erased
 
 _log = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ def _prepare(cfg: DataConfig) -> Prepared:
     partitions = Partitions(resolved, fingerprint, n_parts)
     with ExitStack() as stack:
         with writing(partitions.root):
-            stack.enter_context(alone(partitions.root))  # the processes of a distributed run begin together
+            stack.enter_context(one_at_a_time(partitions.root))  # the processes of a distributed run begin together
         return _reused(resolved, fingerprint, folder) or _in_parts(partitions, resolved, fingerprint, folder)
 
 

@@ -131,7 +131,7 @@ def cold_paths(
     wanted = settings.cold_users
     if wanted == 0:
         return ColdPaths(k, ())
-    few = targets.only(targets.users[spread(len(targets.users), wanted)])
+    few = targets.only(targets.users[evenly_spaced(len(targets.users), wanted)])
     rivals = [*fit_and_evaluate((make_baseline(name) for name in POPULARITY), past, few, (k,), settings.chunk_users)]
     told = bundle.users.drop(USER_ID, *derived(bundle))[few.users.numpy()]
     clicks = last_events(bundle, past, few.users)
@@ -162,7 +162,7 @@ def derived(bundle: "Bundle") -> list[str]:
     return [PREFIX + kind for kind in load_segments(folder).kinds] if folder.is_dir() else []
 
 
-def spread(n: int, wanted: int) -> "Tensor":
+def evenly_spaced(n: int, wanted: int) -> "Tensor":
     """Return evenly spaced places of n, at most as many as are wanted, int64: ids often grow with the age of users."""
     import torch
 

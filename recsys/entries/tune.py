@@ -114,13 +114,13 @@ def settings(cfg: TuneConfig, fingerprint: str) -> dict[str, Any]:
     common: dict[str, Any] = {name: asdict(getattr(cfg, name)) for name in groups}
     common |= {"data": {"fingerprint": fingerprint, "sessions": asdict(cfg.data.sessions)}, "seed": cfg.seed}
     common |= {"validation": cfg.validation, "folds": cfg.folds, "init_from": cfg.init_from}
-    common |= {"trainer": {k: v for k, v in cfg.trainer.items() if counts(k)}}
+    common |= {"trainer": {k: v for k, v in cfg.trainer.items() if matters(k)}}
     flat = flatten(common) | {"also": cfg.also}
     flat |= {f"search.{key}": asdict(spread) for key, spread in cfg.search.items()}
     return json.loads(json.dumps(flat, default=str))
 
 
-def counts(argument: str) -> bool:
+def matters(argument: str) -> bool:
     """Return whether an argument of the Trainer changes what is fitted, not where and how it is shown."""
     return argument not in MACHINE and not argument.startswith("enable_")
 
@@ -285,7 +285,7 @@ def best_yaml(best: TuneConfig, found: dict[str, Any]) -> str:
     own = flatten({name: value for name, value in asdict(best).items() if name in IN_BEST})
     searched = {key: flatten(asdict(best)).get(key) for key in best.search}
     changed = {key: value for key, value in own.items() if value != default.get(key) and key != "data.cache_dir"}
-    changed = {k: v for k, v in changed.items() if not k.startswith("trainer.") or counts(k.split(".")[1])}
+    changed = {k: v for k, v in changed.items() if not k.startswith("trainer.") or matters(k.split(".")[1])}
     if best.evaluation.ks != compose("tune").evaluation.ks:  # the objective may be at a cut-off that is not a default
         changed["evaluation.ks"] = list(best.evaluation.ks)
     tree: dict[str, Any] = {}

@@ -17,7 +17,7 @@ from recsys.config.compose import compose
 from recsys.data.dataset import FittedData, fit_data, interaction_log, microseconds
 from recsys.data.prepare import prepare
 from recsys.data.prepared import Prepared
-from recsys.entries.cold_paths import CLICKS, OTHER, ColdPaths, cold_paths, derived, last_events, spread
+from recsys.entries.cold_paths import CLICKS, OTHER, ColdPaths, cold_paths, derived, evenly_spaced, last_events
 from recsys.evaluation.recommender import Past
 from recsys.evaluation.slices import Targets, make_targets
 from recsys.segments.fit import fit_segments
@@ -146,9 +146,9 @@ def test_none_are_asked_where_none_are_wanted(window: Window, tmp_path: Path) ->
 
 
 def test_strangers_are_spread_over_the_users_of_the_window() -> None:
-    assert spread(10, 4).tolist() == [0, 2, 5, 7]
-    assert spread(3, 500).tolist() == [0, 1, 2]
-    assert spread(0, 500).tolist() == []
+    assert evenly_spaced(10, 4).tolist() == [0, 2, 5, 7]
+    assert evenly_spaced(3, 500).tolist() == [0, 1, 2]
+    assert evenly_spaced(0, 500).tolist() == []
 
 
 def test_what_follows_from_a_history_is_not_told(window: Window, tmp_path: Path) -> None:
