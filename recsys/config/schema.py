@@ -102,7 +102,7 @@ class RankerTrainingConfig:
 
     snapshots: int = 3  # cuts, the last of them one horizon before the end of the training window
     stride_days: float | None = None  # between cuts; null: half of the horizon
-    horizon_days: float | None = None  # null: the length of the validation window
+    horizon_days: float | None = None  # null: as long as validation lasts, up to 0.4 of the training window
     max_users: int = 5000  # of a snapshot; bounds memory at about max_users x limit x 500 bytes
     negatives: float = 0.2  # share of the candidates without label that is kept; weights make up for the others
     loss: str = "listwise"  # bce | listwise | lambda_rank

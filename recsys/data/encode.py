@@ -63,10 +63,11 @@ def hash_ids(values: pl.Series, buckets: int) -> pl.Series:
     """Map values to ``FIRST_ID + crc32(utf-8 text) % buckets``, int64 ``[n]``; null becomes PAD_ID.
 
     CRC-32 is slow but the same in every language that a reader may be written in; each distinct
-    value is hashed once.
+    value is hashed once. A whole number has the text of an integer: a column with gaps may have made it a float.
     """
     distinct = values.drop_nulls().unique()
-    ids = [FIRST_ID + zlib.crc32(str(v).encode()) % buckets for v in distinct]
+    texts = [str(int(v)) if isinstance(v, float) and v.is_integer() else str(v) for v in distinct]
+    ids = [FIRST_ID + zlib.crc32(text.encode()) % buckets for text in texts]
     table = pl.DataFrame({"value": distinct, "id": pl.Series(ids, dtype=pl.Int64)})
     asked = pl.DataFrame({"value": values})
     return asked.join(table, on="value", how="left", maintain_order="left")["id"].fill_null(PAD_ID).rename(values.name)

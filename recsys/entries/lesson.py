@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from recsys.config.schema import Config
-from recsys.entries.snapshots import cuts, horizon, pair_plan, snapshot
+from recsys.entries.cuts import cuts, horizon
+from recsys.entries.snapshots import pair_plan, snapshot
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -97,8 +97,9 @@ def _catalogue(plan: Plan, cfg: Config, basis: "Basis") -> None:
 def _second_stage(plan: Plan, cfg: Config, basis: "Basis", memory: float) -> Config:
     """Check what the ranker needs of the data; returns the configuration without tasks that a sample lacks."""
     from recsys.columns import EVENT_TYPE
+    from recsys.entries.cuts import cuts, require_labels
     from recsys.entries.probe import refuse_crosses, refuse_large_ranker
-    from recsys.entries.snapshots import cuts, refuse_unknown, require_labels
+    from recsys.entries.snapshots import refuse_unknown
 
     events, wanted = basis.prepared.events, cfg.ranker.training.snapshots
     if not basis.is_exact and EVENT_TYPE in events.columns:

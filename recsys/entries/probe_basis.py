@@ -209,7 +209,7 @@ def made_pairs(cfg: Config, basis: Basis) -> "RankingSet":
 
 def learners(cfg: Config, basis: Basis) -> int:
     """Return how many users at a cut a ranker learns from: those who take something after each of its cuts."""
-    from recsys.entries.snapshots import cuts, horizon
+    from recsys.entries.cuts import cuts, horizon
 
     length, most, total = horizon(cfg, basis.prepared), cfg.ranker.training.max_users, 0
     for cut in cuts(cfg, basis.prepared):

@@ -160,16 +160,15 @@ def fresh(
 
     import polars as pl
 
-    from recsys.columns import EVENT_TYPE, ITEM_ID, TIMESTAMP, USER_ID
+    from recsys.columns import ITEM_ID, TIMESTAMP, USER_ID
+    from recsys.entries.recommend import events_by_user
 
     cut, begins = datetime.fromisoformat(bundle.manifest.cut), prepared.windows.test_start
     if cut == begins:
         return {}, None
     since = prepared.events.filter((pl.col(TIMESTAMP) >= cut) & (pl.col(TIMESTAMP) < begins))
     since = since.filter(pl.col(USER_ID).is_in(ids.implode())).sort(USER_ID, TIMESTAMP, ITEM_ID)
-    kind = pl.col(EVENT_TYPE) if EVENT_TYPE in since.columns else pl.lit(None, pl.String).alias(EVENT_TYPE)
-    events = since.select(USER_ID, ITEM_ID, TIMESTAMP, kind).group_by(USER_ID, maintain_order=True).all()
-    return {user: list(zip(*columns, strict=True)) for user, *columns in events.iter_rows()}, begins
+    return events_by_user(since), begins
 
 
 class Answers:

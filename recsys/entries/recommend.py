@@ -72,7 +72,7 @@ class Since:
     """What users did after the bundle's cut, and when they are answered.
 
     Attributes:
-        events: ``user_id, item_id, timestamp, event_type`` by user and time; None without a file of events.
+        events: ``user_id, item_id, timestamp`` and maybe ``event_type``, by user and time; None without a file.
         as_of: Time of all requests; None: the bundle's cut.
     """
 
@@ -83,10 +83,19 @@ class Since:
         """Return the fresh events of users, oldest first; None without a file of events."""
         if self.events is None:
             return None
-        own = self.events.filter(pl.col(USER_ID).is_in(users.implode()))
-        by_user = own.select(USER_ID, ITEM_ID, TIMESTAMP, EVENT_TYPE).group_by(USER_ID, maintain_order=True).all()
-        found: dict[Id, list[Event]] = {user: list(zip(*told, strict=True)) for user, *told in by_user.iter_rows()}
+        found = events_by_user(self.events.filter(pl.col(USER_ID).is_in(users.implode())))
         return [found.get(user) for user in users]
+
+
+def events_by_user(events: pl.DataFrame) -> dict[Id, list[Event]]:
+    """Return what each user did as a bundle is told it: item, time and, where the events have types, the type.
+
+    Args:
+        events: ``user_id, item_id, timestamp`` and maybe ``event_type``, in the order of the time.
+    """
+    kind = pl.col(EVENT_TYPE).cast(pl.String) if EVENT_TYPE in events.columns else pl.lit(None, pl.String)
+    told = events.select(USER_ID, ITEM_ID, TIMESTAMP, kind.alias(EVENT_TYPE)).group_by(USER_ID, maintain_order=True)
+    return {user: list(zip(*columns, strict=True)) for user, *columns in told.all().iter_rows()}
 
 
 def write_file(
@@ -191,8 +200,6 @@ def fresh_events(cfg: RecommendConfig, bundle: Bundle) -> Since:
     if cfg.events is None:
         return Since(None, as_of)
     frame = read_file("events", cfg.events, (USER_ID, ITEM_ID, TIMESTAMP), (EVENT_TYPE,), **CSV)
-    kind = pl.col(EVENT_TYPE).cast(pl.String) if EVENT_TYPE in frame.columns else pl.lit(None, pl.String)
-    frame = frame.with_columns(kind.alias(EVENT_TYPE))
     ids = {USER_ID: bundle.manifest.user_id_type, ITEM_ID: bundle.manifest.item_id_type}
     frame = frame.with_columns(_typed(frame[name], kind, f"events={cfg.events}") for name, kind in ids.items())
     if not isinstance(frame.schema[TIMESTAMP], pl.Datetime):
@@ -238,7 +245,7 @@ def asked_users(users: str | None, bundle: Bundle) -> pl.Series:
     path = Path(users)
     if (bundle.user_ids.cast(pl.String) == users).any():
         given = pl.Series(USER_ID, [users])  # with a comma or a blank in it, maybe
-    elif path.suffix in (".parquet", ".csv"):
+    elif path.suffix.lower() in (".parquet", ".csv"):
         given = read_file("users", users, (USER_ID,), **CSV)[USER_ID]
     else:
         given = pl.Series(USER_ID, [piece.strip() for piece in str(users).split(",") if piece.strip()], dtype=pl.String)

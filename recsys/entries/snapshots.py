@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from recsys.config.schema import Config
-from recsys.errors import DataError
+from recsys.entries.cuts import cuts
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from recsys.data.snapshots import Snapshot
     from recsys.models.two_tower import TwoTower
 
-MIN_PAST = 0.2
-"""Share of the training window that lies before a cut at least: features need a past."""
 CHUNK_USERS = 512
 """Requests whose features are computed at a time: bounds memory."""
 
@@ -55,20 +53,6 @@ def refuse_unknown(cfg: Config, prepared: "Prepared") -> None:
     cuts(cfg, prepared)
 
 
-def require_labels(cfg: Config, prepared: "Prepared") -> None:
-    """Check that something relevant happens between the first snapshot and the validation window.
-
-    Raises:
-        DataError: Nothing does, or there is no snapshot.
-    """
-    from recsys.data.dataset import require_relevant
-    from recsys.data.log import as_time
-
-    learned_from = (as_time(cuts(cfg, prepared)[0]), prepared.windows.val_start)
-    remedy = "Set ranker.training.snapshots or stride_days higher, other types in data.relevant, or ranker=none."
-    require_relevant(prepared, {"what the ranker learns from": learned_from}, remedy)
-
-
 def pair_plan(cfg: Config, prepared: "Prepared") -> "PairPlan":
     """Decide which features of pairs the data allow and the configuration wants.
 
@@ -97,40 +81,6 @@ def pair_plan(cfg: Config, prepared: "Prepared") -> "PairPlan":
         )
         sessions = plan_sessions(plan, known)
     return plan_pairs(prepared.events, prepared.items, prepared.spec, cfg.ranker.groups, prepared.relevant, sessions)
-
-
-def horizon(cfg: Config, prepared: "Prepared") -> int:
-    """Return how long labels are collected after a cut, in microseconds: by default as long as validation lasts."""
-    from recsys.data.dataset import microseconds
-    from recsys.data.log import DAY
-
-    days = cfg.ranker.training.horizon_days
-    windows = prepared.windows
-    return int(days * DAY) if days else microseconds(windows.test_start) - microseconds(windows.val_start)
-
-
-def cuts(cfg: Config, prepared: "Prepared") -> list[int]:
-    """Return the cuts of the snapshots, the first first; the labels of the last end where validation begins.
-
-    Raises:
-        DataError: None of them lies in the training window.
-    """
-    from recsys.data.dataset import microseconds
-    from recsys.data.log import DAY
-
-    settings, length = cfg.ranker.training, horizon(cfg, prepared)
-    stride = int(settings.stride_days * DAY) if settings.stride_days else length // 2
-    last = microseconds(prepared.windows.val_start) - length
-    start = microseconds(prepared.windows.train_start)
-    found = [last - number * stride for number in range(settings.snapshots)]
-    inside = [cut for cut in reversed(found) if cut - start >= MIN_PAST * (last + length - start)]
-    if not inside:
-        raise DataError(
-            f"ranker.training: a horizon of {length / DAY:.1f} days leaves less than {MIN_PAST:.0%} of the training "
-            f"window, {(last + length - start) / DAY:.1f} days, before the last cut; set ranker.training.horizon_days "
-            "lower, or ranker=none."
-        )
-    return inside
 
 
 def snapshot(

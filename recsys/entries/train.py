@@ -57,13 +57,14 @@ def run(cfg: Config) -> TrainResult | None:
     from recsys.data.report import data_report, print_summary
     from recsys.data.report_page import write_html
     from recsys.data.sources import check_paths
+    from recsys.entries.cuts import require_labels
     from recsys.entries.evaluate import evaluate_bundle
     from recsys.entries.folds import make_folds, said
     from recsys.entries.prepare import note_access
     from recsys.entries.ranker import MAIN, choose_ranker, fit_again, fit_rankers
     from recsys.entries.retriever import choose_epochs, last_only, refit, variants
     from recsys.entries.serving import check_base_rate, check_served, served
-    from recsys.entries.snapshots import refuse_unknown, require_labels
+    from recsys.entries.snapshots import refuse_unknown
     from recsys.errors import BundleError
     from recsys.export.changes import set_aside, write_metrics
     from recsys.export.touchpoints import fit_touchpoints
@@ -217,14 +218,18 @@ def summary(
     """Print what happened and where things are."""
     from rich.table import Table
 
+    from recsys.export.prove import left_out
+
     table = Table(title="recsys train", show_header=False)
     table.add_column()
     table.add_column(overflow="fold")  # a path is of use only whole
     k = cfg.objective.k
+    lost = (f"{', '.join(names)}: {why}" for why, names in left_out(folder / "bundle").items())
     rows = {
         cfg.objective.metric: f"{metrics[cfg.objective.metric]:.4f}",
         f"test/ndcg_at_{k}": f"{metrics[f'test/ndcg_at_{k}']:.4f}",
         "bundle": str(folder / "bundle"),
+        "not in the bundle": "; ".join(lost),
         "table and plot": str(folder / "evaluation"),
         "data report": str(folder / "data_report.html"),
         "MLflow run": tracked.place,
@@ -232,5 +237,6 @@ def summary(
         "next": f"recsys recommend bundle={uri or folder / 'bundle'} k=20",
     }
     for name, value in rows.items():
-        table.add_row(name, value, style="bold" if name == "model version" else None)
+        if value:
+            table.add_row(name, value, style="bold" if name == "model version" else None)
     console.print(table)

@@ -48,8 +48,9 @@ def run(cfg: TuneConfig) -> "Study":
     from recsys.data.dataset import require_judged
     from recsys.data.prepare import prepare
     from recsys.data.sources import check_paths
+    from recsys.entries.cuts import require_labels
     from recsys.entries.prepare import note_access
-    from recsys.entries.snapshots import refuse_unknown, require_labels
+    from recsys.entries.snapshots import refuse_unknown
     from recsys.entries.train import run as train
     from recsys.entries.trial import make_bench
     from recsys.tracking.run import start_run

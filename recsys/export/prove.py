@@ -34,6 +34,8 @@ log = logging.getLogger(__name__)
 STEM = {"user": "user_tower", "item": "item_tower", "ranker": "ranker"}
 """Name of the parts of a model, before ``.pt``, ``.pt2`` or ``.onnx``."""
 FORMS = {".pt": "torchscript", ".pt2": "torch.export", ".onnx": "onnx"}
+UNASKED = "bundle.forms is"
+"""How the reason begins why a form is not there that nobody asked for."""
 RANKED_USERS, RANKED_ITEMS = 64, 100_000
 """The most rows of a case whose rankings are compared, and the most items of the catalogue in each."""
 
@@ -62,7 +64,7 @@ def prove(
     rows: list[Comparison] = []
     absent: dict[str, str] = {}
     lacking = missing_libraries()
-    without = f"bundle.forms is {forms}"
+    without = f"{UNASKED} {forms}"
     no_onnx = "" if forms == "onnx" else without
     if not no_onnx and lacking:
         no_onnx = f"not installed: {lacking}; pip install 'recsys[onnx]' brings them"
@@ -192,6 +194,15 @@ def refuse_unproven(folder: Path, manifest: Manifest) -> None:
         for suffix, form in FORMS.items():
             if stem + suffix in manifest.parts and (side, form) not in proven:
                 raise BundleError(f"bundle {folder}: no case of '{part.PARITY}' is about '{stem}{suffix}'. {again}")
+
+
+def left_out(folder: Path) -> dict[str, list[str]]:
+    """Return why forms of models that were asked for are not in a bundle: reason to files."""
+    found: dict[str, list[str]] = {}
+    for name, why in json.loads((folder / part.PARITY).read_text(encoding="utf-8"))["absent"].items():
+        if Path(name).suffix in FORMS and not why.startswith(UNASKED):
+            found.setdefault(why, []).append(name)
+    return found
 
 
 def holds(case: Mapping[str, Any]) -> bool:

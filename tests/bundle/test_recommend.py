@@ -35,8 +35,8 @@ def test_users_from_a_list_and_from_files(cfg: RecommendConfig, bundle: Bundle, 
     expected = bundle.recommend([103, 101, 5], 3)
     pl.DataFrame({"user_id": [103, 101, 5, 103]}).write_parquet(tmp_path / "users.parquet")
     (tmp_path / "users.csv").write_text("user_id\n103\n101\n5\n")
-    (tmp_path / "floats.csv").write_text("user_id\n103.0\n101.0\n5.0\n")
-    for users in ("103, 101,5", *(str(tmp_path / name) for name in ("users.parquet", "users.csv", "floats.csv"))):
+    (tmp_path / "floats.CSV").write_text("user_id\n103.0\n101.0\n5.0\n")
+    for users in ("103, 101,5", *(str(tmp_path / name) for name in ("users.parquet", "users.csv", "floats.CSV"))):
         cfg.users = users
         assert pl.read_parquet(run(cfg)).equals(expected)
 

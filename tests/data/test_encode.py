@@ -60,6 +60,7 @@ def test_hash_is_crc32_of_the_text():
     values = pl.Series("x", ["123456789", None, "a", "123456789"])
     assert hash_ids(values, 1000).to_list() == [2 + 262, PAD_ID, 2 + 0xE8B7BE43 % 1000, 2 + 262]
     assert hash_ids(pl.Series([123456789]), 1000).to_list() == [264]
+    assert hash_ids(pl.Series([123456789.0, 0.5, None]), 1000).to_list() == [264, 2 + zlib.crc32(b"0.5") % 1000, PAD_ID]
     assert hash_ids(pl.Series(["é"]), 10**9).to_list() == [2 + zlib.crc32(b"\xc3\xa9") % 10**9]
     assert hash_ids(pl.Series([], dtype=pl.String), 10).to_list() == []
 

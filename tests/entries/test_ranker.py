@@ -12,6 +12,7 @@ import torch
 from recsys.data.dataset import data_before, fit_data
 from recsys.data.log import DAY
 from recsys.entries import ranker
+from recsys.entries.cuts import cuts
 from recsys.entries.folds import SPREAD, holdout, make_folds, said
 from recsys.entries.lesson import TowerTables, lessons, ranker_ids
 from recsys.entries.ranker import (
@@ -22,7 +23,7 @@ from recsys.entries.ranker import (
 )
 from recsys.entries.ranker_fit import crosses, id_inputs, tower_starts
 from recsys.entries.retriever import choose_epochs, refit
-from recsys.entries.snapshots import cuts, snapshot
+from recsys.entries.snapshots import snapshot
 from recsys.models.embeddings import brought_to
 from recsys.models.ranking_losses import spread_within
 from recsys.models.wide import Cross

@@ -2,7 +2,6 @@
 
 from collections import Counter
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import polars as pl
@@ -11,59 +10,26 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recsys.config.schema import Config, RankerTrainingConfig
+from recsys.config.schema import Config
 from recsys.data.dataset import fit_data, interaction_log, microseconds
 from recsys.data.log import DAY, as_time
 from recsys.data.snapshots import Snapshot
-from recsys.data.split import Windows
 from recsys.data.topk import NONE
 from recsys.entries import snapshots
 from recsys.entries.snapshots import (
-    cuts,
     group_codes,
-    horizon,
     pair_plan,
     refuse_unknown,
     snapshot,
     some_of_each,
     truths_of,
 )
-from recsys.errors import ConfigError, DataError
+from recsys.errors import ConfigError
 from recsys.features import FeatureSpec
-
-START = datetime(2024, 1, 1, tzinfo=UTC)
-WINDOWS = Windows(*(START + timedelta(days=days) for days in (0, 100, 110, 120)))
 
 
 def changed(cfg: Config, training: dict[str, Any] | None = None, **values: Any) -> Config:
     return replace(cfg, ranker=replace(cfg.ranker, training=replace(cfg.ranker.training, **training or {}), **values))
-
-
-@pytest.mark.parametrize(
-    ("settings", "length", "expected"),
-    [
-        ({}, 10, [80, 85, 90]),  # as long as validation, half of it apart
-        ({"snapshots": 1}, 10, [90]),
-        ({"horizon_days": 30, "stride_days": 25, "snapshots": 4}, 30, [20, 45, 70]),  # -5 has no past
-        ({"horizon_days": 30, "stride_days": 25.5, "snapshots": 4}, 30, [44.5, 70]),  # nor has 19 a fifth of the window
-        ({"horizon_days": 80}, 80, [20]),
-        ({"horizon_days": 0.5, "stride_days": 0.25, "snapshots": 2}, 0.5, [99.25, 99.5]),
-    ],
-)
-def test_cuts_by_hand(first_stage: Any, settings: dict[str, Any], length: float, expected: list[float]) -> None:
-    prepared = replace(first_stage.prepared, windows=WINDOWS)
-    cfg = Config(data=first_stage.cfg.data)
-    cfg = changed(cfg, vars(RankerTrainingConfig(**settings)))
-    found = cuts(cfg, prepared)
-    assert [(cut - microseconds(START)) / DAY for cut in found] == expected
-    assert horizon(cfg, prepared) == length * DAY
-    assert found[-1] + horizon(cfg, prepared) == microseconds(WINDOWS.val_start)
-
-
-def test_a_horizon_that_leaves_no_past(first_stage: Any) -> None:
-    prepared = replace(first_stage.prepared, windows=WINDOWS)
-    with pytest.raises(DataError, match=r"a horizon of 81\.0 days leaves less than 20%.*set ranker\.training\.horizon"):
-        cuts(changed(first_stage.cfg, {"horizon_days": 81}), prepared)
 
 
 def test_sessions_are_planned_where_asked_for_from_the_training_window(first_stage: Any) -> None:

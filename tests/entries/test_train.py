@@ -4,14 +4,17 @@ import json
 import logging
 from collections.abc import Callable, Sequence
 from functools import cached_property
+from io import StringIO
 from pathlib import Path
 from subprocess import CompletedProcess
+from types import SimpleNamespace
 from typing import Any
 
 import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 from pytorch_lightning.callbacks import ModelSummary
+from rich.console import Console
 
 from recsys.bundle.format import read_manifest
 from recsys.bundle.reader import Bundle
@@ -21,6 +24,7 @@ from recsys.data.prepared import Prepared
 from recsys.entries import serving
 from recsys.entries.retriever import trainer_factory
 from recsys.entries.serving import check_base_rate
+from recsys.entries.train import summary
 from recsys.errors import BundleError
 
 
@@ -60,6 +64,21 @@ def test_what_is_off_by_default_goes_through_every_stage(
     assert len(bundle.recommend(["u0", None], k=5, histories=[["i3"], None])) == 10
     worth = json.loads((outside / "run" / "evaluation" / "importance.json").read_text())
     assert "history" in {row["name"] for row in worth}
+
+
+@pytest.mark.parametrize("why", ["torch.export cannot express the model", "bundle.forms is torchscript"])
+def test_the_summary_names_the_forms_that_could_not_be_made(why: str, tmp_path: Path) -> None:
+    (tmp_path / "bundle").mkdir()
+    absent = {"cuda": "no CUDA device", "user_tower.pt2": why, "user_tower.onnx": why}
+    (tmp_path / "bundle" / "parity.json").write_text(json.dumps({"absent": absent}))
+    metrics = {"val/ndcg_at_20": 0.25, "test/ndcg_at_20": 0.125}
+    tracked: Any = SimpleNamespace(place="nowhere")
+    console = Console(width=160, file=StringIO(), record=True)
+    summary(console, compose("train"), tmp_path, metrics, tracked, None)
+    said = console.export_text()
+    assert ("not in the bundle" in said) == (f"user_tower.pt2, user_tower.onnx: {why}" in said) == ("cannot" in why)
+    assert "0.1250" in said
+    assert "no CUDA" not in said
 
 
 def test_a_bundle_that_is_found_wanting_is_moved_aside(

@@ -20,7 +20,7 @@ from recsys.export.onnx_form import missing_libraries
 from recsys.export.parity import OTHER_KERNELS, certificate, compare, overlap, serving_copy
 from recsys.export.parity_cases import user_cases
 from recsys.export.parity_page import render
-from recsys.export.prove import FORMS, across, scores_of
+from recsys.export.prove import FORMS, across, left_out, scores_of
 
 USER_CASES = {
     "one", "two", "odd", "large", "longest history", "missing user", "unseen user and item", "empty history",
@@ -70,6 +70,9 @@ def test_without_the_libraries_it_says_so(shop, tmp_path: Path, monkeypatch: pyt
         assert not list((tmp_path / "bundle").glob("*.onnx"))
         assert {case["form"] for case in parity["cases"]} == {"torchscript", "torch.export"}
         assert why in (tmp_path / "bundle" / "parity.html").read_text()
+        reason = parity["absent"]["user_tower.onnx"]
+        asked_for = {reason: ["user_tower.onnx", "item_tower.onnx"]} if forms == "onnx" else {}
+        assert left_out(tmp_path / "bundle") == asked_for
     assert Bundle.load(tmp_path / "bundle").check_sample() == 27
 
 
