@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -153,6 +153,8 @@ def evaluate_bundle(
             evaluate(scorer, targets, settings.ks, chunk_users=settings.chunk_users, progress=progress)
             for scorer in [*(ranked.scorers if ranked else ()), BundleScorer(bundle)]
         ]
+    spent = ranked.seconds if ranked else {}  # on the scores that a scorer of pairs only looks up
+    results = [replace(r, score_seconds=r.score_seconds + spent.get(r.name, 0.0)) for r in results]
     for name, fitted, model in others:
         towers = TowerScorer(model, fitted.log, fitted.tables, fitted.cut, cfg.model.history)
         towers.name = name

@@ -40,6 +40,7 @@ class RankedWindow:
 
     Attributes:
         scorers: The bundle's ranker, then its rivals.
+        seconds: Name to the time that candidates, features and ranking took; as if each had been alone.
         coverage: Share of the truth among the candidates, by source.
         quality: ``auc``, ``log_loss``, ``ece`` and so on, of all pairs.
         curves: Probabilities against observed rates.
@@ -49,6 +50,7 @@ class RankedWindow:
     """
 
     scorers: "list[PairScorer]"
+    seconds: dict[str, float]
     coverage: "list[Coverage]"
     quality: dict[str, float]
     curves: "dict[str, Reliability]"
@@ -123,23 +125,27 @@ def rank_window(
     values: dict[str, list[Tensor]] = {}
     seconds: dict[str, float] = {}
 
-    def say(name: str, scores: "Tensor", start: float) -> None:
+    def say(name: str, scores: "Tensor", start: float, before: float) -> None:
         values.setdefault(name, []).append(scores)
-        seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - start
+        seconds[name] = seconds.get(name, 0.0) + before + time.perf_counter() - start
 
     for rows in torch.arange(len(targets.users)).split(CHUNK_USERS):
         users = targets.users[rows]
         start = time.perf_counter()
         requests = bundle.requests(bundle.user_ids.gather(users.numpy()))
         pairs = bundle.ranking.candidates(requests)
-        say(MAIN, bundle.ranking.score(requests, pairs), start)
+        shared = time.perf_counter() - start
+        start = time.perf_counter()
+        say(MAIN, bundle.ranking.score(requests, pairs), start, shared)
+        start = time.perf_counter()
         features = bundle.ranking.inputs(requests, pairs, torch.arange(len(pairs)))
+        shared += time.perf_counter() - start
         for name, model in rivals.items():
             start = time.perf_counter()
-            say(name, predict(model, features), start)
+            say(name, predict(model, features), start, shared)
         if trees is not None:
             start = time.perf_counter()
-            say(BOOSTING, trees(features), start)
+            say(BOOSTING, trees(features), start, shared)
         if len(rows) and rows[0] < cfg.evaluation.importance:
             looked_at.append(features)
         query.append(pairs.query + rows[0])
@@ -162,7 +168,7 @@ def rank_window(
     ]  # fmt: skip
     worth = importances(bundle.ranking, looked_at, labels, whole_query, cfg) if looked_at else []
     k = cfg.objective.k
-    return RankedWindow(scorers, coverage(chunks, targets), quality, curves, worth, k, trees is not None)
+    return RankedWindow(scorers, seconds, coverage(chunks, targets), quality, curves, worth, k, trees is not None)
 
 
 def warn_if_off(quality: "Mapping[str, float]", positives: float) -> None:
