@@ -78,10 +78,7 @@ def split_claims(
             continue
         history, truth = _rows(seen, ~held_out), _rows(seen, held_out & seen.relevant)
         eligible = torch.ones(log.n_items, dtype=torch.bool)
-        eligible[history.item] = True
-        targets = make_targets(history, truth, eligible)
-        drawn = torch.randperm(len(targets.users), generator=torch.Generator().manual_seed(seed))
-        targets = targets.only(targets.users[drawn[:max_users]].sort().values)
+        targets = make_targets(history, truth, eligible).at_most(max_users, seed)
         last = int(history.time.max())
         cut = val_start if split == "temporal" else last + 1
         later = float((truth.time <= last).double().mean())

@@ -17,6 +17,8 @@ OUTCOMES = {
     ITEM_ID: "is the item that is to be predicted",
 }
 """Columns of an event that are its outcome, with the reason."""
+FIRST = "the first time"
+"""What the earliest event of an item or a user is called."""
 TOLD = 0.99
 """Share of what the most frequent value leaves open that the item settles, from which a context is the item's own."""
 TRACKS = 0.999
@@ -134,14 +136,18 @@ def audit_aggregates(
             for sums in whole.columns:
                 tracked = _tracks(table[column], whole[sums], past[sums], is_time=sums.endswith("time"))
                 if tracked and column not in findings:
+                    may_be_honest = sums == FIRST  # so is the date of a launch or a registration
                     findings[column] = Finding(
                         "attribute sums up the future",
-                        "error",
+                        "warning" if may_be_honest else "error",
                         f"{name}, column '{column}'",
                         tracked[0],
                         f"it is {sums} of all {log_name}, those after the cut too ({tracked[1]})",
-                        f"leave it out (data.{name.removesuffix('s')}_attributes); popularity, recency and habits are "
-                        "computed as of each cut",
+                        "keep it if it is known before, as the date of a launch is; if it was made of the events, "
+                        f"leave it out (data.{name.removesuffix('s')}_attributes)"
+                        if may_be_honest
+                        else f"leave it out (data.{name.removesuffix('s')}_attributes); popularity, recency and habits "
+                        "are computed as of each cut",
                     )
     return list(findings.values())
 
@@ -149,7 +155,7 @@ def audit_aggregates(
 def _sums(parts: Sequence[pl.LazyFrame], table: pl.DataFrame, key: str) -> pl.DataFrame:
     """Return counts, sums and microseconds of the first and last event, one row a row of ``table``."""
     other = ITEM_ID if key == USER_ID else USER_ID
-    time, first, last = pl.col(TIMESTAMP).dt.epoch("us"), "the first time", "the last time"
+    time, first, last = pl.col(TIMESTAMP).dt.epoch("us"), FIRST, "the last time"
     sums = [pl.len().alias("the number"), pl.col(other).n_unique().alias(f"the number of {other[:-3]}s")]
     sums += [pl.col(c).sum().alias(f"the {c}") for c in (QUANTITY, VALUE) if c in parts[0].collect_schema()]
     each = [part.group_by(key).agg(*sums, time.min().alias(first), time.max().alias(last)).collect() for part in parts]

@@ -10,7 +10,7 @@ from recsys.audit.columns import audit_age, audit_aggregates, audit_context, aud
 from recsys.audit.findings import Finding, by_severity, errors, over_parts
 from recsys.audit.future import AsOf, audit_future
 from recsys.audit.sides import audit_sides
-from recsys.audit.single import audit_snapshots
+from recsys.audit.single import OWN, audit_snapshots
 from recsys.columns import EVENT_TYPE, ITEM_ID, TIMESTAMP, USER_ID
 from recsys.config.data import DataConfig
 from recsys.data.dataset import fit_data, interaction_log, microseconds, popularity_days
@@ -48,7 +48,10 @@ class Audit:
 
 
 def audit_tables(
-    prepared: Prepared, item_times: Mapping[str, str] | None = None, user_times: Mapping[str, str] | None = None
+    prepared: Prepared,
+    item_times: Mapping[str, str] | None = None,
+    user_times: Mapping[str, str] | None = None,
+    timezone: str = "UTC",
 ) -> list[Finding]:
     """Audit windows, context and attributes; nothing is fitted or computed as of a cut.
 
@@ -58,6 +61,7 @@ def audit_tables(
         prepared: The data set.
         item_times: Attribute -> column of the items with the time since which its value is known.
         user_times: The same for users.
+        timezone: Of such times that carry none.
 
     Raises:
         ConfigError: One of the two names a column that is not there.
@@ -67,7 +71,7 @@ def audit_tables(
         ("users", prepared.users, USER_ID, user_times or {}),
     )
     known = [
-        _known_since(table, key, column, time_column, name)
+        _known_since(table, key, column, time_column, name, timezone)
         for name, table, key, times in tables
         for column, time_column in times.items()
     ]
@@ -118,6 +122,7 @@ def audit_prepared(
     max_auc: float = 0.99,
     max_users: int = 1000,
     seed: int = 0,
+    timezone: str = "UTC",
 ) -> Audit:
     """Audit tables, the features as of the start of the validation window, and the splits.
 
@@ -130,7 +135,7 @@ def audit_prepared(
 
     windows = prepared.windows
     cut, until = microseconds(windows.val_start), microseconds(windows.test_start)
-    findings = audit_tables(prepared, item_times, user_times)
+    findings = audit_tables(prepared, item_times, user_times, timezone)
     some = _some_users(prepared, max_users, seed)
     findings += audit_future(as_of_features(some, seed), some.events, cut, seed)
     findings += audit_snapshots(snapshots(prepared, some, cut, until, seed), max_auc)
@@ -228,7 +233,7 @@ def snapshots(
             pl.Series([True]).new_from_index(0, len(taken)).append(pl.Series([False]).new_from_index(0, len(others)))
         )
         features = pair_features(as_of(plan, some.events, prepared.items, cut), pairs)
-        found["pairs"] = (features, label, "whether the user takes the item after the cut")
+        found[OWN] = (features, label, "whether the user takes the item after the cut")
     return found
 
 
@@ -245,10 +250,13 @@ def _pairs(events: pl.DataFrame, seed: int) -> pl.DataFrame:
     return pl.concat([drawn, mixed])
 
 
-def _known_since(table: pl.DataFrame, key: str, column: str, time_column: str, name: str) -> pl.DataFrame:
+def _known_since(
+    table: pl.DataFrame, key: str, column: str, time_column: str, name: str, timezone: str
+) -> pl.DataFrame:
     """Return ids, the values of a column and ``known since``, their times.
 
-    Dates are days since 1970 in prepared tables.
+    Times that are no text are days since 1970 in prepared tables; where all are whole ones they are dates, which begin
+    at the midnight of ``timezone``.
 
     Raises:
         ConfigError: A column that is not there, or holds no times.
@@ -262,8 +270,9 @@ def _known_since(table: pl.DataFrame, key: str, column: str, time_column: str, n
             )
     times = table[time_column]
     if times.dtype.is_float():
-        times = (times * DAY).cast(pl.Int64, strict=False).cast(UTC)
-    known = to_utc(times, DataConfig(name=name), setting)
+        are_dates = bool((times.drop_nulls() % 1 == 0).all())
+        times = (times * DAY).cast(pl.Int64, strict=False).cast(pl.Datetime("us") if are_dates else UTC)
+    known = to_utc(times, DataConfig(name=name, timezone=timezone), setting)
     missing = table[time_column].null_count()
     if known.null_count() > missing:
         raise ConfigError(

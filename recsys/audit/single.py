@@ -10,12 +10,17 @@ MAX_VALUES = 1000
 """Whole numbers with at most so many values are tried as categories, too."""
 FEWEST = 30
 """Rows of each label that are needed for a verdict."""
+OWN = "pairs"
+"""Rows whose features are computed as of the cut, not given."""
 
 
 def audit_single(
     features: pl.DataFrame, label: pl.Series, place: str, told: str, max_auc: float = 0.99
 ) -> list[Finding]:
     """Name every column that alone tells the label with an AUC above ``max_auc``.
+
+    Of :data:`OWN` features it is a warning: these know nothing after the cut, and tell everything where people take
+    the same things again and again.
 
     0.99 is far above what a single honest feature reaches: on Complete Journey, a jewellery shop and the synthetic
     shops the best attribute and the best feature of a pair stay below 0.75.
@@ -37,12 +42,14 @@ def audit_single(
             findings.append(
                 Finding(
                     "near-perfect single feature",
-                    "error",
+                    "warning" if place == OWN else "error",
                     f"{place}, column '{name}'",
                     len(label),
                     f"alone it tells {told} with an AUC of {auc:.4f} (limit {max_auc}), over {positives:,} of "
                     f"{len(label):,} rows",
-                    "find out when its value is known; if only after the cut, leave it out",
+                    "nothing where habits are that strong; else look for a copy of the label among the events"
+                    if place == OWN
+                    else "find out when its value is known; if only after the cut, leave it out",
                 )
             )
     return findings

@@ -34,7 +34,7 @@ class FreshSegments:
     def load(cls, folder: Path, items: pl.DataFrame) -> "FreshSegments":
         """Read the folder that :func:`recsys.segments.store.save_segments` wrote; ``items`` is the catalogue."""
         values = None
-        if ITEM_VALUE in items.columns:
+        if ITEM_VALUE in items.columns and items[ITEM_VALUE].median() is not None:
             known = items[ITEM_VALUE].fill_null(items[ITEM_VALUE].median()).to_numpy()
             values = np.append(known, np.median(known))
         return cls(load_segments(folder), values)

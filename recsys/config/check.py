@@ -124,6 +124,8 @@ def _ranges(cfg: Any, rules: dict[str, Rule]) -> Iterator[str]:
 def _choices(cfg: Config) -> Iterator[str]:
     for key, legal in CHOICES.items():
         value = attrgetter(key)(cfg)
+        if isinstance(value, list) and len(set(value)) < len(value):
+            yield f"{key}={list(value)}: one is named twice; name each once."
         for found in [value] if isinstance(value, str) else value.values() if isinstance(value, dict) else value:
             if found not in legal:
                 yield f"{key}: '{found}' is not one of {', '.join(legal)}.{did_you_mean(found, legal)}"

@@ -189,6 +189,7 @@ class EvaluationConfig:
     rankers: list[str] = field(  # parts of the ranker by themselves, on the same candidates; lightgbm: its trees
         default_factory=lambda: ["wide_only", "deep_only", "lightgbm"]
     )
+    max_users: int | None = 20_000  # of a window who are asked about, drawn at random where there are more; null: all
     importance: int = 0  # users whose features are shuffled, to see what the ranker reads; 0: none
     cold_users: int = 500  # users of the window asked about as strangers, with clicks, attributes, nothing; 0: none
     bootstrap: int = 1000  # resamples of the paired intervals

@@ -34,7 +34,8 @@ def run(cfg: AuditConfig) -> "Audit":
     console, folder = Console(), Path(cfg.run_dir)
     prepared = prepare(cfg.data)
     note_access(cfg, prepared, "audit")
-    audit = audit_prepared(prepared, cfg.item_times, cfg.user_times, cfg.max_auc, cfg.max_users, cfg.seed)
+    times = cfg.item_times, cfg.user_times
+    audit = audit_prepared(prepared, *times, cfg.max_auc, cfg.max_users, cfg.seed, cfg.data.timezone)
     console.print(findings_table(audit.findings))
     if audit.claims:
         console.print(claims_table(audit.claims))

@@ -1,6 +1,8 @@
 """``recsys evaluate``: a bundle in; its table beside the baselines on the test window out.
 
-``recsys train`` opens the test window with the same :func:`evaluate_bundle`, so the two tables agree.
+``recsys train`` opens the test window with the same :func:`evaluate_bundle`, so the rows of the two tables agree. What
+a bundle does not carry has none here: the parts of the ranker (``evaluation.rankers``), and trees by themselves among
+the baselines.
 """
 
 from collections.abc import Iterable, Mapping
@@ -142,7 +144,7 @@ def evaluate_bundle(
     settings, windows = cfg.evaluation, prepared.windows
     data = fit_data(prepared, log, windows.test_start)
     truth = log.between(data.cut, microseconds(windows.end))
-    targets = make_targets(data.log, truth, data.eligible)
+    targets = make_targets(data.log, truth, data.eligible).at_most(settings.max_users, cfg.seed)
     targets = with_groups(targets, segment_groups(cfg, prepared, data.cut))
     past = Past(data.log, data.cut, data.tables.item, data.eligible)
     baselines = list(settings.baselines)

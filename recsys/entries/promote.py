@@ -65,7 +65,8 @@ def run(cfg: PromoteConfig) -> "Decision":
         for uri, bundle in zip(uris, bundles, strict=True):
             refuse_later(bundle, uri, prepared)
         data = fit_data(prepared, log, prepared.windows.test_start)
-        targets = make_targets(data.log, log.between(data.cut, microseconds(prepared.windows.end)), data.eligible)
+        truth = log.between(data.cut, microseconds(prepared.windows.end))
+        targets = make_targets(data.log, truth, data.eligible).at_most(cfg.evaluation.max_users, cfg.seed)
         contenders = measure(cfg, dict(zip(uris, bundles, strict=True)), prepared, targets)
         k = cfg.objective.k
         champion = contenders[1] if len(contenders) > 1 else None
@@ -204,7 +205,10 @@ class Answers:
         )
         self._query, self._item = query, item
         self._score = torch.from_numpy(found["score"].to_numpy().copy()) if questions.bundle.ranking else None
-        self.scorer = PairScorer(name, targets.n_items, targets.users, query, item, -rank.float())
+        self.scorer = PairScorer(
+            name, targets.n_items, targets.users, query, item, -rank.float(),
+            lambda rows: torch.full((len(rows), targets.n_items), -torch.inf),  # what it did not name is no answer
+        )  # fmt: skip
 
     def calibration_error(self, targets: "Targets") -> float | None:
         """Return the expected calibration error of the candidates' probabilities; None where there are none."""

@@ -1,7 +1,7 @@
 """The second stage on the test window: candidates and features once, through the bundle, and every ranker on them."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from recsys.bundle.ranking import Ranking
     from recsys.bundle.reader import Bundle
+    from recsys.data.candidates import Candidates
     from recsys.entries.ranker import SecondStage
     from recsys.evaluation.coverage import Coverage
     from recsys.evaluation.importance import Importance
@@ -121,7 +122,7 @@ def rank_window(
     assert bundle.ranking is not None
     rivals = {name: model for name, model in rankers.items() if name != MAIN}
     trees = stage.forest if stage and BOOSTING in cfg.evaluation.rankers else None
-    query, item, chunks, looked_at = [], [], [], []
+    query, item, looked_at = [], [], []
     values: dict[str, list[Tensor]] = {}
     seconds: dict[str, float] = {}
 
@@ -129,28 +130,32 @@ def rank_window(
         values.setdefault(name, []).append(scores)
         seconds[name] = seconds.get(name, 0.0) + before + time.perf_counter() - start
 
-    for rows in torch.arange(len(targets.users)).split(CHUNK_USERS):
-        users = targets.users[rows]
-        start = time.perf_counter()
-        requests = bundle.requests(bundle.user_ids.gather(users.numpy()))
-        pairs = bundle.ranking.candidates(requests)
-        shared = time.perf_counter() - start
-        start = time.perf_counter()
-        say(MAIN, bundle.ranking.score(requests, pairs), start, shared)
-        start = time.perf_counter()
-        features = bundle.ranking.inputs(requests, pairs, torch.arange(len(pairs)))
-        shared += time.perf_counter() - start
-        for name, model in rivals.items():
+    def ranked(ranking: "Ranking") -> "Iterator[tuple[Tensor, Mapping[str, Tensor], Candidates]]":
+        """Rank a few users at a time; yield what their sources named, which nobody keeps."""
+        for rows in torch.arange(len(targets.users)).split(CHUNK_USERS):
+            users = targets.users[rows]
             start = time.perf_counter()
-            say(name, predict(model, features), start, shared)
-        if trees is not None:
+            requests = bundle.requests(bundle.user_ids.gather(users.numpy()))
+            pairs = ranking.candidates(requests)
+            shared = time.perf_counter() - start
             start = time.perf_counter()
-            say(BOOSTING, trees(features), start, shared)
-        if len(rows) and rows[0] < cfg.evaluation.importance:
-            looked_at.append(features)
-        query.append(pairs.query + rows[0])
-        item.append(pairs.item)
-        chunks.append((users, pairs.lists, pairs.candidates))
+            say(MAIN, ranking.score(requests, pairs), start, shared)
+            start = time.perf_counter()
+            features = ranking.inputs(requests, pairs, torch.arange(len(pairs)))
+            shared += time.perf_counter() - start
+            for name, model in rivals.items():
+                start = time.perf_counter()
+                say(name, predict(model, features), start, shared)
+            if trees is not None:
+                start = time.perf_counter()
+                say(BOOSTING, trees(features), start, shared)
+            if len(rows) and rows[0] < cfg.evaluation.importance:
+                looked_at.append(features)
+            query.append(pairs.query + rows[0])
+            item.append(pairs.item)
+            yield users, pairs.lists, pairs.candidates
+
+    covered = coverage(ranked(bundle.ranking), targets)
     whole_query, whole_item = torch.cat(query), torch.cat(item)
     found = {name: torch.cat(parts) for name, parts in values.items()}
     main = found[MAIN]
@@ -168,7 +173,7 @@ def rank_window(
     ]  # fmt: skip
     worth = importances(bundle.ranking, looked_at, labels, whole_query, cfg) if looked_at else []
     k = cfg.objective.k
-    return RankedWindow(scorers, seconds, coverage(chunks, targets), quality, curves, worth, k, trees is not None)
+    return RankedWindow(scorers, seconds, covered, quality, curves, worth, k, trees is not None)
 
 
 def warn_if_off(quality: "Mapping[str, float]", positives: float) -> None:

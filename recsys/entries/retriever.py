@@ -87,7 +87,7 @@ def fit_fold(
     data = fold.fit()
     asked = fold.as_asked(data)
     truth = fold.asked_log.between(data.cut, microseconds(fold.asked.windows.test_start))
-    targets = make_targets(asked.log, truth, asked.eligible)
+    targets = make_targets(asked.log, truth, asked.eligible).at_most(cfg.evaluation.max_users, cfg.seed)
     targets.require(cfg.objective.metric)
     slices = tuple({"all", *cfg.objective.metric.split("/")[1:-1]})
 

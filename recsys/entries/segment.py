@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from recsys.config.schema import Config
+from recsys.errors import ConfigError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -65,6 +66,11 @@ def segment_groups(cfg: Config, prepared: "Prepared", cut: int) -> "dict[str, Te
     if not kinds:
         return {}
     model = fit_on_training_window(prepared, replace(cfg.segments, kinds=kinds), cfg.seed)
+    if absent := [kind for kind in kinds if kind not in model.kinds]:
+        raise ConfigError(
+            f"segments.slices: '{absent[0]}' has nothing to go by, the users have no attribute of 2 to 20 values; "
+            "name some in segments.demographics, or leave it out."
+        )
     table = model.assign(prepared.events, prepared.users, cut)
     groups: dict[str, torch.Tensor] = {}
     for kind in model.kinds:

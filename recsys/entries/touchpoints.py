@@ -4,13 +4,14 @@ The bundle knows nothing of the window; a request brings its user and its own it
 requests under the same filters.
 """
 
+import logging
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from recsys.config.schema import TouchpointsEvaluationConfig
-from recsys.errors import BundleError
+from recsys.errors import BundleError, DataError
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -35,6 +36,7 @@ def run(cfg: TouchpointsEvaluationConfig) -> "list[Measured]":
     Raises:
         BundleError: The bundle cannot be used, has no touchpoints, has seen the test window, or is of other data.
         ConfigError: The data do not have what a touchpoint of the configuration needs.
+        DataError: The window has no question for any of them.
         RecsysError: Data, tracking server or output folder cannot be used.
     """
     from rich.console import Console
@@ -72,6 +74,12 @@ def run(cfg: TouchpointsEvaluationConfig) -> "list[Measured]":
             bundle.touchpoints = Touchpoints(fitted.profiles, fitted.price, *parts)
         windows = prepared.windows
         measured = list(measure_all(cfg, bundle, interaction_log(prepared), (windows.test_start, windows.end)))
+        if not measured:
+            names = ", ".join(bundle.touchpoints.profiles)
+            raise DataError(
+                f"touchpoints: nobody in the test window can be asked for one of {names}; some need baskets of several "
+                "items (data.columns.basket_id). Name others, or take a longer window."
+            )
         paths = save(measured, folder / "evaluation")
         tracked.log_metrics(metric_dict(measured))
         tracked.log_file(folder / "evaluation", "evaluation")
@@ -102,6 +110,9 @@ def measure_all(
         what, questions = questions_for(cfg, bundle, profile, history, truth)
         questions = questions.only(lambda row, p=profile, q=questions: rivals.allowed(p, q, [row])[0])  # type: ignore[misc]
         if not len(questions):
+            logging.getLogger(__name__).warning(
+                "touchpoint '%s' is left out: nobody in the window can be asked for it (%s).", name, what
+            )
             continue
         answers, seconds = {}, {}
         for model in (BUNDLE, *rivals.names):

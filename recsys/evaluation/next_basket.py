@@ -13,6 +13,9 @@ from recsys.evaluation.recommender import Past, first_in_basket, popularity, use
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
+CELLS = 2**23
+"""Similarities of users that are in memory at a time, some 20 bytes each."""
+
 
 @dataclass
 class TIFUKNN:
@@ -57,6 +60,9 @@ class TIFUKNN:
 
     def scores(self, users: Tensor) -> Tensor:
         """Return the mixed frequencies, popularity below them, ``[B, N]``."""
+        return torch.cat([self._some(rows) for rows in few_at_a_time(users, len(self._lengths))])
+
+    def _some(self, users: Tensor) -> Tensor:
         rows = users.numpy()
         own = self._vectors[rows]
         shared = _sorted(own @ self._by_item).tocoo()
@@ -107,6 +113,9 @@ class UPCF:
 
     def scores(self, users: Tensor) -> Tensor:
         """Return summed shares of users alike, popularity below them, ``[B, N]``."""
+        return torch.cat([self._some(rows) for rows in few_at_a_time(users, len(self._lengths))])
+
+    def _some(self, users: Tensor) -> Tensor:
         rows = users.numpy()
         shared = _sorted(self._shares[rows] @ self._by_item).tocoo()
         row, column = shared.row, shared.col
@@ -116,6 +125,11 @@ class UPCF:
         row, column, alike = row[kept], column[kept], alike[kept] ** self.locality
         weights = _matrix(alike, row, column, len(rows), len(self._lengths))
         return with_fallback(torch.from_numpy((weights @ self._shares).toarray()), self._popular)
+
+
+def few_at_a_time(users: Tensor, n_users: int) -> tuple[Tensor, ...]:
+    """Split users so that each part has at most :data:`CELLS` similarities, should everybody share an item."""
+    return users.split(max(CELLS // n_users, 1))
 
 
 def basket_places(history: InteractionLog) -> tuple[Tensor, Tensor]:

@@ -109,6 +109,13 @@ class Targets:
             truth_slices={name: part for name, part in parts.items() if part.any()},
         )
 
+    def at_most(self, n: int | None, seed: int) -> "Targets":
+        """Return the questions of n users drawn at random, the same whoever is asked; of all where there are fewer."""
+        if n is None or len(self.users) <= n:
+            return self
+        drawn = torch.randperm(len(self.users), generator=torch.Generator().manual_seed(seed))[:n]
+        return self.only(self.users[drawn.sort().values])
+
     def find(self, users: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
         """Look the items ``[B, K]`` ranked for ``users [B]`` up: are they truth (bool), and where in ``truth_keys``."""
         keys = users[:, None] * self.n_items + items

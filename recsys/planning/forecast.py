@@ -19,6 +19,8 @@ POSITIVE_SHARE = 0.06
 """Of the candidates that are kept whatever ``ranker.training.negatives`` says, about."""
 EASE_ITEMS, EASE_BYTES = 10_000, 12
 """Most items of that baseline, and what each pair of them takes."""
+RANKED_BYTES = 72
+"""Of a candidate of the users who are asked about, kept for all of them: whose, which, and what each ranker says."""
 SPREAD = (0.7, 1.6)
 """What a forecast of memory is multiplied by for its range."""
 CUDA = 0.6 * 2**30
@@ -125,7 +127,8 @@ def processes(trainer: dict[str, Any], devices_there: int) -> int:
     if isinstance(devices, list):
         own = len(devices)
     else:
-        asked = int(devices) if str(devices).lstrip("-").isdecimal() else 1
+        listed = str(devices).count(",") + 1  # "0,1"
+        asked = int(devices) if str(devices).lstrip("-").isdecimal() else -1 if devices == "auto" else listed
         own = asked if asked > 0 else max(devices_there, 1)
     return max(own, 1) * nodes
 
@@ -210,7 +213,9 @@ def host_stages(cfg: Config, sizes: Sizes, retriever: Fit, ranker: Fit | None, *
         stages["ranker"] = data + vectors + of_pairs + ranker.state_bytes + 1.5 * ranker.held
     if evaluates:
         ease = EASE_BYTES * min(sizes.items, EASE_ITEMS) ** 2 if "ease" in cfg.evaluation.baselines else 0
-        stages["evaluation"] = data + vectors + 24.0 * cfg.evaluation.chunk_users * sizes.items + ease
+        asked = min(sizes.users, cfg.evaluation.max_users or sizes.users)
+        ranked = asked * min(cfg.ranker.candidates.limit, sizes.items) * RANKED_BYTES if ranker is not None else 0.0
+        stages["evaluation"] = data + vectors + 24.0 * cfg.evaluation.chunk_users * sizes.items + ease + ranked
     return stages
 
 

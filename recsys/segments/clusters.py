@@ -127,7 +127,7 @@ def fit_kmeans(
 
     trials, labels = [], {}
     for k in _possible(points, ks):
-        fits = [KMeans(k, n_init=1, random_state=seed + n).fit(points) for n in range(seeds)]
+        fits = [KMeans(k, n_init=1, random_state=(seed + n) % 2**32).fit(points) for n in range(seeds)]
         best = min(fits, key=lambda fit: fit.inertia_).labels_
         pairs = [adjusted_rand_score(a.labels_, b.labels_) for a, b in combinations(fits, 2)]
         stability = float(np.mean(pairs)) if pairs else None

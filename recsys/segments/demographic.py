@@ -48,7 +48,7 @@ class DemographicGroups:
         value = pl.col(attribute)
         if attribute not in self.bounds:
             return value.cast(pl.String)
-        edges = [f"{bound:g}" for bound in self.bounds[attribute]]
+        edges = [f"{bound:.12g}" for bound in self.bounds[attribute]]
         names = [f"below {edges[0]}", *(f"{a} to below {b}" for a, b in pairwise(edges))]
         names.append(f"from {edges[-1]}")
         quarter = pl.sum_horizontal((value >= bound).cast(pl.Int64) for bound in self.bounds[attribute])
@@ -81,6 +81,8 @@ def fit_demographic(
                 f"segments.demographics: '{attribute}' is no attribute of the users; there are: "
                 f"{', '.join(columns) or 'none'}." + did_you_mean(attribute, columns)
             )
+    if len(set(attributes or ())) < len(attributes or ()):
+        raise ConfigError(f"segments.demographics: {', '.join(attributes or ())}: one is named twice; name each once.")
     if attributes is None:
         attributes = [c for c in columns if 2 <= counted[c].drop_nulls().n_unique() <= MOST_VALUES][:1]
     if not attributes:

@@ -20,7 +20,7 @@ def with_segments(prepared: Prepared, settings: SegmentsConfig, seed: int) -> tu
     """Give users the attributes ``segment_rfm`` and so on for each kind of ``settings.features``, as of any cut.
 
     The segments are fitted once, on the training window, so that a name means the same at every cut; who is in which
-    follows from the events before the cut alone. Users without an event have no segment.
+    follows from the events before the cut alone. Users without an event have none but a demographic group.
 
     Returns:
         The prepared data with these attributes, and the segments; as it was, and None, where none are asked for.

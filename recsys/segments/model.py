@@ -1,4 +1,4 @@
-"""All segments of a shop, assigned to anybody as of any cut; reading them needs polars and NumPy alone."""
+"""All segments of a shop, assigned to anybody as of any cut; reading them needs no scikit-learn."""
 
 from dataclasses import dataclass
 
@@ -75,7 +75,9 @@ class SegmentModel:
         return found.select(USER_ID, *scores, *self.kinds)
 
     def attributes(self, events: pl.DataFrame, users: pl.DataFrame, cut: int) -> pl.DataFrame:
-        """Return the segments of users as attributes, one column ``segment_KIND`` each, null for who has no event.
+        """Return the segments of users as attributes, one column ``segment_KIND`` each.
+
+        It is null for who has no event; the demographic group needs none.
 
         Args:
             events: As :meth:`assign` takes them.

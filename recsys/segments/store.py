@@ -1,4 +1,4 @@
-"""Segments on disk: a folder of JSON and Parquet that is whole or not there; reading it needs polars and NumPy."""
+"""Segments on disk: a folder of JSON and Parquet that is whole or not there; reading it needs no scikit-learn."""
 
 import json
 import os

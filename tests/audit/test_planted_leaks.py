@@ -93,6 +93,27 @@ def test_attribute_that_sums_up_the_future(clean, plant, column, total) -> None:
     assert found == [("attribute sums up the future", f"items, column '{column}'")]
 
 
+def test_a_launch_that_is_the_first_event_may_be_honest(clean, plant) -> None:
+    is_new = pl.col("item_id").hash() % 3 == 0
+    events = clean.events.filter((pl.col("timestamp") >= clean.windows.test_start) | ~is_new)
+    first = events.group_by("item_id").agg((TIME.min() / 86_400_000_000).alias("launched"))
+    (found,) = (f for f in audit_tables(plant(items=first).with_events(events)) if "launched" in f.place)
+    assert (found.severity, found.place) == ("warning", "items, column 'launched'")
+    assert "keep it if it is known before" in found.remedy
+
+
+@pytest.mark.parametrize(("timezone", "late"), [("UTC", 0), ("Asia/Tokyo", 0), ("America/New_York", 1)])
+def test_times_of_attributes_are_those_of_the_shop(clean, plant, timezone, late) -> None:
+    """Known since the first event by a clock of the shop; two hours later on the clock of New York is too late."""
+    first = clean.events.group_by("item_id").agg(pl.col("timestamp").min())
+    there = first["timestamp"].dt.convert_time_zone(timezone).dt.offset_by(f"{2 * late}h")
+    rated = first.select("item_id", rating=pl.lit(4.5), rated=there.dt.replace_time_zone(None).dt.to_string("iso"))
+    found = [
+        f for f in audit_tables(plant(items=rated), {"rating": "rated"}, timezone=timezone) if f.severity == "error"
+    ]
+    assert [f.leak for f in found] == ["attribute younger than the event"] * late
+
+
 def test_user_attribute_that_sums_up_the_future(clean, plant) -> None:
     orders = purchases(clean).group_by("user_id").agg(orders=pl.len())
     assert leaks(audit_tables(plant(users=orders))) == [("attribute sums up the future", "users, column 'orders'")]

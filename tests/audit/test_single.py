@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
-from recsys.audit.single import audit_single, single_auc
+from recsys.audit.single import OWN, audit_single, single_auc
 
 LABEL = pl.Series([False, False, True, True])
 
@@ -60,6 +60,8 @@ def test_too_few_of_a_label_say_nothing() -> None:
     assert audit_single(leak, label, "items", "whether it sells") == []
     more = pl.Series([n < 30 for n in range(100)])
     (found,) = audit_single(more.cast(pl.Float64).alias("leak").to_frame(), more, "items", "whether it sells")
-    assert (found.place, found.rows) == ("items, column 'leak'", 100)
+    assert (found.severity, found.place, found.rows) == ("error", "items, column 'leak'", 100)
+    (habit,) = audit_single(more.cast(pl.Float64).alias("pair_count").to_frame(), more, OWN, "what is taken")
+    assert (habit.severity, habit.place) == ("warning", "pairs, column 'pair_count'")
     assert "AUC of 1.0000 (limit 0.99), over 30 of 100 rows" in found.evidence
     assert audit_single(more.cast(pl.Float64).alias("leak").to_frame(), more, "items", "it", max_auc=1.0) == []

@@ -10,10 +10,11 @@ import polars as pl
 import pytest
 import torch
 
+from recsys.bundle.format import SEGMENTS
 from recsys.bundle.histories import NOTHING, Fresh
 from recsys.bundle.reader import Bundle
 from recsys.bundle.requests import microseconds
-from recsys.bundle.segments import ITEM_VALUE
+from recsys.bundle.segments import ITEM_VALUE, FreshSegments
 from recsys.config.schema import SegmentsConfig
 from recsys.data.encode import Encoder
 from recsys.export.bundle import export_bundle
@@ -80,6 +81,13 @@ def test_a_stranger_who_did_the_same_is_in_the_same_segments(shop: Any, model: S
         inputs.users.head(0).clear(n=1).with_columns(segment_demographic=pl.lit("unknown")), "user"
     )
     assert set(seen["segment_demographic"].tolist()) == set(vocabulary["segment_demographic"].tolist())
+
+
+def test_a_catalogue_without_a_known_value_has_none(bundles: Any, tmp_path: Path) -> None:
+    bundle, _ = bundles
+    items = bundle.items.with_columns(pl.lit(None, pl.Float64).alias(ITEM_VALUE))
+    assert FreshSegments.load(bundle.folder / SEGMENTS, items).values is None
+    assert FreshSegments.load(bundle.folder / SEGMENTS, bundle.items).values is not None
 
 
 def test_each_request_counts_from_its_own_time(shop: Any, bundles: Any) -> None:

@@ -4,7 +4,9 @@ import json
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ from recsys.bundle.reader import Bundle
 from recsys.config.compose import compose
 from recsys.config.schema import EvaluateConfig
 from recsys.data.prepare import prepare
+from recsys.entries import rank_window
 from recsys.entries.evaluate import refuse_other_data, run
 from recsys.errors import BundleError, ConfigError
 from recsys.evaluation.report import metric_dict
@@ -67,6 +70,22 @@ def test_numbers_of_the_training_run_again(
     assert logged.info.status == "FINISHED"
     assert logged.data.metrics["test/ndcg_at_20"] == pytest.approx(of_training["test/ndcg_at_20"])
     assert logged.data.tags["bundle_fingerprint"] == read_manifest(trained.bundle).fingerprint
+
+
+def test_the_seconds_of_a_ranker_are_those_of_candidates_features_and_ranking(
+    config: Callable[..., EvaluateConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a clock of the second stage that strikes a thousand seconds whenever it is looked at."""
+    monkeypatch.setattr(rank_window, "time", SimpleNamespace(perf_counter=count(0.0, 1000.0).__next__))
+    ranked, retrieved, *_ = run(config("logger=none")).results
+    assert ranked.score_seconds == pytest.approx(2000, abs=100)  # one chunk: two spans of the clock
+    assert retrieved.score_seconds < 100
+
+
+def test_some_of_the_users_stand_for_all_where_there_are_many(config: Callable[..., EvaluateConfig]) -> None:
+    whole, some = (run(config("logger=none", *more)).results[0] for more in ((), ("evaluation.max_users=7",)))
+    assert some.metrics["all"]["users"] == 7
+    assert set(some.per_user["all"]["ndcg_at_20"].tolist()) <= set(whole.per_user["all"]["ndcg_at_20"].tolist())
 
 
 def test_a_bundle_that_has_seen_the_test_window_is_refused(

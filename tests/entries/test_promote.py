@@ -4,7 +4,8 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import mlflow
 import pytest
@@ -133,6 +134,20 @@ def test_another_champion_while_a_candidate_is_measured(
         registry.decide(candidate)
     assert "promotion" not in told("1")
     assert not (tmp_path / "run" / "decision.json").exists()
+
+
+def test_what_a_bundle_does_not_name_is_no_answer(trained: Any) -> None:
+    bundle = Bundle.load(trained.bundle)
+    ids, few = bundle.user_ids[:2], bundle.item_ids[-3:]
+    answer = bundle.recommend(ids, 3, allow=few)
+    asked = SimpleNamespace(bundle=bundle, ask=lambda some: answer.filter(answer["user_id"].is_in(some.implode())))
+    prepared = SimpleNamespace(items=few.rename("item_id").to_frame().vstack(bundle.item_ids[:-3].to_frame("item_id")))
+    targets: Any = SimpleNamespace(n_items=len(bundle.item_ids), users=torch.arange(2))
+    scores = promote.Answers("a", cast("Any", asked), ids, cast("Any", prepared), targets).scorer.scores(
+        torch.arange(2)
+    )
+    assert (scores[:, 3:] == -torch.inf).all()
+    assert (scores[:, :3] > -torch.inf).all()
 
 
 def test_what_cannot_be_promoted(registry: Any, trained: Any) -> None:

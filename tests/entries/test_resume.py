@@ -34,7 +34,7 @@ def test_a_job_that_is_stopped_goes_on_in_the_same_run(
     less = (
         "evaluation.rankers=[]",
         "evaluation.baselines=[popular]",
-        "evaluation.bootstrap=2",
+        "evaluation.bootstrap=100",
         "bundle.forms=torchscript",
     )
     job = ("train", *trained.data, "debug=does_it_run", "hydra.run.dir=run", "ckpt_path=last", *less)

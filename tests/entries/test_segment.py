@@ -70,6 +70,14 @@ def test_names_of_groups_can_be_names_of_metrics(overrides, tmp_path):
     ]
 
 
+def test_groups_need_something_to_go_by(overrides, tmp_path):
+    pl.DataFrame({"user_id": ["u0", "u1"], "name": ["a", "b"]}).head(1).write_parquet(tmp_path / "users.parquet")
+    cfg = compose("segment", [*overrides, f"data.users={tmp_path}/users.parquet", "segments.slices=[demographic]"])
+    prepared = prepare(cfg.data)
+    with pytest.raises(ConfigError, match=r"segments\.slices: 'demographic' has nothing to go by"):
+        segment_groups(cfg, prepared, microseconds(prepared.windows.end))
+
+
 def test_unknown_attribute_is_refused(overrides):
     with pytest.raises(ConfigError, match=r"Did you mean 'segment'\?"):
         run(compose("segment", [*overrides, "segments.demographics=[segmnt]"]))
@@ -79,6 +87,7 @@ def test_unknown_attribute_is_refused(overrides):
     ("override", "message"),
     [
         ("segments.kinds=[rmf]", "Did you mean 'rfm'?"),
+        ("segments.kinds=[]", "segments.kinds=[]: must be one or more kinds"),
         ("segments.ks=[1,2]", "segments.ks"),
         ("segments.ks=[]", "segments.ks"),
         ("segments.as_of=end", "segments.as_of: 'end' is not one of train, val, test"),

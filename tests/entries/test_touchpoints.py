@@ -24,7 +24,7 @@ from recsys.entries.serving import served
 from recsys.entries.snapshots import snapshot
 from recsys.entries.touchpoints import Rivals, measure_all, questions_for, run
 from recsys.entries.train import export
-from recsys.errors import BundleError, ConfigError
+from recsys.errors import BundleError, ConfigError, DataError
 from recsys.evaluation.questions import Questions
 from recsys.evaluation.touchpoints import measure, metric_dict, save
 from recsys.export.touchpoints import fit_touchpoints
@@ -103,11 +103,14 @@ def test_several_signals_are_fused_by_their_ranks(bundle: Bundle) -> None:
     assert [fused[item] for item in both["item_id"]] == pytest.approx(both["score"].to_list(), rel=1e-5)
 
 
-def test_every_touchpoint_is_measured_on_questions_of_its_kind(bundle: Bundle, first_stage: Any) -> None:
+def test_every_touchpoint_is_measured_on_questions_of_its_kind(
+    bundle: Bundle, first_stage: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     windows = first_stage.prepared.windows
     measured = list(measure_all(config(), bundle, first_stage.log, (windows.test_start, windows.end)))
     # all items cost the same, so that nothing is dearer than another
     assert [one.name for one in measured] == [name for name in bundle.touchpoints.profiles if name != "upsell"]
+    assert "touchpoint 'upsell' is left out: nobody in the window can be asked for it" in caplog.text
     for one in measured:
         assert list(one.values) == ["bundle", "item_knn", "popular", "personal_frequency"]
         assert 1 < one.questions <= 30
@@ -255,6 +258,15 @@ def test_other_touchpoints_than_the_bundles(verb: Callable[..., TouchpointsEvalu
     assert "at most 1 of a category" in next(one.filters for one in own if one.name == "email")
     with pytest.raises(ConfigError, match=r"caps: colour: the items have no"):
         run(verb("logger=none", "from_bundle=false", "touchpoints.profiles.email.caps={colour: 1}"))
+
+
+@pytest.mark.usefixtures("outside")
+def test_a_window_without_a_question_is_an_error(
+    verb: Callable[..., TouchpointsEvaluationConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("recsys.entries.touchpoints.measure_all", lambda *_: iter(()))
+    with pytest.raises(DataError, match="nobody in the test window can be asked for one of home"):
+        run(verb("logger=none"))
 
 
 @pytest.mark.usefixtures("outside")

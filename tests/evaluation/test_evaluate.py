@@ -11,6 +11,8 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor
 from torchmetrics import Metric
 
@@ -233,6 +235,17 @@ def test_progress_bar_names_the_model_and_reaches_the_end(
     shown = capsys.readouterr().out
     assert "fixed" in shown
     assert f"{len(targets.users)}/{len(targets.users)}" in shown
+
+
+@given(st.integers(1, 30), st.integers(0, 5))
+def test_some_users_are_drawn_alike_and_asked_what_they_would_be(make_log: MakeLog, n: int, seed: int) -> None:
+    targets, model = questions(make_log)
+    some = targets.at_most(n, seed)
+    assert len(some.users) == min(n, len(targets.users))
+    assert torch.equal(some.users, targets.at_most(n, seed).users)
+    whole, part = (evaluate(model, asked, KS).per_user["all"]["ndcg_at_3"] for asked in (targets, some))
+    assert torch.equal(part, whole[torch.isin(targets.users, some.users)])
+    assert targets.at_most(None, seed) is targets
 
 
 def test_models_are_fitted_before_they_answer(make_log: MakeLog) -> None:

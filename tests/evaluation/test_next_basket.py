@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from recsys.data.log import DAY, InteractionLog
+from recsys.evaluation import next_basket
 from recsys.evaluation.next_basket import TIFUKNN, UPCF, basket_places, strongest
 from recsys.evaluation.recommender import Past
 
@@ -97,6 +98,12 @@ def agrees(model: Any, oracle: Callable[[Baskets, Any], np.ndarray], make_log: M
     scores, wanted = model.scores(torch.arange(USERS)).numpy()[sure], wanted[sure]
     assert scores[wanted > 0] == pytest.approx(wanted[wanted > 0], rel=1e-5)
     assert (scores[wanted == 0] < 0).all()
+
+
+@pytest.fixture(autouse=True, params=[1, 2**23])
+def cells(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One user at a time, and all at once: the answers are the same."""
+    monkeypatch.setattr(next_basket, "CELLS", request.param)
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -48,7 +48,14 @@ def test_steps_that_the_trainer_leaves(trainer: dict[str, object], expected: int
 
 @pytest.mark.parametrize(
     ("trainer", "expected"),
-    [({"devices": 1}, 1), ({"devices": -1}, 4), ({"devices": [0, 2], "num_nodes": 3}, 6), ({"devices": "auto"}, 1)],
+    [
+        ({"devices": 1}, 1),
+        ({"devices": -1}, 4),
+        ({"devices": [0, 2], "num_nodes": 3}, 6),
+        ({"devices": "auto"}, 4),
+        ({"devices": "0,1"}, 2),
+        ({"devices": "2"}, 2),
+    ],
 )
 def test_processes(trainer: dict[str, object], expected: int) -> None:
     assert processes(trainer, devices_there=4) == expected
@@ -91,4 +98,6 @@ def test_more_partitions_more_users_and_more_candidates_move_their_stages() -> N
     assert stages("data.partitions=16")["prepare"] < usual["prepare"] / 10
     assert stages("ranker.training.max_users=50000")["ranker"] > usual["ranker"]
     assert stages("evaluation=quick")["evaluation"] < usual["evaluation"]  # without EASE
+    everybody = stages("evaluation.max_users=null")["evaluation"]  # 980,000 more users, 500 candidates each
+    assert everybody - usual["evaluation"] == pytest.approx(980_000 * 500 * 72)
     assert set(host_stages(compose("train"), sizes, FIT, None, evaluates=False)) == {"prepare", "two-tower"}

@@ -49,6 +49,11 @@ def test_silhouettes_agree_with_scikit_learn(blobs, method):
     assert chosen.smallest == pytest.approx(1 / 3)
 
 
+def test_the_last_seeds_count_on_from_the_first(blobs):
+    points, truth = blobs
+    assert adjusted_rand_score(fit_kmeans(points, [3], seeds=2, seed=2**32 - 1, **BARS).assign(points), truth) == 1
+
+
 def test_seeds_agree_where_there_are_heaps_and_not_where_there_are_none(blobs):
     heaps = {trial.k: trial.stability for trial in fit(blobs[0], "kmeans").trials}
     noise = {trial.k: trial.stability for trial in fit(np.random.default_rng(0).normal(size=(200, 6)), "kmeans").trials}

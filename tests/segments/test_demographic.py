@@ -53,6 +53,20 @@ def test_the_first_fitting_attribute_is_taken():
     assert fit_demographic(users, SEEN, [], 0.1) is None
 
 
+def test_an_attribute_that_is_named_twice_is_refused():
+    users = pl.DataFrame({"user_id": [1, 2], "sex": ["f", "m"]})
+    with pytest.raises(ConfigError, match=r"segments\.demographics: sex, sex: one is named twice"):
+        fit_demographic(users, users, ["sex", "sex"], 0.0)
+
+
+def test_bounds_are_told_apart_however_large():
+    users = pl.DataFrame({"user_id": range(100), "income": [1_234_567 + 13 * (i % 25) for i in range(100)]})
+    groups = fit_demographic(users, users, ["income"], 0.0)
+    assert groups is not None
+    assert len(groups.groups) == 4
+    assert "1234645" in " ".join(groups.groups)
+
+
 def test_unknown_attribute_is_refused():
     with pytest.raises(ConfigError, match=r"segments.demographics: 'twon' .* Did you mean 'town'\?"):
         fit_demographic(USERS, SEEN, ["twon"], 0.1)
