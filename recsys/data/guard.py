@@ -15,7 +15,7 @@ from recsys.data.sources import REJECT_REASON, ROW_NUMBER, Tables, read_consent
 from recsys.data.timestamps import given_times
 from recsys.errors import ConfigError, DataError, did_you_mean
 from recsys.privacy.consent import Consent
-from recsys.privacy.erased import Erased, as_text, load_erased
+from recsys.privacy.erased import ERASED, Erased, as_text, load_erased
 from recsys.privacy.protect import protect, protect_users
 from recsys.privacy.pseudonyms import key_digest, pseudonyms, read_key
 
@@ -67,6 +67,7 @@ class Guard:
         active = kept.select(pl.col(USER_ID).unique().sort()) if self.consent is not None else kept.select(USER_ID)[:0]
         if self.key is not None:
             kept = kept.with_columns(pseudonyms(kept[USER_ID], self.key))
+            kept = self._without_erased(kept, reasons)
         return kept, active, reasons
 
     def users(
@@ -88,9 +89,18 @@ class Guard:
             known = users.with_columns(ids)
             users, facts["users_left_out"] = protect_users(known, active, self.erased, self.consent, self.end)
         if self.key is not None:
-            users = None if users is None else users.with_columns(pseudonyms(users[USER_ID], self.key))
+            if users is not None:
+                known = users.with_columns(pseudonyms(users[USER_ID], self.key))
+                users = self._without_erased(known, facts["users_left_out"])
             facts["pseudonyms"] = "HMAC-SHA-256"
         return users, facts
+
+    def _without_erased(self, table: pl.DataFrame, counts: dict[str, int]) -> pl.DataFrame:
+        """Return the rows of those who were not erased by their pseudonym, and count the others."""
+        gone = self.erased.holds(table[USER_ID])
+        if gone.any():
+            counts[ERASED] = counts.get(ERASED, 0) + int(gone.sum())
+        return table.filter(~gone)
 
 
 def asks_for_end(privacy: PrivacyConfig) -> bool:

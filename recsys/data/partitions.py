@@ -188,13 +188,14 @@ class Partitions:
         return Built(parts, made, windows, self._tables.items is not None)
 
     def clear(self) -> None:
-        """Remove the work, and slices that are of no source being prepared; all of them where privacy is asked for."""
+        """Remove the work, and slices that are of no source being prepared; all of them where somebody may not stay."""
         if not self._split_file.exists():  # killed while it was clearing
             shutil.rmtree(self.work, ignore_errors=True)
             return
         kept = {name for file in self.root.glob("work/*/split.json") for name in _slices_in(file)}
         privacy = self.cfg.privacy
-        if asks_for_end(privacy) or privacy.pseudonym_key is not None or privacy.retain_from is not None:
+        asked = asks_for_end(privacy) or privacy.pseudonym_key is not None or privacy.retain_from is not None
+        if asked or load_erased(self.root.parent).people:  # the slices hold rows as they came
             kept = set()
         for folder in self._slices.iterdir():
             if folder.name not in kept and not folder.name.startswith("."):

@@ -222,6 +222,16 @@ def test_who_is_erased_does_not_come_back(shop, shop_events, tmp_path) -> None:
     assert prepare(shop).report == data.report  # now it is the same list, so the folder is used again
 
 
+def test_who_is_erased_by_pseudonym_does_not_come_back(shop, key) -> None:
+    """Event i is of user i % 7 + 1, so 15 of the 100 events are of user 2."""
+    gone = pseudonym(KEY.encode(), "2")
+    add_erased(Path(shop.cache_dir), [gone])
+    data = prepare(replace(shop, privacy=PrivacyConfig(pseudonym_key=key)))
+    assert gone not in data.events["user_id"].to_list() + data.users["user_id"].to_list()
+    assert data.report["rejects"] == {"erased_user": 15}
+    assert data.report["users_left_out"] == {"erased_user": 1}
+
+
 def test_rejects_hide_whom_the_list_names_and_nobody_whose_id_ends_alike(shop) -> None:
     add_erased(Path(shop.cache_dir), ["7", "acme.0"])
     rejects = pl.DataFrame({

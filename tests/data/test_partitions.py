@@ -24,6 +24,7 @@ from recsys.data.prepare import prepare, prepare_step
 from recsys.data.prepared import Prepared
 from recsys.data.report import data_report
 from recsys.errors import ConfigError, DataError
+from recsys.privacy.erased import add_erased
 
 START = datetime(2024, 1, 1)
 ROW = st.tuples(
@@ -380,6 +381,13 @@ def test_what_privacy_leaves_out_is_not_kept_in_slices(shop, tmp_path, monkeypat
     cfg = replace(shop, privacy=privacy, users=str(tmp_path / "users.parquet"))
     many = prepare(cfg)
     same(prepare(replace(cfg, partitions=1, cache_dir=str(tmp_path / "at once"))), many)
+    assert not list((tmp_path / "prepared" / "shop.parts" / "slices").iterdir())
+
+
+def test_after_an_erasure_no_rows_are_kept_in_slices(shop, tmp_path) -> None:
+    """They are rows of the source, which may still name who was erased."""
+    add_erased(tmp_path / "prepared", ["3"])
+    assert 3 not in prepare(shop).events["user_id"].to_list()
     assert not list((tmp_path / "prepared" / "shop.parts" / "slices").iterdir())
 
 
