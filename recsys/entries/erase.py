@@ -63,8 +63,9 @@ def run(cfg: EraseConfig) -> Path:
         )
     if check.left:
         raise DataError(
-            f"{len(check.left)} places still name people who were to be erased: {', '.join(check.left[:10])}. Delete"
-            " or edit these files, name their models in models=[...], and erase again."
+            f"{len(check.left)} places still name people who were to be erased, or cannot be read:"
+            f" {', '.join(check.left[:10])}. Delete or edit these files, name their models in models=[...], and erase"
+            " again."
         )
     return receipt
 

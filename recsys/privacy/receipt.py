@@ -47,7 +47,7 @@ class Checked:
 
     Attributes:
         searched: Every place.
-        left: Files that still name somebody.
+        left: Files that still name somebody, and places that cannot be read.
         bundles: Folder of each bundle that was loaded, answered its golden sample, and its users as strangers.
         in_no_folder: How many of the people no table of the folders named before anything was erased.
     """

@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,8 @@ def erase_from_model(name: str, users: Collection[str], scratch: Path, *, delete
 def erase_from_runs(experiment: str, users: Collection[str], scratch: Path) -> Iterator[Change]:
     """Delete the files of runs that name one of the users, and their models that no registered version needs.
 
+    Deleted runs count: MLflow keeps their files. A place that cannot be read is left for :func:`search_runs` to tell.
+
     Args:
         experiment: Name; one that does not exist has no runs.
         users: Ids as text, and pseudonyms.
@@ -63,7 +66,10 @@ def erase_from_runs(experiment: str, users: Collection[str], scratch: Path) -> I
     client = MlflowClient()
     with quiet(), bounded_http(retries=3, timeout=TIMEOUT), _asking(experiment):
         for place, model_id in _places(client, experiment):
-            local = _download(place, scratch)
+            try:
+                local = _download(place, scratch)
+            except TrackingError:
+                continue
             files = [] if local is None else traces(local, users)
             if local is None or not files:
                 continue
@@ -80,7 +86,7 @@ def erase_from_runs(experiment: str, users: Collection[str], scratch: Path) -> I
 def search_runs(
     experiment: str, users: Collection[str], scratch: Path, pending: Collection[str]
 ) -> tuple[list[str], list[str]]:
-    """Return every place of an experiment that was searched, and those that still name one of the users.
+    """Return every place of an experiment, and those that still name one of the users or cannot be read.
 
     Args:
         experiment: Name; one that does not exist has no runs.
@@ -100,7 +106,11 @@ def search_runs(
             versions = [] if model_id is None else _versions_of(client, model_id)
             if versions and set(versions) <= set(pending):
                 continue
-            local = _download(place, scratch)
+            try:
+                local = _download(place, scratch)
+            except TrackingError as error:
+                left.append(str(error))
+                continue
             left += [place] * bool(local is not None and traces(local, users))
     return searched, left
 
@@ -144,19 +154,31 @@ def _replace(
 
 
 def _download(uri: str, scratch: Path) -> Path | None:
-    """Copy what lies at a URI; None where the files are gone, as after a call that was killed."""
+    """Copy what lies at a URI; None where the files are gone, as after a call that was killed.
+
+    Raises:
+        TrackingError: It cannot be read, so nobody can tell whom it names.
+    """
     import mlflow
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
     try:
+        if not get_artifact_repository(uri).list_artifacts(None):
+            return None
         return Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(scratch)))
-    except Exception:  # MLflow raises whatever its stores raise
-        return None
+    except Exception as error:  # MLflow raises whatever its stores raise
+        if getattr(error, "error_code", None) == "RESOURCE_DOES_NOT_EXIST":
+            return None
+        raise TrackingError(f"{uri} (cannot be read: {first_line(error)})") from error
 
 
 def _bundle_of(uri: str, scratch: Path) -> Path | None:
-    local = _download(uri, scratch)
+    try:
+        local = _download(uri, scratch)
+    except TrackingError:
+        return None
     found = [] if local is None else sorted(local.glob(f"data/*/{MANIFEST}"))
     return found[0].parent if found else None
 
@@ -186,12 +208,13 @@ def _versions_of(client: Any, model_id: str) -> list[str]:
 
 
 def _places(client: Any, experiment: str) -> Iterator[tuple[str, str | None]]:
-    """Yield where the files of the runs lie, and of the logged models with their ids."""
+    """Yield where the files of the runs lie, deleted ones too, and of the logged models with their ids."""
+    from mlflow.entities import ViewType
+
     found = client.get_experiment_by_name(experiment)
     experiments = [] if found is None else [found.experiment_id]
-    for run in _pages(client.search_runs, experiments):
-        if client.list_artifacts(run.info.run_id):
-            yield str(run.info.artifact_uri), None
+    for run in _pages(partial(client.search_runs, run_view_type=ViewType.ALL), experiments):
+        yield str(run.info.artifact_uri), None
     for model in _pages(client.search_logged_models, experiments):
         yield str(model.artifact_location), str(model.model_id)
 

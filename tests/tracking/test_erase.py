@@ -83,3 +83,34 @@ def test_versions_aliases_and_files_of_runs(
             assert sorted(str(v.version) for v in client.search_model_versions("name='shop'")) == ["2", "4"]
     finally:
         mlflow.set_tracking_uri(None)
+
+
+def test_deleted_runs_are_searched_and_places_that_cannot_be_read_are_told(
+    new_store: Callable[[Path], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import mlflow
+
+    monkeypatch.chdir(tmp_path)  # where the files of runs go
+    tracking = TrackingConfig(uri=new_store(tmp_path / "mlflow.db"), experiment="shop")
+    (tmp_path / "notes.txt").write_text("customer-17")
+    scratch = tmp_path / "scratch"
+    try:
+        with start_run(tracking, tmp_path) as run:
+            run.log_file(tmp_path / "notes.txt")
+            run.flush()
+        client = mlflow.MlflowClient()
+        client.delete_run(run.run_id)
+        place = str(client.get_run(run.run_id).info.artifact_uri)
+        assert search_runs("shop", GONE, scratch, []) == ([place], [place])
+        with monkeypatch.context() as patch:
+            patch.setattr(mlflow.artifacts, "download_artifacts", refuse)
+            assert list(erase_from_runs("shop", GONE, scratch)) == []
+            assert search_runs("shop", GONE, scratch, [])[1] == [f"{place} (cannot be read: the store is away)"]
+        assert [change.action for change in erase_from_runs("shop", GONE, scratch)] == ["deleted"]
+        assert search_runs("shop", GONE, scratch, [])[1] == []
+    finally:
+        mlflow.set_tracking_uri(None)
+
+
+def refuse(**_: str) -> str:
+    raise OSError("the store is away")
