@@ -277,7 +277,7 @@ def _imputation(report: DataReport) -> Table:
 
 
 def _print_cleaning(report: DataReport, console: Console) -> None:
-    """Print a line a rule that found something, and the first of its details; the page has all."""
+    """Print a line a rule that found something, and the first of its details; the page has all that name no user."""
     for finding in report.cleaning:
         if not finding.found:
             continue
@@ -287,7 +287,8 @@ def _print_cleaning(report: DataReport, console: Console) -> None:
             console.print(f"    {escape(detail)}", highlight=False)
         more = len(finding.details) - _SHOWN_DETAILS
         if more > 0:
-            console.print(f"    and {more:,} more in the report")
+            where = "meta.json of the prepared data" if finding.rule == "accounts" else "the report"
+            console.print(f"    and {more:,} more in {where}")
 
 
 def percent(share: float | None) -> str:

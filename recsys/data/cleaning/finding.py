@@ -33,6 +33,14 @@ class Finding:
         """The parts as lines."""
         return tuple(f"{label}: {count:,}" for label, count in self.parts)
 
+    @property
+    def unnamed(self) -> tuple[str, ...]:
+        """The parts as lines that name no user, for pages that stay with runs."""
+        if self.rule != "accounts" or not self.parts:
+            return self.details
+        most = max(count for _, count in self.parts)
+        return (f"the largest has {most:,} lines; the accounts are named in meta.json of the prepared data",)
+
 
 _MOST_FIRST = ("left_out", "time_zones", "event_types", "accounts")
 _SHOWN = 1000

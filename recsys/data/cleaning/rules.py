@@ -143,7 +143,8 @@ def settle(cleaned: Cleaned, windows: Windows, cfg: DataConfig, lines_of_all: Se
         accounts = over_limits(events, rules.accounts, windows, lines_of_all or lines_until(events, windows))
         theirs = events_of(events, accounts, windows)
         is_drop = rules.accounts.action == "drop"
-        done = "dropped from the window on in which a limit was broken" if is_drop else "flagged: kept, and named here"
+        flagged = "flagged: kept, and named in the prepared data"
+        done = "dropped from the window on in which a limit was broken" if is_drop else flagged
         findings.append(Finding("accounts", len(accounts), "accounts over a limit", done, _shown(accounts)))
         if is_drop:
             dropped.append(_rejects(events.filter(theirs), "account_over_limits"))

@@ -132,6 +132,8 @@ def test_the_report_names_rules_counts_and_what_was_done(config):
     page = render(report)
     assert "<h2>Cleaning</h2>" in page
     assert "purchases taken back whole: 1" in page
+    assert "the largest has 13 lines" in page
+    assert "lines of 4 (" not in page  # a number that an erasure would not find
 
 
 def test_by_default_only_duplicates_go():
