@@ -37,7 +37,7 @@ def beside(path: Path) -> Iterator[Path]:
     Raises:
         OSError: The place cannot be written to.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{NODE}.{os.getpid()}.0.tmp")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         yield temporary
@@ -145,18 +145,28 @@ def take_place(temporary: Path, path: Path) -> bool:
 
 
 def remove_leftovers(parent: Path, name: str) -> None:
-    """Remove temporary folders of interrupted runs: their process on this node is gone, or they are a day old.
+    """Remove what interrupted runs left half done: their process on this node is gone, or it is a day old.
 
     Args:
-        parent: Where the folders lie.
-        name: That the folder was to have; a glob.
+        parent: Where it lies.
+        name: That the folder or file was to have; a glob.
     """
     for left in parent.glob(f".{name}.*.tmp"):
         owner, process, _, _ = left.name.rsplit(".", 3)
         is_ours = owner.endswith(f".{NODE}") and process.isdigit()
-        if (is_ours and not _is_running(int(process))) or time.time() - left.stat().st_mtime > _STALE_SECONDS:
-            _log.info("removing %s, left by an interrupted run", left)
-            shutil.rmtree(left, ignore_errors=True)
+        with suppress(FileNotFoundError):  # it has taken its place meanwhile
+            if (is_ours and not _is_running(int(process))) or time.time() - left.stat().st_mtime > _STALE_SECONDS:
+                _log.info("removing %s, left by an interrupted run", left)
+                if left.is_dir():
+                    shutil.rmtree(left, ignore_errors=True)
+                else:
+                    left.unlink()
+
+
+def remove_leftovers_below(root: Path) -> None:
+    """Do as :func:`remove_leftovers` in a folder and in all below it."""
+    for folder in sorted({left.parent for left in root.rglob(".*.*.tmp")}):
+        remove_leftovers(folder, "*")
 
 
 def _is_running(process: int) -> bool:

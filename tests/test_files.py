@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from recsys.errors import DataError
-from recsys.files import hashes, replacing, sha256, write_all, write_whole
+from recsys.files import NODE, hashes, remove_leftovers_below, replacing, sha256, write_all, write_whole
 
 
 def test_a_file_takes_its_place_with_its_folder_made(tmp_path: Path) -> None:
@@ -39,6 +39,16 @@ def test_what_cannot_be_written_is_named_with_its_place(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"c: the file cannot be written: .*No space"):
         dies_half_way(tmp_path / "c", OSError(28, os.strerror(28)))
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_leftovers_of_dead_processes_go_and_those_of_live_ones_stay(tmp_path: Path) -> None:
+    dead, live, old = (f".x.json.{end}.tmp" for end in (f"{NODE}.{2**22 + 1}.0", f"{NODE}.{os.getppid()}.0", "7.0"))
+    (tmp_path / "run").mkdir()
+    for name in (dead, live, old, "x.json"):  # the first is of a number above the largest of Linux
+        (tmp_path / "run" / name).write_text("half")
+    os.utime(tmp_path / "run" / old, (0, 0))
+    remove_leftovers_below(tmp_path)
+    assert sorted(p.name for p in (tmp_path / "run").iterdir()) == [live, "x.json"]
 
 
 def test_hashes_are_those_of_the_bytes(tmp_path: Path) -> None:

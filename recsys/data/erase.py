@@ -16,7 +16,7 @@ from recsys.data.partitions import PARTS
 from recsys.data.prepared import IN_PARTS, META, part_files
 from recsys.data.sources import REJECT_REASON, ROW_NUMBER
 from recsys.errors import DataError
-from recsys.files import remove_leftovers, replacing, write_whole
+from recsys.files import remove_leftovers_below, replacing, write_whole
 from recsys.privacy.erased import ERASED, as_text
 
 
@@ -33,7 +33,7 @@ def clear_cache(cache_dir: Path, users: Collection[str]) -> list[Path]:
     Raises:
         DataError: A run is writing into the folder just now.
     """
-    remove_leftovers(cache_dir, "*")
+    remove_leftovers_below(cache_dir)
     running = [path for path in cache_dir.glob(".*.*.tmp") if path.is_dir()]
     if running:
         raise DataError(
@@ -108,18 +108,22 @@ def erase_from_prepared(folder: Path, users: Collection[str], erased_list: str) 
 def erase_from_tables(folder: Path, users: Collection[str], skip: Collection[Path] = ()) -> list[Path]:
     """Drop the rows of people from every Parquet file below a folder that has a ``user_id``; return those changed.
 
+    What interrupted runs left half done is removed. A broken file stays, for the search to name.
+
     Args:
         folder: Of a run.
         users: Ids as text, and pseudonyms.
         skip: Folders below it that are left alone.
     """
+    remove_leftovers_below(folder)
     changed = []
     for path in sorted(folder.rglob("*.parquet")):
         inside = any(path.is_relative_to(other) for other in skip)
-        if not inside and USER_ID in pl.read_parquet_schema(path):
-            frame = pl.read_parquet(path)
-            if _rewrite(path, frame.filter(~_is_one_of(frame[USER_ID], users))):
-                changed.append(path)
+        with suppress(pl.exceptions.PolarsError, OSError):
+            if not inside and USER_ID in pl.read_parquet_schema(path):
+                frame = pl.read_parquet(path)
+                if _rewrite(path, frame.filter(~_is_one_of(frame[USER_ID], users))):
+                    changed.append(path)
     return changed
 
 

@@ -23,7 +23,7 @@ _ID_FILES = ("user_embeddings.parquet", f"vocabularies/{USER_ID}.parquet")
 
 
 def traces(place: Path, users: Collection[str]) -> list[str]:
-    """Return the files at or below a place that still name one of the users.
+    """Return the files at or below a place that still name one of the users, and tables that cannot be read.
 
     Parquet is read, since its bytes are compressed; of all else the bytes are searched, as :data:`WORD` says, and for
     numbers, but in a CSV table with a column of user ids, as :data:`NUMBER`.
@@ -52,9 +52,12 @@ class Search:
         self.long = sorted({form for user in forms for form in user})
 
     def finds(self, path: Path) -> bool:
-        """Return whether a file names one of them."""
-        if path.suffix == ".parquet":
-            return self._in_table(path)
+        """Return whether a file names one of them, or is a table that cannot be read, such as half of one."""
+        if path.suffix == ".parquet" or (path.suffix == ".tmp" and ".parquet" in path.suffixes):
+            try:
+                return self._in_table(path)
+            except pl.exceptions.PolarsError:
+                return True
         if path.name == "sample.json" and self._in_sample(path):
             return True
         number = WORD if _has_users(path) else NUMBER

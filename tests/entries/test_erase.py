@@ -1,6 +1,7 @@
 """A tiny shop with pseudonyms, from tables to a registered model: nobody is named anywhere, and who leaves is gone."""
 
 import json
+import os
 import random
 import subprocess
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from recsys.config.privacy import EraseConfig
 from recsys.data.prepared import load_prepared
 from recsys.entries import erase
 from recsys.errors import ConfigError, DataError
+from recsys.files import NODE
 from recsys.privacy.access_log import verify_log
 from recsys.privacy.erased import add_erased
 from recsys.privacy.pseudonyms import pseudonym
@@ -266,6 +268,22 @@ def test_folders_that_are_none_are_named(tmp_path: Path) -> None:
         setattr(cfg, key, [str(tmp_path / "nowhere")])
         with pytest.raises(ConfigError, match=f"{key}: .*nowhere' is no folder"):
             erase.run(cfg)
+
+
+def test_tables_that_cannot_be_read_are_named_after_all_others_are_done(tmp_path: Path) -> None:
+    half, whole = tmp_path / "runs" / "a.parquet", tmp_path / "runs" / "b.parquet"
+    half.parent.mkdir()
+    half.write_bytes(b"PAR1")
+    writing = half.with_name(f".c.parquet.{NODE}.{os.getppid()}.0.tmp")
+    writing.write_bytes(b"PAR1")
+    half.with_name(f".c.parquet.{NODE}.{2**22 + 1}.0.tmp").write_bytes(b"PAR1")  # of a process that is gone
+    pl.DataFrame({"user_id": ["customer-17", "customer-1"]}).write_parquet(whole)
+    with pytest.raises(DataError, match=r"2 places still name people .* or cannot be read: .*c\.parquet.*a\.parquet"):
+        erase.run(
+            EraseConfig(users="customer-17", cache_dirs=[], runs=[str(half.parent)], run_dir=str(tmp_path / "out"))
+        )
+    assert pl.read_parquet(whole)["user_id"].to_list() == ["customer-1"]
+    assert sorted(half.parent.iterdir()) == [writing, half, whole]
 
 
 def test_what_nobody_can_take_out_is_named(tmp_path: Path) -> None:
