@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import polars as pl
 
+from recsys.columns import ITEM_ID, TIMESTAMP
 from recsys.data.cleaning.finding import Finding
 from recsys.errors import DataError, did_you_mean
 
@@ -49,15 +50,15 @@ def same_writing(frame: pl.DataFrame, columns: Sequence[str]) -> tuple[pl.DataFr
 
 
 def require_text(frame: pl.DataFrame, name: str, key: str) -> None:
-    """Check that a column is there and holds text.
+    """Check that a column is there, describes the item, and holds text.
 
     Raises:
         DataError: It is not, or does not.
     """
-    if name not in frame.columns:
+    attributes = [c for c in frame.columns if c not in (ITEM_ID, TIMESTAMP)]
+    if name not in attributes:
         raise DataError(
-            f"{key}: no item attribute '{name}'; there are: {', '.join(frame.columns)}."
-            + did_you_mean(name, frame.columns)
+            f"{key}: no item attribute '{name}'; there are: {', '.join(attributes)}." + did_you_mean(name, attributes)
         )
     if frame.schema[name] != pl.String:
         raise DataError(f"{key}: '{name}' holds {frame.schema[name]}, not text; take it out of the list.")

@@ -44,3 +44,9 @@ def test_counts():
     assert (finding.found, finding.done) == (3, "5 different values of kind are 2")
     with pytest.raises(DataError, match="'n' holds Int64, not text"):
         same_writing(frame, ["n"])
+
+
+@pytest.mark.parametrize("name", ["item_id", "timestamp"])
+def test_what_every_line_has_is_no_attribute(name):
+    with pytest.raises(DataError, match=f"no item attribute '{name}'; there are: kind"):
+        same_writing(pl.DataFrame({"item_id": ["A"], "timestamp": ["2024"], "kind": ["Tea"]}), [name])
