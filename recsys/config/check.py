@@ -110,8 +110,20 @@ def config_problems(cfg: Config) -> Iterator[str]:
             f"validation=kfold with segments.features={cfg.segments.features}: segments are fitted on all users, and "
             "would know those who are asked; take a validation in time (expanding, rolling), or no segments."
         )
+    yield from _filled_folds(cfg)
     yield from touchpoint_problems(cfg.touchpoints)
     yield from _tracking(cfg.tracking)
+
+
+def _filled_folds(cfg: Config) -> Iterator[str]:
+    filling = cfg.data.imputation
+    methods = {filling.default, *filling.items.values(), *filling.users.values()} - {"none", "missing"}
+    if cfg.validation in ("expanding", "rolling") and methods:
+        yield (
+            f"validation={cfg.validation} with data.imputation ({', '.join(sorted(methods))}): what fills attributes is"
+            " fitted on the whole training window, and would know what earlier folds are asked about; take"
+            " validation=holdout or kfold, or data.imputation.default=missing."
+        )
 
 
 def _ranges(cfg: Any, rules: dict[str, Rule]) -> Iterator[str]:

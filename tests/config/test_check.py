@@ -159,6 +159,16 @@ def test_broken_rule(group: str, values: dict[str, object], expected: str) -> No
     assert len(str(caught.value).splitlines()) == 1
 
 
+@pytest.mark.parametrize("filling", [ImputationConfig(default="auto"), ImputationConfig(users={"age": "knn"})])
+def test_what_fills_attributes_is_not_fitted_for_each_fold_in_time(filling: ImputationConfig) -> None:
+    for kind in ("expanding", "rolling"):
+        with pytest.raises(ConfigError, match=f"validation={kind} with data.imputation .*: what fills attributes is"):
+            check(replace(make_config(data={"imputation": filling}), validation=kind))
+    for kind in ("holdout", "kfold"):
+        check(replace(make_config(data={"imputation": filling}), validation=kind))
+    check(replace(make_config(data={"imputation": ImputationConfig(default="missing")}), validation="rolling"))
+
+
 def test_a_column_of_the_events_may_be_called_as_one_of_the_items() -> None:
     check(make_config(data={"context": ["price"], "item_attributes": ["price"], "items": "items.parquet"}))
 
