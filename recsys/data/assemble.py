@@ -17,6 +17,7 @@ from recsys.data.infer import count_values, declared_spec, few, infer_spec
 from recsys.data.part import Settled, add_up
 from recsys.data.sources import Tables
 from recsys.data.split import Windows
+from recsys.errors import DataError
 from recsys.features import FeatureSpec
 
 
@@ -53,13 +54,19 @@ def assemble(parts: Sequence[Settled], tables: Tables, guard: Guard, windows: Wi
     if tables.attributes:
         lines = pl.concat([part.lines for part in parts]).collect()
         if cfg.item_attributes is None and cfg.features is None:
-            skipped = skipped | of_the_event(lines, ITEM_ID, tables.attributes)
+            skipped = skipped | of_the_event(lines.filter(is_known), ITEM_ID, tables.attributes)
     attributes = [name for name in tables.attributes if name not in skipped]
     catalogue = typed_items(tables.items, events, f"data.items={cfg.items}")
     items, item_counts, item_findings = clean_items(catalogue, lines, attributes, windows, cfg)
     active = pl.concat([part.active for part in parts]).collect()
     known_users, guard_facts = guard.users(tables.users, active, cfg)
     users, user_counts = side_table(known_users, USER_ID, first[USER_ID], f"data.users={cfg.users}")
+    left_out = guard_facts.get("users_left_out")
+    if known_users is not None and user_counts["only_in_events"] == len(first[USER_ID]) > 0 and not left_out:
+        raise DataError(
+            f"data.users={cfg.users}: none of its users occurs in the events. Write their ids alike, leading zeros and"
+            " blanks too, or name the right column in data.user_columns."
+        )
     items, users, imputers = impute_tables(cfg.imputation, items, users, seen)
     if cfg.features is None:
         shown = items if tables.items is not None else items.filter(pl.col(ITEM_ID).is_in(seen[ITEM_ID].implode()))

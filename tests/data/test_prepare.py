@@ -121,6 +121,13 @@ def test_declared_features_are_used(shop):
     assert [f.name for f in prepare(replace(shop, features=features)).spec] == ["user_id", "item_id", "price"]
 
 
+def test_a_users_table_of_other_users_is_refused(shop):
+    users = pl.DataFrame({"user_id": [101, 102], "gender": ["f", "m"]})
+    users.write_parquet(shop.users)
+    with pytest.raises(DataError, match=r"data\.users=.*none of its users occurs in the events"):
+        prepare(shop)
+
+
 def test_interrupted_prepare_leaves_nothing_and_the_next_run_starts_clean(shop, monkeypatch):
     cache = Path(shop.cache_dir)
     with monkeypatch.context() as patch:

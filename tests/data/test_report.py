@@ -142,6 +142,14 @@ def test_columns_of_events_that_are_no_attributes_are_left_out(config, shop_even
     assert {c.name: c.feature for c in asked.columns}["session_id"] == "id"
 
 
+def test_the_test_window_does_not_decide_what_is_an_attribute(config, shop_events):
+    """A device of its own for each item in the first 70 of 100 events, of which none is later than training."""
+    late = pl.lit("d") + pl.col("value").cast(pl.String)
+    device = pl.when(pl.col("value") < 70).then(pl.lit("of ") + pl.col("item_id")).otherwise(late)
+    data = prepare(config(events=shop_events.with_columns(device=device)))
+    assert "device" in data.items.columns
+
+
 def days_of(*rows):
     return pl.DataFrame(rows, schema={"day": pl.Date, "rows": pl.Int64}, orient="row")
 
