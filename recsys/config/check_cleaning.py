@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 
-from recsys.config.cleaning import ACCOUNT_ACTIONS, CONFLICT_RULES, CleaningConfig
+from recsys.config.cleaning import ACCOUNT_ACTIONS, ACCOUNT_LIMITS, CONFLICT_RULES, CleaningConfig
 from recsys.config.data import DataConfig
 from recsys.errors import did_you_mean
 
@@ -73,6 +73,11 @@ def _limits(rules: CleaningConfig) -> Iterator[str]:
     if accounts.action not in ACCOUNT_ACTIONS:
         near = did_you_mean(accounts.action, ACCOUNT_ACTIONS)
         yield f"data.cleaning.accounts.action: '{accounts.action}' is not one of {', '.join(ACCOUNT_ACTIONS)}.{near}"
+    if accounts.action != "flag" and all(getattr(accounts, name) is None for name in ACCOUNT_LIMITS):
+        yield (
+            f"data.cleaning.accounts.action={accounts.action}: no limit is given, so it has no effect; give one of"
+            f" {', '.join(ACCOUNT_LIMITS)}."
+        )
     for name in ("events_a_day", "items_a_day", "lines"):
         limit = getattr(accounts, name)
         if limit is not None and limit < 1:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 CONFLICT_RULES = ("auto", "latest", "most_frequent", "as_of")
 ACCOUNT_ACTIONS = ("flag", "drop")
+ACCOUNT_LIMITS = ("events_a_day", "items_a_day", "lines", "share")
 
 
 @dataclass

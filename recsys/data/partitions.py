@@ -30,14 +30,13 @@ from recsys.config.data import DataConfig
 from recsys.data.assemble import assemble
 from recsys.data.build import Built, latest, refuse, writing
 from recsys.data.cleaning.accounts import lines_until
-from recsys.data.cleaning.duplicates import COPIES
 from recsys.data.cleaning.event_types import check_types
 from recsys.data.cleaning.rules import waits_for_windows
 from recsys.data.guard import Guard, asks_for_end
 from recsys.data.part import Settled, add_up, clean_part, look, settle_part
 from recsys.data.part_store import load_facts, load_part, load_settled, load_times, save_part, save_settled
 from recsys.data.slices import no_events, read_part, read_whole, slices, split_slice, text_types
-from recsys.data.sources import Tables, tables_with
+from recsys.data.sources import COPIES, Tables, tables_with
 from recsys.data.split import Times, Windows, find_windows, require_events
 from recsys.data.validate import check_events
 from recsys.data.whole import Whole

@@ -30,6 +30,12 @@ ROW_NUMBER = "row_number"
 REJECT_REASON = "reject_reason"
 TIMEZONE = "_timezone"
 """Column of the names of time zones, where the config names one."""
+COPIES = "_copies"
+"""Column that says how many equal rows of the source an event stands for."""
+REPAIRED = "_repaired"
+"""Column that says in how many of them values were put back into their columns."""
+OWN = (ROW_NUMBER, REJECT_REASON, TIMEZONE, COPIES, REPAIRED)
+"""Names that no column of a table of events may have."""
 CONSENT = "privacy.consent"
 """The key of the consent table, below ``data``."""
 
@@ -222,7 +228,12 @@ def event_columns(cfg: DataConfig, available: Sequence[str]) -> tuple[dict[str, 
     wanted = () if cfg.items else tuple(cfg.item_attributes or ())
     legal = (*_STANDARD, *context, *wanted)
     for name in (*context, *wanted):
-        if name in (ROW_NUMBER, REJECT_REASON, TIMEZONE):
+        if name in REQUIRED_EVENT_COLUMNS:
+            raise ConfigError(
+                f"{place}: data.item_attributes names '{name}', which every event has of its own; take it out, or give"
+                f" the attribute another name, my_{name} and data.columns.my_{name}={name}."
+            )
+        if name in OWN:
             raise ConfigError(
                 f"{place}: data.context or data.item_attributes names '{name}', which is a column of our own; give"
                 f" theirs another name, my_{name} and data.columns.my_{name}={name}."
@@ -250,7 +261,7 @@ def event_columns(cfg: DataConfig, available: Sequence[str]) -> tuple[dict[str, 
     if cfg.timezone_column is not None:
         columns[TIMEZONE] = cfg.timezone_column
     if cfg.items is None and cfg.item_attributes is None:
-        taken = {*columns, *columns.values(), ROW_NUMBER, REJECT_REASON}
+        taken = {*columns, *columns.values(), *OWN}
         wanted = tuple(c for c in available if c not in taken)
         columns |= {c: c for c in wanted}
     return columns, context, wanted

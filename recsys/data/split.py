@@ -138,10 +138,10 @@ def require_events(times: Times, windows: Windows) -> None:
         )
 
 
-def window_index(windows: Windows) -> pl.Expr:
-    """Return the number of the window that ``timestamp`` falls into: 0 train, 1 val, 2 test."""
-    time = pl.col(TIMESTAMP)
-    return (time >= windows.val_start).cast(pl.Int8) + (time >= windows.test_start).cast(pl.Int8)
+def window_index(windows: Windows, time: str = TIMESTAMP) -> pl.Expr:
+    """Return the number of the window that a column of times falls into: 0 train, 1 val, 2 test."""
+    times = pl.col(time)
+    return (times >= windows.val_start).cast(pl.Int8) + (times >= windows.test_start).cast(pl.Int8)
 
 
 def count_by_window(times: Times, windows: Windows) -> dict[str, int]:

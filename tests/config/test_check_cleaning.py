@@ -28,6 +28,7 @@ def make_config(cleaning: dict[str, object] | None = None, **data: object) -> Co
         ({"junk": [JunkConfig()]}, r"junk\[0\]: names nothing"),
         ({"junk": [JunkConfig(pattern="[")]}, r"junk\[0\]\.pattern='\[': is no regular expression"),
         ({"accounts": AccountsConfig(action="dorp")}, "action: 'dorp' is not one of flag, drop. Did you mean 'drop'"),
+        ({"accounts": AccountsConfig(action="drop")}, "accounts.action=drop: no limit is given, so it has no effect"),
         ({"accounts": AccountsConfig(lines=0)}, "accounts.lines=0: must be 1 or more, or null"),
         ({"accounts": AccountsConfig(events_a_day=-1)}, "accounts.events_a_day=-1: must be 1 or more"),
         ({"accounts": AccountsConfig(items_a_day=0)}, "accounts.items_a_day=0: must be 1 or more"),

@@ -213,13 +213,19 @@ def test_missing_columns_name_the_nearest(config, shop_events, shop):
 
 
 @pytest.mark.parametrize("key", ["context", "item_attributes"])
-@pytest.mark.parametrize("name", ["row_number", "reject_reason", "_timezone"])
+@pytest.mark.parametrize("name", ["row_number", "reject_reason", "_timezone", "_copies", "_repaired"])
 def test_columns_of_our_own_names_can_be_read_under_others(config, shop_events, key, name):
     events = shop_events.rename({"store": name})
     with pytest.raises(ConfigError, match=rf"names '{name}', which is a column of our own.*data\.columns\.my_{name}="):
         read_tables(config(events=events, **{key: [name]}))
     tables = read_tables(config(events=events, columns={f"my_{name}": name}, **{key: [f"my_{name}"]}))
     assert tables.events[f"my_{name}"].to_list() == shop_events["store"].to_list()
+
+
+@pytest.mark.parametrize("name", ["user_id", "item_id", "timestamp"])
+def test_what_every_event_has_is_no_attribute_of_the_item(config, shop_events, name):
+    with pytest.raises(ConfigError, match=rf"data\.item_attributes names '{name}', which every event has of its own"):
+        read_tables(config(events=shop_events, item_attributes=[name]))
 
 
 def test_side_tables_take_the_named_columns(shop):

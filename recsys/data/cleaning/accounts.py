@@ -5,11 +5,9 @@ from collections.abc import Sequence
 import polars as pl
 
 from recsys.columns import ITEM_ID, TIMESTAMP, USER_ID
-from recsys.config.cleaning import AccountsConfig
-from recsys.data.cleaning.duplicates import COPIES, REPAIRED
+from recsys.config.cleaning import ACCOUNT_LIMITS, AccountsConfig
+from recsys.data.sources import COPIES, REPAIRED
 from recsys.data.split import Windows, window_index
-
-LIMITS = ("events_a_day", "items_a_day", "lines", "share")
 
 
 def lines_until(events: pl.DataFrame, windows: Windows) -> list[int]:
@@ -49,7 +47,7 @@ def over_limits(
         .with_columns(peaks.cum_max().over(USER_ID), pl.col("lines", "repaired").cum_sum().over(USER_ID))
         .with_columns(share=pl.col("lines") / everybody)
     )
-    given = {name: limit for name in LIMITS if (limit := getattr(limits, name)) is not None}
+    given = {name: limit for name in ACCOUNT_LIMITS if (limit := getattr(limits, name)) is not None}
     broken = pl.any_horizontal(pl.col(name) > limit for name, limit in given.items())
     since = totals.filter(broken).group_by(USER_ID).agg(since=pl.col("window").min())
     last = (

@@ -33,17 +33,18 @@ def latest(rows: pl.DataFrame, key: str, name: str, time: str) -> pl.DataFrame:
     return ordered.unique(subset=key, keep="last", maintain_order=True).select(key, name)
 
 
-def known_first(rows: pl.DataFrame, key: str, windows: Windows) -> pl.DataFrame:
+def known_first(rows: pl.DataFrame, key: str, windows: Windows, time: str = TIMESTAMP) -> pl.DataFrame:
     """Return the rows of the window in which each key is first seen.
 
     Nothing at or after a cut can then change what was known before it.
 
     Args:
-        rows: With ``timestamp``.
+        rows: With their times.
         key: Column of the ids.
         windows: The split.
+        time: Column of the times.
     """
-    window = window_index(windows).fill_null(0)  # a row without a time has held for ever
+    window = window_index(windows, time).fill_null(0)  # a row without a time has held for ever
     return rows.filter(window == window.min().over(key))
 
 
@@ -65,7 +66,7 @@ def one_row_each(
     if rule == "as_of":
         if time is None or windows is None:
             raise ValueError("as_of needs a time and windows")
-        rows = known_first(rows.rename({time: TIMESTAMP}), key, windows).rename({TIMESTAMP: time})
+        rows = known_first(rows, key, windows, time)
     if time is None:
         rows, time = rows.with_row_index("_place"), "_place"
     table = rows.select(pl.col(key).unique()).sort(key)

@@ -3,12 +3,7 @@
 import polars as pl
 
 from recsys.columns import EVENT_TYPE, ITEM_ID, TIMESTAMP, USER_ID
-from recsys.data.sources import ROW_NUMBER
-
-COPIES = "_copies"
-"""How many equal rows of the source an event stands for."""
-REPAIRED = "_repaired"
-"""In how many of them values were put back into their columns."""
+from recsys.data.sources import COPIES, REPAIRED, ROW_NUMBER
 
 
 def drop_copies(events: pl.DataFrame) -> pl.DataFrame:

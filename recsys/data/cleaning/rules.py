@@ -10,15 +10,16 @@ from dataclasses import dataclass, replace
 import polars as pl
 
 from recsys.columns import BASKET_ID, EVENT_TYPE, QUANTITY, USER_ID
+from recsys.config.cleaning import ACCOUNT_LIMITS
 from recsys.config.data import DataConfig
 from recsys.data.clean import in_order
-from recsys.data.cleaning.accounts import LIMITS, events_of, lines_until, over_limits
-from recsys.data.cleaning.duplicates import COPIES, REPAIRED, drop_copies, near_duplicates
+from recsys.data.cleaning.accounts import events_of, lines_until, over_limits
+from recsys.data.cleaning.duplicates import drop_copies, near_duplicates
 from recsys.data.cleaning.event_types import is_type, types_found, weighted
 from recsys.data.cleaning.finding import Finding
 from recsys.data.cleaning.junk import junk_events
 from recsys.data.cleaning.returns import RETURN_OF, is_return, match_returns, taken_back, without_returned
-from recsys.data.sources import REJECT_REASON, ROW_NUMBER
+from recsys.data.sources import COPIES, REJECT_REASON, REPAIRED, ROW_NUMBER
 from recsys.data.split import NAMES, Windows
 from recsys.errors import DataError
 
@@ -198,7 +199,7 @@ def _returns(events: pl.DataFrame, cfg: DataConfig) -> pl.Series:
 
 
 def _limits_accounts(cfg: DataConfig) -> bool:
-    return any(getattr(cfg.cleaning.accounts, name) is not None for name in LIMITS)
+    return any(getattr(cfg.cleaning.accounts, name) is not None for name in ACCOUNT_LIMITS)
 
 
 def _takes_back(cfg: DataConfig) -> bool:

@@ -57,12 +57,7 @@ def parse_sizes(texts: pl.Series, words: Mapping[str, str]) -> pl.DataFrame:
     Raises:
         ConfigError: A word that stands for no unit.
     """
-    for word, unit in words.items():
-        if unit.upper() not in UNITS:
-            raise ConfigError(
-                f"data.cleaning.unit_words.{word}: '{unit}' is no unit; legal: {', '.join(UNITS)}."
-                + did_you_mean(unit.upper(), UNITS)
-            )
+    _require_units(words)
     units = UNITS | {word.upper(): UNITS[unit.upper()] for word, unit in words.items()}
     frame = pl.DataFrame({"text": texts.cast(pl.String)}).select(_plain(pl.col("text")).alias("text"))
     packs = [*PACKS, *(word.upper() for word, unit in words.items() if unit.upper() in PACKS)]
@@ -88,9 +83,11 @@ def size_columns(
     """Add ``NAME_grams``, ``NAME_millilitres`` and ``NAME_pieces`` for each column, those that any item has.
 
     Raises:
+        ConfigError: A word that stands for no unit.
         DataError: A column that is not there or holds no text, or a name that is taken.
     """
     findings = []
+    _require_units(words)  # where no column is asked for, too
     for name in columns:
         require_text(items, name, "data.cleaning.units")
         counts = items[name].drop_nulls().alias("text").value_counts(name="rows")
@@ -116,6 +113,15 @@ def size_columns(
         parts = tuple((f"not read: {text!r}", count) for text, count in unread.head(_MOST_UNPARSED).iter_rows())
         findings.append(Finding("units", rows, f"values of {name}", done, parts))
     return items, tuple(findings)
+
+
+def _require_units(words: Mapping[str, str]) -> None:
+    for word, unit in words.items():
+        if unit.upper() not in UNITS:
+            raise ConfigError(
+                f"data.cleaning.unit_words.{word}: '{unit}' is no unit; legal: {', '.join(UNITS)}."
+                + did_you_mean(unit.upper(), UNITS)
+            )
 
 
 def _plain(text: pl.Expr) -> pl.Expr:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from recsys.config.cleaning import AccountsConfig
 from recsys.data.cleaning.accounts import events_of as events_of_accounts
 from recsys.data.cleaning.accounts import lines_until, over_limits
-from recsys.data.cleaning.duplicates import COPIES, REPAIRED
+from recsys.data.sources import COPIES, REPAIRED
 
 
 def counted(events, copies=None, repaired=None):

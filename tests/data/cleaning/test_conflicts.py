@@ -25,6 +25,11 @@ def test_by_hand(windows):
     assert one_row_each(rows.drop("since"), "item_id", "latest").rows() == [("a", "z", 9), ("b", None, 4)]
 
 
+def test_an_attribute_may_be_called_as_the_time_of_events(windows):
+    rows = listing(windows, [("a", 1, "x", 1), ("a", 12, "z", 9)]).rename({"brand": "timestamp"})
+    assert one_row_each(rows, "item_id", "as_of", "since", windows).rows() == [("a", "x", 1)]
+
+
 def test_a_row_without_a_time_has_held_for_ever(windows):
     rows = listing(windows, [("a", None, "x", 1), ("a", 5, "y", None), ("b", None, "z", 1), ("b", 25, "w", 1)])
     assert one_row_each(rows, "item_id", "as_of", "since", windows).rows() == [("a", "y", 1), ("b", "z", 1)]

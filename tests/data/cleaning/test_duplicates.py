@@ -2,7 +2,8 @@ import polars as pl
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recsys.data.cleaning.duplicates import COPIES, REPAIRED, drop_copies, near_duplicates
+from recsys.data.cleaning.duplicates import drop_copies, near_duplicates
+from recsys.data.sources import COPIES, REPAIRED
 
 KIND = {"event_type": pl.String}
 NO_MORE = pl.lit(0)

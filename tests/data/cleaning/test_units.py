@@ -107,6 +107,8 @@ def test_words_of_ones_own():
     assert parse_sizes(pl.Series(["3 Stück"]), {"stück": "ct"}).row(0) == (None, None, 3.0)
     with pytest.raises(ConfigError, match=r"unit_words\.box: 'PKK' is no unit.*Did you mean 'PK'"):
         parse_sizes(pl.Series(["3 box"]), {"box": "PKK"})
+    with pytest.raises(ConfigError, match=r"unit_words\.box: 'PKK' is no unit"):
+        size_columns(pl.DataFrame({"size": ["3 box"]}), [], {"box": "PKK"})
 
 
 def test_mistakes_are_named():
