@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 from recsys.columns import OPTIONAL_EVENT_COLUMNS, REQUIRED_EVENT_COLUMNS
 from recsys.config.check_cleaning import cleaning_problems
-from recsys.config.data import DataConfig, SessionsConfig, SplitConfig
+from recsys.config.data import NO_ZONES, DataConfig, SessionsConfig, SplitConfig
 from recsys.config.privacy import privacy_problems
 from recsys.errors import ConfigError, did_you_mean
 from recsys.features import FeatureSpec
@@ -60,7 +60,10 @@ def _zone(key: str, zone: str) -> Iterator[str]:
     if zone != "UTC" and available_timezones():
         try:
             ZoneInfo(zone)
+            is_known = zone not in NO_ZONES
         except (ZoneInfoNotFoundError, ValueError, OSError):
+            is_known = False
+        if not is_known:
             yield f"{key}: '{zone}' is not a time zone.{did_you_mean(zone, available_timezones())}"
 
 

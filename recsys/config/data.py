@@ -13,6 +13,7 @@ TIMESTAMP_UNITS = ("auto", "s", "ms", "us", "ns")
 LOGS = ("memory", "mapped")
 IMPUTATIONS = ("none", "auto", "missing", "most_frequent", "median", "knn", "iterative")
 SESSIONS_BY = ("gap", "basket_id")
+NO_ZONES = ("Factory", "localtime")  # files of a machine's time zone database that name no place
 
 
 @dataclass

@@ -5,7 +5,7 @@ from zoneinfo import available_timezones
 
 import polars as pl
 
-from recsys.config.data import DataConfig
+from recsys.config.data import NO_ZONES, DataConfig
 from recsys.data.dtypes import is_given
 from recsys.errors import ConfigError, DataError, did_you_mean
 
@@ -64,19 +64,19 @@ class Numbers:
         )
 
     @property
-    def are_all(self) -> bool:
-        """Whether every value is a number, and there is one."""
-        return self.numbers == self.given > 0
+    def are_most(self) -> bool:
+        """Whether most values are numbers; the others cannot be read then."""
+        return 2 * self.numbers > self.given
 
     @property
     def are_dates(self) -> bool:
         """Whether they are numbers most of which look like 20171108."""
-        return self.are_all and 2 * self.calendar > self.given
+        return self.are_most and 2 * self.calendar > self.numbers
 
     @property
     def are_early(self) -> bool:
         """Whether they are numbers most of which would be seconds before 1980."""
-        return self.are_all and 2 * self.early > self.given
+        return self.are_most and 2 * self.early > self.numbers
 
     @property
     def unit(self) -> str:
@@ -89,8 +89,9 @@ def to_utc(column: pl.Series, cfg: DataConfig, place: str, numbers: Numbers | No
 
     Text is ISO 8601 (``T`` or a space, seconds optional, fractions, ``Z``, ``UTC`` or an offset at the end) or
     ``data.timestamp_format``; numbers count from 1970 in ``data.timestamp_unit``, by their magnitude when ``auto``;
-    what carries no zone is in ``data.timezone`` (the earlier of two readings where clocks go back, null in the gap
-    where they go forward). A time outside the years 1900 to 2199 is unreadable.
+    what carries no zone is in ``data.timezone`` (the earlier of two readings where clocks go back; null in the gap
+    where they go forward, but a midnight in it, such as of a date, is the first moment of its day). A time outside the
+    years 1900 to 2199 is unreadable.
 
     Args:
         column: Times in any form.
@@ -102,8 +103,8 @@ def to_utc(column: pl.Series, cfg: DataConfig, place: str, numbers: Numbers | No
         ConfigError: Unknown unit or time zone.
         DataError: A type that is no time, or numbers most of which look like 20171108 or would be before 1980.
     """
-    if cfg.timezone not in available_timezones():
-        near = did_you_mean(cfg.timezone, available_timezones())
+    if cfg.timezone not in zone_names():
+        near = did_you_mean(cfg.timezone, zone_names())
         raise ConfigError(f"data.timezone={cfg.timezone!r} is not a name of the IANA time zone database.{near}")
     if cfg.timestamp_unit not in ("auto", *_UNITS):
         raise ConfigError(f"data.timestamp_unit={cfg.timestamp_unit!r} is not one of auto, {', '.join(_UNITS)}.")
@@ -129,6 +130,11 @@ def to_utc(column: pl.Series, cfg: DataConfig, place: str, numbers: Numbers | No
     seconds = times.cast(pl.Int64)
     legal = (seconds >= _EARLIEST * 1_000_000) & (seconds < _LATEST * 1_000_000)
     return pl.select(pl.when(legal).then(times)).to_series().cast(UTC).alias(column.name)
+
+
+def zone_names() -> set[str]:
+    """Return the names of the time zones that times can be read in."""
+    return available_timezones().difference(NO_ZONES)
 
 
 def given_times(column: pl.Series, cfg: DataConfig, place: str, why: str) -> pl.Series:
@@ -213,7 +219,7 @@ def _from_text(text: pl.Series, cfg: DataConfig, numbers: Numbers) -> pl.Series:
         if any(z in cfg.timestamp_format for z in ("%z", "%:z", "%#z")):
             return text.str.to_datetime(cfg.timestamp_format, strict=False, time_unit="us", time_zone="UTC")
         return _localize(text.str.to_datetime(cfg.timestamp_format, strict=False, time_unit="us"), cfg)
-    if numbers.are_all:
+    if numbers.are_most:
         return _from_epoch(text.cast(pl.Int64, strict=False), cfg, numbers)
     iso = text.str.replace(r"^([^ T]+)[ T]+", "${1}T").str.replace(r" ?(UTC|GMT|Z|z)$", "+00:00")
     is_aware = iso.str.contains(r"T.*[+-]\d{2}:?(\d{2})?$")
@@ -236,5 +242,15 @@ def _from_text(text: pl.Series, cfg: DataConfig, numbers: Numbers) -> pl.Series:
 
 
 def _localize(naive: pl.Series, cfg: DataConfig) -> pl.Series:
-    zoned = naive.dt.replace_time_zone(cfg.timezone, ambiguous="earliest", non_existent="null")
+    times = _in_zone(naive, cfg.timezone)
+    if times.null_count() == naive.null_count():
+        return times
+    # The offset of the evening before, which holds until the clocks go forward.
+    dawn = _in_zone(naive.dt.offset_by("-3h"), cfg.timezone).dt.offset_by("3h")
+    is_day = naive == naive.dt.truncate("1d")
+    return pl.select(pl.when(is_day & times.is_null()).then(dawn).otherwise(times)).to_series()
+
+
+def _in_zone(naive: pl.Series, zone: str) -> pl.Series:
+    zoned = naive.dt.replace_time_zone(zone, ambiguous="earliest", non_existent="null")
     return zoned.dt.convert_time_zone("UTC")

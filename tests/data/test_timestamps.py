@@ -50,6 +50,16 @@ def test_zone_of_naive_times_and_the_two_odd_hours():
     assert read(["2018-07-01T12:00:00Z"], timezone="Europe/Berlin") == [datetime(2018, 7, 1, 12, tzinfo=UTC)]
 
 
+@pytest.mark.parametrize("day", ["2018-11-04", "2018-11-04 00:00", date(2018, 11, 4), datetime(2018, 11, 4)])
+def test_a_day_without_a_midnight_begins_when_clocks_have_gone_forward(day):
+    """In Sao Paulo at 00:00, 03:00 UTC, to 01:00; half past twelve was never."""
+    assert read([day], timezone="America/Sao_Paulo") == [datetime(2018, 11, 4, 3, tzinfo=UTC)]
+    assert read(["2018-11-04 00:30", "2018-11-05"], timezone="America/Sao_Paulo") == [
+        None,
+        datetime(2018, 11, 5, 2, tzinfo=UTC),
+    ]
+
+
 @pytest.mark.parametrize(("scale", "unit"), [(1, "s"), (10**3, "ms"), (10**6, "us"), (10**9, "ns")])
 @pytest.mark.parametrize("form", ["int", "float", "text"])
 def test_epoch_by_magnitude_and_by_unit(scale, unit, form):
@@ -62,6 +72,14 @@ def test_epoch_by_magnitude_and_by_unit(scale, unit, form):
 def test_fractions_of_epoch_seconds_and_wild_numbers():
     assert read([1543664429.25]) == [NOON + timedelta(milliseconds=250)]
     assert read([1543664429, 1543664429, 2**62, 1543664429, -(2**62)]) == [NOON, NOON, None, NOON, None]
+
+
+def test_one_bad_value_among_numbers_is_rejected_alone():
+    number = str(int(NOON.timestamp()))
+    assert read([number, "n/a", number]) == [NOON, None, NOON]
+    assert read(["2018-12-01T11:40:29Z", "17", "2018-12-01T11:40:29Z"]) == [NOON, None, NOON]
+    with pytest.raises(DataError, match="look like calendar dates"):
+        read(["20171108", "n/a", "20171109"])
 
 
 def test_blank_text_among_numbers_is_a_missing_one():
@@ -123,6 +141,8 @@ def test_types_that_are_no_time(dtype):
 
 
 def test_unknown_zone_and_unit():
+    with pytest.raises(ConfigError, match=r"data\.timezone='localtime' is not a name"):
+        read([1], timezone="localtime")
     with pytest.raises(ConfigError, match=r"data\.timezone='Europe/Berln'.*Did you mean 'Europe/Berlin'"):
         read([1], timezone="Europe/Berln")
     with pytest.raises(ConfigError, match=r"data\.timestamp_unit='sec' is not one of auto, s"):

@@ -1,19 +1,18 @@
 """Times without a zone of their own, each row in the zone that one of its columns names."""
 
 from dataclasses import replace
-from zoneinfo import available_timezones
 
 import polars as pl
 
 from recsys.config.data import DataConfig
 from recsys.data.cleaning.finding import Finding
 from recsys.data.sources import TIMEZONE
-from recsys.data.timestamps import UTC, Numbers, to_utc
+from recsys.data.timestamps import UTC, Numbers, to_utc, zone_names
 
 
 def zone_known(zones: pl.Series) -> pl.Series:
     """Mark the rows whose zone is missing, so the table's own holds, or in the IANA database, bool ``[E]``."""
-    return _named(zones).is_in(sorted(available_timezones())).fill_null(True)
+    return _named(zones).is_in(sorted(zone_names())).fill_null(True)
 
 
 def to_utc_by_row(

@@ -20,9 +20,9 @@ def read(times, zones):
 
 def test_each_row_in_its_zone():
     noon = "2024-07-01 12:00:00"
-    zones = ["Europe/Berlin", "America/New_York", None, " ", "UTC", "Mars/Olympus"]
-    hours = [10, 16, 3, 3, 12, None]
-    assert read([noon] * 6, zones) == [h and datetime(2024, 7, 1, h, tzinfo=UTC) for h in hours]
+    zones = ["Europe/Berlin", "America/New_York", None, " ", "UTC", "Mars/Olympus", "localtime"]
+    hours = [10, 16, 3, 3, 12, None, None]
+    assert read([noon] * 7, zones) == [h and datetime(2024, 7, 1, h, tzinfo=UTC) for h in hours]
 
 
 def test_a_time_with_its_own_zone_keeps_it():
