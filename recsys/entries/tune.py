@@ -6,7 +6,7 @@ get data that end where it begins.
 
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, fields, replace
 from itertools import count
@@ -275,23 +275,36 @@ def finish(
     )
 
 
+def leaves(tree: Mapping[str, Any], above: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:
+    """Return path of keys -> value for nested mappings; a key of a map, such as an event type, may hold dots."""
+    found: dict[tuple[str, ...], Any] = {}
+    for key, value in tree.items():
+        path = (*above, key)
+        found |= leaves(value, path) if isinstance(value, Mapping) and value else {path: value}
+    return found
+
+
 def best_yaml(best: TuneConfig, found: dict[str, Any]) -> str:
     """Return an experiment for ``recsys train``: all that differs from its defaults, the best values among it."""
     import yaml
 
     from recsys.config.compose import compose
-    from recsys.tracking.names import flatten
 
-    default = flatten({name: value for name, value in asdict(compose("train")).items() if name in IN_BEST})
-    own = flatten({name: value for name, value in asdict(best).items() if name in IN_BEST})
-    searched = {key: flatten(asdict(best)).get(key) for key in best.search}
-    changed = {key: value for key, value in own.items() if value != default.get(key) and key != "data.cache_dir"}
-    changed = {k: v for k, v in changed.items() if not k.startswith("trainer.") or matters(k.split(".")[1])}
+    whole = leaves(asdict(best))
+    default = leaves(asdict(compose("train")))
+    changed = {
+        path: value
+        for path, value in whole.items()
+        if path[0] in IN_BEST
+        and value != default.get(path)
+        and path != ("data", "cache_dir")
+        and (path[0] != "trainer" or matters(path[:2][-1]))
+    }
+    changed |= {path: value for path, value in whole.items() if ".".join(path) in best.search}
     if best.evaluation.ks != compose("tune").evaluation.ks:  # the objective may be at a cut-off that is not a default
-        changed["evaluation.ks"] = list(best.evaluation.ks)
+        changed["evaluation", "ks"] = list(best.evaluation.ks)
     tree: dict[str, Any] = {}
-    for key, value in sorted((changed | searched).items()):
-        *parents, name = key.split(".")
+    for (*parents, name), value in changed.items():
         inside = tree
         for parent in parents:
             inside = inside.setdefault(parent, {})

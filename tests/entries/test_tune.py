@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,15 @@ def test_train_takes_the_best_at_its_cut_off(tmp_path: Path, ks: list[int] | Non
     best = compose("train", ["experiment=best"], tmp_path)
     check(best)
     assert best.evaluation.ks == (ks or compose("train").evaluation.ks)
+
+
+def test_the_best_keeps_event_types_with_dots(tmp_path: Path) -> None:
+    cfg = compose("tune")
+    cfg = replace(cfg, data=replace(cfg.data, weights={"page.view": 0.5, "buy": 2.0}))
+    found = {"study": "s", "objectives": ["val/ndcg_at_20"], "best": {"number": 0, "values": [0.5]}}
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "best.yaml").write_text(tune.best_yaml(cfg, found))
+    assert compose("train", ["experiment=best"], tmp_path).data.weights == {"page.view": 0.5, "buy": 2.0}
 
 
 def test_the_best_begins_where_its_trials_began(tmp_path: Path) -> None:
