@@ -11,6 +11,8 @@ from recsys.data.split import Windows, window_index
 
 RETURN_OF = "return_of"
 """Row number of the purchase that a return takes back; null when there is none."""
+NOTHING = 1e-9
+"""A quantity so small is what rounding leaves: 0.3 - 0.1 is not quite 0.2."""
 
 
 def is_return(columns: Sequence[str], rules: ReturnsConfig) -> pl.Expr:
@@ -58,9 +60,10 @@ def match_returns(
     found = []
     for turn in range(asking["turn"].n_unique()):
         now = asking.filter(pl.col("turn") == turn)
+        is_enough = pl.col("left_bought") >= pl.col("left") - NOTHING
         matched = (
             now.join(stock, on=keys, suffix="_bought")
-            .filter((pl.col("timestamp_bought") < pl.col(TIMESTAMP)) & (pl.col("left_bought") >= pl.col("left")))
+            .filter((pl.col("timestamp_bought") < pl.col(TIMESTAMP)) & is_enough)
             .sort("place_bought")
             .group_by("place")
             .last()
@@ -70,7 +73,7 @@ def match_returns(
         stock = (
             stock.join(matched.select(place="place_bought", taken="taken"), on="place", how="left")
             .with_columns(left=pl.col("left") - pl.col("taken").fill_null(0.0))
-            .filter(pl.col("left") > 0)
+            .filter(pl.col("left") > NOTHING)
             .drop("taken")
         )
     pairs = pl.concat(found).select("place", RETURN_OF)
@@ -117,11 +120,11 @@ def without_returned(events: pl.DataFrame, taken: pl.DataFrame) -> tuple[pl.Data
     known = events.join(
         taken.rename({"returned": "_returned"}), on=ROW_NUMBER, how="left", maintain_order="left"
     ).with_columns(_kept=1 - pl.col("_returned").fill_null(0.0) / bought)
-    is_part = pl.col("_kept").is_between(0, 1, closed="none")
+    is_part = pl.col("_kept").is_between(NOTHING, 1, closed="none")
     lessened = [
         pl.when(is_part).then(pl.col(name) * pl.col("_kept")).otherwise(name).alias(name)
         for name in (QUANTITY, VALUE)
         if name in events.columns
     ]
-    gone = known.select(pl.col("_returned").is_not_null() & (pl.col("_kept") <= 0)).to_series()
+    gone = known.select(pl.col("_returned").is_not_null() & (pl.col("_kept") <= NOTHING)).to_series()
     return known.with_columns(lessened).select(events.columns), gone

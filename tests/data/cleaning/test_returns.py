@@ -71,6 +71,16 @@ def test_part_of_a_purchase_leaves_part_of_its_value(events_of, windows):
     assert lessened.filter(gone)["row_number"].to_list() == [3]
 
 
+def test_fractions_are_taken_back_whole(events_of, windows):
+    """As floats, 0.3 - 0.1 is less than 0.2."""
+    rows = [(1, "a", 0, 0.3, 3.0), (1, "a", 1, -0.1, -1.0), (1, "a", 2, -0.2, -2.0)]
+    events = events_of(rows, **COLUMNS)
+    assert matched(events, NEGATIVE) == {2: 1, 3: 1}
+    matches = match_returns(events, returns_of(events, NEGATIVE), NEGATIVE, ())
+    _, gone = without_returned(events, taken_back(events, matches, windows))
+    assert events.filter(gone)["row_number"].to_list() == [1]
+
+
 @pytest.mark.parametrize(("sold", "back", "counts"), [(0, 9, True), (9, 10, False), (10, 19, True), (5, 25, False)])
 def test_a_return_after_a_cut_changes_nothing_before_it(events_of, windows, sold, back, counts):
     events = events_of([(1, "a", sold, 1.0, 1.0), (1, "a", back, -1.0, -1.0)], **COLUMNS)
