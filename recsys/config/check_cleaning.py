@@ -7,6 +7,9 @@ from recsys.config.cleaning import ACCOUNT_ACTIONS, ACCOUNT_LIMITS, CONFLICT_RUL
 from recsys.config.data import DataConfig
 from recsys.errors import did_you_mean
 
+MOST_SECONDS = 1_000_000_000
+"""Between near duplicates; 30 years."""
+
 
 def cleaning_problems(data: DataConfig) -> Iterator[str]:
     """Yield a line for each broken rule, with the key, its value and what is legal."""
@@ -84,5 +87,8 @@ def _limits(rules: CleaningConfig) -> Iterator[str]:
             yield f"data.cleaning.accounts.{name}={limit}: must be 1 or more, or null."
     if accounts.share is not None and not 0 < accounts.share < 1:
         yield f"data.cleaning.accounts.share={accounts.share}: must be a share above 0 and below 1, or null."
-    if not 0 <= rules.near_duplicate_seconds < float("inf"):
-        yield f"data.cleaning.near_duplicate_seconds={rules.near_duplicate_seconds}: must be 0 or more."
+    if not 0 <= rules.near_duplicate_seconds <= MOST_SECONDS:
+        yield (
+            f"data.cleaning.near_duplicate_seconds={rules.near_duplicate_seconds}: must be 0 or more, at most"
+            f" {MOST_SECONDS}."
+        )

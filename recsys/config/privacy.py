@@ -9,6 +9,8 @@ from recsys.errors import did_you_mean
 
 CONSENT_DEFAULTS = ("deny", "allow")
 AFTER_WITHDRAWAL = ("keep_earlier", "drop_all")
+MOST_DAYS = 100_000
+"""Of retention: more than lie between the times that are read, those of the years 1900 to 2199, would be no limit."""
 KEY_PLACES = ("file:", "env:")
 OLD_VERSIONS = ("delete", "pending")
 
@@ -60,8 +62,8 @@ def privacy_problems(privacy: PrivacyConfig) -> Iterator[str]:
     for name in privacy.consent_columns:
         if name not in CONSENT_COLUMNS:
             yield _no_choice("data.privacy.consent_columns", name, CONSENT_COLUMNS)
-    if privacy.retention_days is not None and not privacy.retention_days > 0:
-        yield f"data.privacy.retention_days={privacy.retention_days}: must be above 0, or null."
+    if privacy.retention_days is not None and not 0 < privacy.retention_days <= MOST_DAYS:
+        yield f"data.privacy.retention_days={privacy.retention_days}: must be above 0, at most {MOST_DAYS}, or null."
     if privacy.retention_days is not None and privacy.retain_from is not None:
         yield "data.privacy.retention_days and data.privacy.retain_from: give one of the two."
     if privacy.retain_from is not None:

@@ -33,6 +33,7 @@ def make_config(cleaning: dict[str, object] | None = None, **data: object) -> Co
         ({"accounts": AccountsConfig(events_a_day=-1)}, "accounts.events_a_day=-1: must be 1 or more"),
         ({"accounts": AccountsConfig(items_a_day=0)}, "accounts.items_a_day=0: must be 1 or more"),
         ({"accounts": AccountsConfig(share=1.0)}, r"accounts.share=1\.0: must be a share above 0 and below 1"),
+        ({"near_duplicate_seconds": 1e16}, r"near_duplicate_seconds=1e\+16: must be 0 or more, at most"),
         ({"near_duplicate_seconds": -1.0}, r"near_duplicate_seconds=-1\.0: must be 0 or more"),
     ],
 )

@@ -26,6 +26,7 @@ def test_legal(legal) -> None:
         (CONSENT | {"after_withdrawal": "drop_al"}, "Did you mean 'drop_all'?"),
         (CONSENT | {"consent_columns": {"grantd": "x"}}, "Did you mean 'granted'?"),
         ({"retention_days": 0.0}, "data.privacy.retention_days=0.0: must be above 0"),
+        ({"retention_days": 1e6}, "data.privacy.retention_days=1000000.0: must be above 0, at most 100000"),
         ({"retention_days": 1.0, "retain_from": "2024-01-01"}, "give one of the two"),
         ({"retain_from": "last year"}, "data.privacy.retain_from: 'last year' is not an ISO time"),
         ({"pseudonym_key": "hunter2-hunter2-hunter2"}, "must say where the key lies"),
