@@ -53,7 +53,7 @@ class Guard:
         """
         key = _key(cfg)
         erased = load_erased(Path(cfg.cache_dir).expanduser())
-        consent = None if cfg.privacy.consent is None else _consent(cfg, id_type)
+        consent = None if cfg.privacy.consent is None else consent_of(cfg, id_type)
         return cls(key, erased, consent, _end(cfg, last or datetime.now(UTC)), id_type)
 
     def events(self, events: pl.DataFrame, cfg: DataConfig) -> tuple[pl.DataFrame, pl.DataFrame, dict[str, int]]:
@@ -151,7 +151,17 @@ def _key(cfg: DataConfig) -> bytes | None:
     return key
 
 
-def _consent(cfg: DataConfig, id_type: pl.DataType) -> Consent:
+def consent_of(cfg: DataConfig, id_type: pl.DataType) -> Consent:
+    """Read what the users said about the purpose of ``data.privacy``.
+
+    Args:
+        cfg: Names the table.
+        id_type: Type of the users' ids in the events.
+
+    Raises:
+        ConfigError: What holds for the others is not said.
+        DataError: The table cannot be used.
+    """
     privacy = cfg.privacy
     place = f"data.privacy.consent={privacy.consent}"
     utc = replace(cfg, timezone="UTC")

@@ -91,7 +91,7 @@ def find_windows(times: Times, users: int, items: int, cfg: SplitConfig) -> Wind
     if users < 2 or items < 2:
         raise DataError(
             f"{len(times):,} usable events of {users} user(s) and {items} item(s); at least 2 users and 2 items are"
-            " needed. Check data.columns and data.split.end."
+            " needed. Check data.columns, data.split.end and data.privacy."
         )
     end = _time("end", cfg.end) if cfg.end is not None else times[len(times) - 1] + timedelta(microseconds=1)
     if cfg.val_start is not None and cfg.test_start is not None:

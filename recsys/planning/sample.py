@@ -8,10 +8,10 @@ from pathlib import Path
 
 import polars as pl
 
-from recsys.columns import EVENT_TYPE, PURPOSE
+from recsys.columns import EVENT_TYPE, PURPOSE, USER_ID
 from recsys.config.data import DataConfig, SplitConfig
 from recsys.data.files import locate
-from recsys.data.guard import meaning
+from recsys.data.guard import consent_of, meaning
 from recsys.data.prepare import place_for, prepare
 from recsys.data.prepared import Prepared, load_prepared
 from recsys.data.sources import CONSENT, named_types
@@ -94,8 +94,7 @@ def type_problems(cfg: DataConfig, events: Glimpse) -> tuple[list[str], list[str
 
 def consent_problems(cfg: DataConfig, consent: Glimpse) -> list[str]:
     """Return what is wrong with the purposes of the sample of a consent table."""
-    found = consent.sample[consent.columns[PURPOSE]].cast(pl.String).str.strip_chars().drop_nulls().unique().to_list()
-    wanted = cfg.privacy.purpose
+    wanted, found = cfg.privacy.purpose, _purposes(consent)
     if wanted in found or not consent.is_spread:
         return []
     return [
@@ -104,8 +103,12 @@ def consent_problems(cfg: DataConfig, consent: Glimpse) -> list[str]:
     ]
 
 
+def _purposes(consent: Glimpse) -> list[str]:
+    return consent.sample[consent.columns[PURPOSE]].cast(pl.String).str.strip_chars().drop_nulls().unique().to_list()
+
+
 def prepare_sample(cfg: DataConfig, glimpses: Mapping[str, Glimpse], folder: Path) -> Sampled:
-    """Prepare the sample.
+    """Prepare the sample; with consent where it has all rows, else only what the consent table says is checked.
 
     Args:
         cfg: Resolved.
@@ -117,7 +120,7 @@ def prepare_sample(cfg: DataConfig, glimpses: Mapping[str, Glimpse], folder: Pat
     """
     meaning(cfg)  # whether there is a key, and where
     events, places = glimpses["events"], {}
-    for key in ("events", "items", "users"):
+    for key in ("events", "items", "users", CONSENT):
         if key in glimpses:
             places[key] = folder / f"{key}.{'csv' if glimpses[key].kind == 'csv' else 'parquet'}"
             write = (
@@ -127,11 +130,16 @@ def prepare_sample(cfg: DataConfig, glimpses: Mapping[str, Glimpse], folder: Pat
     tables = {key: str(place) for key, place in places.items()}
     own = replace(cfg, events=tables["events"], items=tables.get("items"), users=tables.get("users"))
     own = replace(own, cache_dir=str(folder / "prepared"), partitions=1, memory_gib=None)
-    own = replace(own, privacy=replace(cfg.privacy, consent=None, default=None, consent_columns={}))
+    asked = replace(own, privacy=replace(cfg.privacy, consent=tables.get(CONSENT)))
+    silent = replace(own, privacy=replace(cfg.privacy, consent=None, default=None, consent_columns={}))
+    is_whole = all(one.is_whole for one in glimpses.values())
+    own = asked if is_whole else silent
     if not events.is_whole:
         own = _forgiving(own, events)
     try:
         prepared = prepare(own)
+        if CONSENT in tables and not is_whole and cfg.privacy.purpose in _purposes(glimpses[CONSENT]):
+            consent_of(asked, prepared.events.schema[USER_ID] if cfg.privacy.pseudonym_key is None else pl.String())
     except RecsysError as error:
         raise type(error)(_about_a_sample(str(error), cfg, glimpses, tables)) from error
     report = prepared.report
@@ -186,7 +194,7 @@ def _forgiving(cfg: DataConfig, events: Glimpse) -> DataConfig:
 def _about_a_sample(text: str, cfg: DataConfig, glimpses: Mapping[str, Glimpse], tables: Mapping[str, str]) -> str:
     """Return a message with the tables' own places in it, and what it is about."""
     for key, path in tables.items():
-        text = text.replace(path, str(getattr(cfg, key)))
+        text = text.replace(path, str(cfg.privacy.consent if key == CONSENT else getattr(cfg, key)))
     text = re.sub(r" All of them: \S+\.rejects\.parquet\.", "", text)
     if all(one.is_whole for one in glimpses.values()):
         return text

@@ -219,6 +219,28 @@ def sound_events(path: Path, rows: int = 1500) -> Path:
     return path
 
 
+@pytest.mark.parametrize(
+    ("rows", "granted", "said"),
+    [
+        (1500, "the first of May", "column 'granted': 60 times cannot be read, such as 'the first of May'"),
+        (25_000, "the first of May", "column 'granted': 60 times cannot be read, such as 'the first of May'"),
+        (1500, "2030-01-01", "0 usable events of 0 user(s)"),
+    ],
+    ids=["all rows", "a sample", "nobody"],
+)
+def test_what_the_consent_table_stops_is_found(
+    rows: int, granted: str, said: str, here: Path, plan: Callable[..., tuple[int, str, str]]
+) -> None:
+    sound_events(here / "sound.parquet", rows)
+    table = {"user_id": [f"u{i}" for i in range(60)], "purpose": "personalization", "granted": granted}
+    pl.DataFrame(table).with_columns(withdrawn=pl.lit(None, pl.String)).write_parquet(here / "consent.parquet")
+    privacy = ("data.privacy.consent=consent.parquet", "data.privacy.default=deny")
+    code, _, message = plan("data.events=sound.parquet", "data.items=null", *privacy)
+    assert code == 2
+    assert said in message
+    assert "prepared" not in message
+
+
 def files(folder: Path) -> set[Path]:
     return set(folder.rglob("*"))
 
