@@ -28,7 +28,7 @@ class JunkConfig:
 class AccountsConfig:
     """Limits that a customer does not reach, but a robot or a shared account does; null: no limit."""
 
-    action: str = "flag"  # flag: named in the report; drop: events go, from the window in which a limit is broken
+    action: str = "flag"  # flag: named on the console and in meta.json; drop: gone from the window of the breach on
     events_a_day: int | None = None  # on any day (UTC), copies included
     items_a_day: int | None = None  # distinct ones
     lines: int | None = None  # in all, copies included

@@ -117,6 +117,7 @@ def test_defaults_are_legal() -> None:
         ("data", {"imputation": ImputationConfig(items={"size": "kn"})}, "Did you mean 'knn'?"),
         ("data", {"sessions": SessionsConfig(by="basket")}, "data.sessions.by: 'basket' is not one of gap, basket_id."),
         ("data", {"sessions": SessionsConfig(gap_minutes=0)}, "data.sessions.gap_minutes=0: must be above 0"),
+        ("data", {"timezone": "localtime"}, "data.timezone: 'localtime' is not a time zone."),
         ("data", {"sessions": SessionsConfig(timezone="Asia/Tokio")}, "Did you mean 'Asia/Tokyo'?"),
         ("data", {"sessions": SessionsConfig(holidays=["25.12."])}, "'25.12.' is not a date such as 2024-12-25."),
         (
