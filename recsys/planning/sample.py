@@ -84,9 +84,7 @@ def type_problems(cfg: DataConfig, events: Glimpse) -> tuple[list[str], list[str
                 f"{key} names '{name}', which never occurs among {len(events.sample):,} rows; found: "
                 f"{', '.join(found[:20])}.{near}"
             )
-            alike = [
-                other for other in found if other not in names
-            ]  # purchase is near purchase_gift, and both are meant
+            alike = [other for other in found if other not in names]  # purchase beside purchase_gift: both are meant
             is_sure = events.is_whole or did_you_mean(name, alike) or (events.is_spread and not set(names) & set(found))
             (problems if is_sure else notes).append(text)
     return problems, notes
