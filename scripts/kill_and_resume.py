@@ -29,7 +29,7 @@ SETTINGS = (
     *("data=tables", "debug=does_it_run", "tracking.enabled=false", "trainer.limit_train_batches=null"),
     *("training.max_epochs=2", "training.patience=2", "training.batch_moments=24", "training.ledger=true"),
     *("training.checkpoint_minutes=0.01", "ranker.training.max_epochs=2", "ranker.training.batch_groups=6"),
-    *("evaluation.baselines=[popular]", "evaluation.rankers=[]", "evaluation.bootstrap=10"),
+    *("evaluation.baselines=[popular]", "evaluation.rankers=[]", "evaluation.bootstrap=100"),
     "bundle.forms=torchscript",
 )
 """A job of five fits with some hundred steps; a checkpoint every 0.6 seconds, so that SIGKILL comes between two."""
