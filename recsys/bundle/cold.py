@@ -43,16 +43,19 @@ def told_attributes(attributes: pl.DataFrame, n_users: int, users: pl.DataFrame)
     return plain.with_columns(column for column, _ in found)
 
 
-def told_context(context: pl.DataFrame, spec: FeatureSpec) -> pl.DataFrame:
+def told_context(context: pl.DataFrame, n_users: int, spec: FeatureSpec) -> pl.DataFrame:
     """Return the context of B requests as that of the events was written: truth values as text, dates as days ...
 
     Args:
         context: B rows; columns that no feature reads stay as they are.
+        n_users: B.
         spec: The features.
 
     Raises:
-        BundleError: A column of a type that none of the events could have had.
+        BundleError: There are not B rows, or a column of a type that none of the events could have had.
     """
+    if len(context) != n_users:
+        raise BundleError(f"context: {len(context)} rows given for {n_users} users; give one for each.")
     read = {f.column for f in spec.side("context") if f.kind != "timestamp"}
     names = [name for name in context.columns if name in read]
     try:

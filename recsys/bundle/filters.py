@@ -119,7 +119,7 @@ class ItemFacts:
             BundleError: The items have no such attribute.
         """
         if attribute not in self._codes:
-            legal = [name for name in self._items.columns if "/" not in name]
+            legal = [name for name in self._items.columns if not name.startswith("asof/")]
             if attribute not in legal:
                 raise BundleError(
                     f"filters: items have no attribute '{attribute}'; there are: {', '.join(legal)}."

@@ -109,7 +109,8 @@ class Bundle:
             histories: For each user the events since the cut, oldest first: item ids, ``(item id, time)`` or
                 ``(item id, time or None, event type)``; they are appended to what the bundle knows. One without a
                 type counts, as a purchase does.
-            as_of: Time of the request, at or after the cut; by default that of the latest event, or the cut.
+            as_of: Time of the requests, at or after the cut; by default that of the latest event that any of them
+                brings, or the cut: who answers several at once gives it.
             context: B rows of context columns, which may be none but the time of the request; None for a batch
                 job, which has no hour and no store.
             attributes: B rows of attributes of users, such as a stranger's answers to questions; a null says nothing,
@@ -336,7 +337,7 @@ class Bundle:
         attributes: pl.DataFrame | None = None,
     ) -> Asking:
         told = None if attributes is None else told_attributes(attributes, len(users), self.users)
-        moment = None if context is None else told_context(context, self._towers.inputs.encoder.spec)
+        moment = None if context is None else told_context(context, len(users), self._towers.inputs.encoder.spec)
         return self._ids.asking(users, histories, as_of, moment, told)
 
     def _embedded(self, who: Asking) -> Tensor:

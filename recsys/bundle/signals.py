@@ -29,6 +29,7 @@ class Signals:
         vectors: Of the user tower, ``[B, D]``.
         items: Item vectors, ``[N, D]``.
         alike: The part of them that says what items have in common, ``[N, d]``.
+        lengths: Of these, above 0, ``[N]``.
         ranking: The second stage; None without.
         requests: What it reads of the users; None without.
 
@@ -43,11 +44,12 @@ class Signals:
         vectors: Tensor,
         items: Tensor,
         alike: Tensor,
+        lengths: Tensor,
         ranking: Ranking | None,
         requests: Requests | None,
     ) -> None:
         self._profile, self._vectors, self._items, self._alike = profile, vectors, items, alike
-        self._ranking, self._requests = ranking, requests
+        self._lengths, self._ranking, self._requests = lengths, ranking, requests
         query = torch.repeat_interleave(torch.arange(len(anchors)), torch.tensor([len(rows) for rows in anchors]))
         item = torch.cat([torch.empty(0, dtype=torch.int64), *anchors])
         wanted = {*profile.sources, *profile.order}
@@ -176,8 +178,7 @@ class Signals:
 
     def _similar(self, query: Tensor, item: Tensor) -> Tensor:
         """Return the cosine with the mean direction of the request's items, ``[B, N]``; -inf without items."""
-        items = self._alike
-        lengths = items.norm(dim=1).clamp(min=1e-12)
+        items, lengths = self._alike, self._lengths
         centre = torch.zeros(len(self._vectors), items.shape[1])
         centre.index_add_(0, query, items[item] / lengths[item][:, None])
         out = normalize(centre, dim=1) @ items.T / lengths

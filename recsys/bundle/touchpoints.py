@@ -66,6 +66,7 @@ class Touchpoints:
         self._vectors, self._eligible, self._ranking = vectors, eligible, ranking
         # the part of the vectors that remembers single items says nothing of what they have in common
         self._alike = vectors if ranking is None else ranking.state.general
+        self._lengths = self._alike.norm(dim=1).clamp(min=1e-12)  # takes longer than all else of a request
         self.facts = ItemFacts(items, prices(items, price, ranking))
         self.at_once = max(CELLS // max(len(items), 1), 1)
 
@@ -134,7 +135,7 @@ class Touchpoints:
             may: Which items each may get, bool ``[B, N]``, of :meth:`allowed`.
             ks: Items of each request, int64 ``[B]``.
         """
-        signals = Signals(profile, anchors, vectors, self._vectors, self._alike, self._ranking, requests)
+        signals = Signals(profile, anchors, vectors, self._vectors, self._alike, self._lengths, self._ranking, requests)
 
         def first(may: Tensor) -> Pool:
             return signals.ordered(signals.candidates(may))

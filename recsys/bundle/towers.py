@@ -14,7 +14,6 @@ from recsys.bundle.parts import read_tower, run_tower
 from recsys.bundle.requests import ASOF_COLUMN, Id, UserInputs, item_table
 from recsys.bundle.segments import FreshSegments
 from recsys.data.encode import Encoder
-from recsys.errors import BundleError
 
 CHUNK = 512
 """Requests, or items, that go through a tower at a time."""
@@ -59,13 +58,7 @@ class Towers:
         context: pl.DataFrame | None,
         told: pl.DataFrame | None = None,
     ) -> Tensor:
-        """Embed B users as of ``now``, ``[B, D]``; arguments as :meth:`UserInputs.build` takes them.
-
-        Raises:
-            BundleError: There are not B rows of context.
-        """
-        if context is not None and len(context) != len(ids):
-            raise BundleError(f"context: {len(context)} rows given for {len(ids)} users; give one for each.")
+        """Embed B users as of ``now``, ``[B, D]``; arguments as :meth:`UserInputs.build` takes them."""
         out = torch.empty(len(ids), self._width)
         for start in range(0, len(ids), CHUNK):
             chunk = slice(start, start + CHUNK)

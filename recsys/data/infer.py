@@ -194,6 +194,9 @@ def declared_spec(
     for feature in spec:
         frame = tables[feature.side]
         place = f"data.features, feature '{feature.name}' (side {feature.side})"
+        own = {USER_ID: "user", ITEM_ID: "item"}.get(feature.name)
+        if own and (feature.side, feature.kind, feature.buckets if own == "user" else 0) != (own, "id", 0):
+            raise DataError(f"{place}: tells who is who; it has side {own}, kind id and, for users, no buckets.")
         if feature.column not in frame.columns:
             raise DataError(
                 f"{place}: no column '{feature.column}'; columns: {', '.join(frame.columns)}."

@@ -61,7 +61,8 @@ def make_ranker(
     if config.attention:
         # The first says where there is an event: an attribute may be missing, an item id is not.
         by_use = sorted(id_inputs, key=lambda i: (i.slots > 0, i.name != ITEM_ID))
-        history = [i.name for i in by_use if HISTORY + i.name in train.features]
+        told = train.features.keys() - {AGE}  # the days of events, whatever an attribute is called
+        history = [i.name for i in by_use if HISTORY + i.name in told]
         if not history:
             raise ConfigError(
                 f"ranker.attention is {config.attention}, but the pairs come without histories (no feature "

@@ -48,12 +48,12 @@ def test_attributes_of_a_stranger_reach_the_user_tower(bundle: Bundle) -> None:
 def test_a_context_is_written_as_that_of_the_events_was() -> None:
     columns = {"promo": [True, None], "since": [date(2024, 1, 1), None], "store": [" ", "n"], "note": [[1], [2]]}
     spec = FeatureSpec(tuple(Feature(name, "context", "id") for name in ("promo", "since", "store")))
-    found = told_context(pl.DataFrame(columns), spec)
+    found = told_context(pl.DataFrame(columns), 2, spec)
     assert found.to_dict(as_series=False) == {
         "promo": ["true", None], "since": [19723.0, None], "store": [None, "n"], "note": [[1], [2]]
     }  # fmt: skip
     with pytest.raises(BundleError, match="context, column 'store': type Duration"):
-        told_context(pl.DataFrame({"store": [timedelta(1)]}), spec)
+        told_context(pl.DataFrame({"store": [timedelta(1)]}), 1, spec)
 
 
 def test_recommend_uses_them_and_a_null_says_nothing(bundle: Bundle) -> None:

@@ -143,6 +143,8 @@ def test_what_the_bundle_does_not_have_is_named() -> None:
         BundleError, match=r"items have no attribute 'kin'; there are: item_id, kind, brand. Did you mean"
     ):
         FACTS.codes("kin")
+    odd = ItemFacts(ITEMS.rename({"kind": "category/l1"}), PRICES)
+    assert odd.codes("category/l1").tolist() == FACTS.codes("kind").tolist()
     with pytest.raises(BundleError, match="this bundle has no prices"):
         _ = ItemFacts(ITEMS, None).prices
 

@@ -235,6 +235,7 @@ def test_string_ids(shop_maker, tmp_path: Path) -> None:
         ({"users": [100], "context": pl.DataFrame({"timestamp": ["noon"]})}, "context: column 'timestamp' is String"),
         ({"users": [100], "context": pl.DataFrame({"timestamp": [1_700_000_000]})}, "'timestamp' is Int64; make it a"),
         ({"users": [100], "context": pl.DataFrame({"device": ["a", "b"]})}, "context: 2 rows given for 1 users"),
+        ({"users": [100] * 512, "context": pl.DataFrame({"device": ["a"] * 513})}, "513 rows given for 512 users"),
     ],
 )
 def test_what_cannot_be_answered(bundle: Bundle, arguments: dict, message: str) -> None:

@@ -173,6 +173,11 @@ def test_declared_features_are_checked_against_the_tables():
         declared_spec([{"name": "age", "side": "item", "kind": "id", "column": "brand"}], *frames)
     with pytest.raises(DataError, match="the name is taken; call it 'item_request'"):
         declared_spec([{"name": "request", "side": "item", "kind": "id", "column": "brand"}], *frames)
+    for odd in ({"side": "item"}, {"kind": "numeric"}, {"buckets": 64}):
+        with pytest.raises(DataError, match="tells who is who; it has side user, kind id and, for users, no buckets"):
+            declared_spec([{"name": "user_id", "side": "user", "kind": "id", "column": "user_id"} | odd], *frames)
+    hashed = {"name": "item_id", "side": "item", "kind": "id", "buckets": 64}
+    assert [f.name for f in declared_spec([hashed], *frames)] == ["user_id", "item_id"]
     with pytest.raises(ConfigError, match=r"unknown key 'widht'.*Did you mean 'width'"):
         declared_spec([{"name": "age", "side": "user", "kind": "id", "widht": 3}], *frames)
 

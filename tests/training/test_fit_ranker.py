@@ -236,6 +236,15 @@ def test_attention_without_histories_is_refused():
         make_ranker(shop(), replace(CONFIG, attention=3), IDS, CROSSES, False)
 
 
+def test_an_attribute_called_as_the_days_of_events_is_no_part_of_the_history():
+    train = shop(history=True)
+    ids = (*IDS, IdInput("age", 6, 0))
+    features = train.features | {"age": train.features["brand"] - 2}
+    model = make_ranker(replace(train, features=features), replace(CONFIG, attention=3), ids, CROSSES, False)
+    assert model.deep.in_history == [False, True, True, False]
+    assert predict(model.eval(), features).isfinite().all()
+
+
 def test_attention_is_fitted_too(tmp_path):
     fitted = fit(tmp_path, train=shop(history=True), config=replace(CONFIG, attention=3), epochs=2)
     assert auc(fitted.model, shop(seed=1, history=True)) > 0.9
