@@ -66,7 +66,7 @@ class Touchpoints:
         self._vectors, self._eligible, self._ranking = vectors, eligible, ranking
         # the part of the vectors that remembers single items says nothing of what they have in common
         self._alike = vectors if ranking is None else ranking.state.general
-        self._lengths = self._alike.norm(dim=1).clamp(min=1e-12)  # takes longer than all else of a request
+        self._lengths = self._alike.norm(dim=1).clamp(min=1e-12)  # once: it takes half of the time of a cart
         self.facts = ItemFacts(items, prices(items, price, ranking))
         self.at_once = max(CELLS // max(len(items), 1), 1)
 

@@ -1,12 +1,10 @@
 """``recsys segment``: tables in; users with their segments, the segments themselves and a report about them out."""
 
 import re
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from recsys.config.schema import Config
-from recsys.errors import ConfigError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -60,17 +58,11 @@ def segment_groups(cfg: Config, prepared: "Prepared", cut: int) -> "dict[str, Te
     """
     import torch
 
-    from recsys.segments.fit import fit_on_training_window
+    from recsys.segments.fit import fit_wanted
 
-    kinds = cfg.segments.slices
-    if not kinds:
+    if not cfg.segments.slices:
         return {}
-    model = fit_on_training_window(prepared, replace(cfg.segments, kinds=kinds), cfg.seed)
-    if absent := [kind for kind in kinds if kind not in model.kinds]:
-        raise ConfigError(
-            f"segments.slices: '{absent[0]}' has nothing to go by, the users have no attribute of 2 to 20 values; "
-            "name some in segments.demographics, or leave it out."
-        )
+    model = fit_wanted(prepared, cfg.segments, cfg.seed, "slices")
     table = model.assign(prepared.events, prepared.users, cut)
     groups: dict[str, torch.Tensor] = {}
     for kind in model.kinds:

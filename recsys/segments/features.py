@@ -9,7 +9,7 @@ from recsys.config.schema import SegmentsConfig
 from recsys.data.prepared import Prepared
 from recsys.errors import ConfigError
 from recsys.features import Feature, FeatureSpec
-from recsys.segments.fit import fit_on_training_window
+from recsys.segments.fit import fit_wanted
 from recsys.segments.model import PREFIX, SegmentModel
 
 CUTS_KEPT = 8
@@ -38,13 +38,7 @@ def with_segments(prepared: Prepared, settings: SegmentsConfig, seed: int) -> tu
                 f"segments.features: '{kind}' becomes the user attribute '{PREFIX}{kind}', and the data have one"
                 " of that name; rename it in data.user_columns, or leave it out with data.user_attributes."
             )
-    model = fit_on_training_window(prepared, replace(settings, kinds=settings.features), seed)
-    absent = [kind for kind in settings.features if kind not in model.kinds]
-    if absent:
-        raise ConfigError(
-            f"segments.features: '{absent[0]}' has nothing to go by, the users have no attribute of 2 to 20 values;"
-            " name some in segments.demographics, or leave it out."
-        )
+    model = fit_wanted(prepared, settings, seed, "features")
 
     @lru_cache(CUTS_KEPT)
     def users_at(cut: int) -> pl.DataFrame:

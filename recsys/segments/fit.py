@@ -1,5 +1,7 @@
 """Fits the segments of a shop as of one cut."""
 
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 
@@ -7,7 +9,7 @@ from recsys.config.schema import SegmentsConfig
 from recsys.data.dataset import microseconds
 from recsys.data.log import as_time
 from recsys.data.prepared import Prepared
-from recsys.errors import DataError
+from recsys.errors import ConfigError, DataError
 from recsys.segments.behaviour import behaviour
 from recsys.segments.clusters import fit_kmeans, fit_space, fit_tree
 from recsys.segments.demographic import fit_demographic
@@ -20,6 +22,24 @@ def fit_on_training_window(prepared: Prepared, settings: SegmentsConfig, seed: i
     """Fit segments of prepared data on the events before the validation window; raises as :func:`fit_segments`."""
     cut = microseconds(prepared.windows.val_start)
     return fit_segments(prepared.events, prepared.users, cut, settings, relevant=prepared.relevant, seed=seed)
+
+
+def fit_wanted(prepared: Prepared, settings: SegmentsConfig, seed: int, key: str) -> SegmentModel:
+    """Fit the kinds that a key of ``segments``, such as ``slices``, names; each has to have something to go by.
+
+    Raises:
+        ConfigError: One has not.
+        DataError: As :func:`fit_segments`.
+    """
+    kinds: list[str] = getattr(settings, key)
+    model = fit_on_training_window(prepared, replace(settings, kinds=kinds), seed)
+    absent = [kind for kind in kinds if kind not in model.kinds]
+    if absent:
+        raise ConfigError(
+            f"segments.{key}: '{absent[0]}' has nothing to go by, the users have no attribute of 2 to 20 values; name"
+            " some in segments.demographics, or leave it out."
+        )
+    return model
 
 
 def fit_segments(
